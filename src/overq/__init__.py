@@ -1,0 +1,1 @@
+"""OverQ: opportunistic outlier quantization."""

@@ -1,0 +1,209 @@
+"""OverQ on whole arrays, for any array library (NumPy, torch): the readable vector form.
+
+Lanes lie along `axis`. Instead of walking a row, look from every zero lane at the lane d before it, for d = 1 … c.
+Everything after `fixed` is integer arithmetic and equals `overq.spec` bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import array_api_compat
+
+from overq.errors import NonFiniteError
+from overq.kernels.scale import factors
+from overq.spec import EXPONENT, Counts, Format, State
+
+Array = Any  # numpy.ndarray, torch.Tensor, …
+MODES = ("range", "precision")
+
+
+def available() -> str | None:
+    """Always: it needs nothing but the array library of its argument."""
+    return None
+
+
+# In and out ------------------------------------------------------------------------------------------
+
+
+def fixed(x: Array, step: float, fmt: Format) -> Array:
+    """t = floor(x · r), saturated: int32, b+1 fraction bits. NaN becomes 0 (`overwrite` puts it back); infinity saturates."""
+    xp = array_api_compat.array_namespace(x)
+    r, _ = factors(step, fmt)
+    t = xp.floor(xp.astype(x, xp.float32) * float(r))
+    t = xp.clip(xp.where(xp.isnan(t), 0.0, t), float(fmt.t_min), float(fmt.t_max))
+    return xp.astype(t, xp.int32)
+
+
+def to_fixed(x: Array, step: float, fmt: Format) -> Array:
+    """The encoder's integers t (int32) of real x; NaN is refused with NonFiniteError, infinity saturates."""
+    xp = array_api_compat.array_namespace(x)
+    if bool(xp.any(xp.isnan(x))):
+        raise NonFiniteError(f"x holds NaN, which no digit can spell ({int(xp.sum(xp.isnan(x)))} of {array_api_compat.size(x)} values)")
+    return fixed(x, step, fmt)
+
+
+def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
+    """What the hardware would compute with: E · step / 2^b, in x's shape and dtype.
+
+    x: real array, lanes along `axis`. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
+    """
+    xp = array_api_compat.array_namespace(x)
+    _, q = factors(step, fmt)
+    y = xp.astype(values(fixed(x, step, fmt), fmt, axis), xp.float32) * float(q)
+    return xp.where(xp.isnan(x), x, xp.astype(y, x.dtype))
+
+
+# Who serves whom -------------------------------------------------------------------------------------
+
+
+class _Assignment(NamedTuple):
+    """What every lane becomes.
+
+    level   n(t)
+    digit   clip(n)
+    hops    how many lanes after a served one this lane lies: 0 own, 1 its second digit, more: a value moved up
+    ranged  where hops > 0: by range overwrite, else by precision
+    """
+
+    level: Array
+    digit: Array
+    hops: Array
+    ranged: Array
+
+
+def _assign(t: Array, fmt: Format, axis: int) -> _Assignment:
+    xp = array_api_compat.array_namespace(t)
+    level = (t + fmt.base) >> (fmt.bits + 1)
+    digit = xp.clip(level, fmt.digit_min, fmt.digit_max)
+    outlier, nonzero = level != digit, level != 0
+    distance, ranged = xp.zeros_like(t, dtype=xp.int8), xp.zeros_like(outlier)
+    error = xp.abs(t - (digit << (fmt.bits + 1))) if fmt.policy == "largest" else None
+    if fmt.range_on:
+        distance = _farthest(nonzero, outlier, error, fmt, axis, fmt.cascade)
+        ranged = distance > 0
+    if fmt.precision_on:
+        far = fmt.cascade if fmt.policy == "largest" else 1
+        distance = xp.where(ranged, distance, _farthest(nonzero, nonzero & ~outlier, error, fmt, axis, far))
+    hops, by_range = xp.asarray(distance, copy=True), xp.asarray(ranged, copy=True)
+    for k in range(1, min(fmt.cascade, t.shape[axis])):  # spread each zero's choice over the lanes it fills
+        here, zero = _until(k, axis, t.ndim), _from(k, axis, t.ndim)
+        filled = distance[zero] > k
+        hops[here] = xp.where(filled, distance[zero] - k, hops[here])
+        by_range[here] = by_range[here] | (filled & ranged[zero])
+    return _Assignment(level, digit, hops, by_range)
+
+
+def _farthest(nonzero: Array, wanted: Array, error: Array | None, fmt: Format, axis: int, far: int) -> Array:
+    """int8: for each zero lane, how far before it lies the lane it serves, 0 for none.
+
+    Of the wanted lanes in reach, the farthest; where `error` is given, the one with the greatest error.
+    """
+    xp = array_api_compat.array_namespace(nonzero)
+    distance = xp.zeros_like(nonzero, dtype=xp.int8)
+    worst = None if error is None else xp.zeros_like(error)
+    reach = ~nonzero
+    for d in range(1, min(far, nonzero.shape[axis] - 1) + 1):
+        here, there = _from(d, axis, nonzero.ndim), _until(d, axis, nonzero.ndim)
+        reach = reach[_from(1, axis, nonzero.ndim)] & nonzero[there]  # lanes d …: all of the d lanes before are nonzero
+        if fmt.lanes is not None:
+            reach = reach & _same_tile(nonzero, d, fmt.lanes, axis)
+        hit = reach & wanted[there]
+        if error is not None and worst is not None:
+            hit = hit & (error[there] >= worst[here])  # nearest comes first, so >= leaves a tie to the lower lane
+            worst[here] = xp.where(hit, error[there], worst[here])
+        distance[here] = xp.where(hit, xp.full_like(distance[here], d), distance[here])
+    return distance
+
+
+def _same_tile(like: Array, d: int, lanes: int, axis: int) -> Array:
+    """For lanes d …, whether the lane d before is in the same tile; broadcasts along `axis`."""
+    xp = array_api_compat.array_namespace(like)
+    inside = xp.arange(d, like.shape[axis], device=array_api_compat.device(like)) % lanes >= d
+    shape = [1] * like.ndim
+    shape[axis] = -1
+    return xp.reshape(inside, tuple(shape))
+
+
+def _from(d: int, axis: int, ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * (axis % ndim) + (slice(d, None),)
+
+
+def _until(d: int, axis: int, ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * (axis % ndim) + (slice(None, -d),)
+
+
+def _before(a: Array, axis: int) -> Array:
+    """Each lane sees the value of the lane before it; lane 0 sees 0."""
+    xp = array_api_compat.array_namespace(a)
+    out = xp.zeros_like(a)
+    out[_from(1, axis, a.ndim)] = a[_until(1, axis, a.ndim)]
+    return out
+
+
+def _served(a: _Assignment, axis: int) -> tuple[Array, Array]:
+    """(by range, by precision): the lanes whose second digit stands on the lane after them."""
+    xp = array_api_compat.array_namespace(a.hops)
+    by_range, by_precision = xp.zeros_like(a.ranged), xp.zeros_like(a.ranged)
+    here, after = _until(1, axis, a.hops.ndim), _from(1, axis, a.hops.ndim)
+    by_range[here] = (a.hops[after] == 1) & a.ranged[after]
+    by_precision[here] = (a.hops[after] == 1) & ~a.ranged[after]
+    return by_range, by_precision
+
+
+# The functions of a backend --------------------------------------------------------------------------
+
+
+def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
+    """(digits int16, states uint8) of integers t with b+1 fraction bits; beyond what two digits spell, t saturates."""
+    xp = array_api_compat.array_namespace(t)
+    t = _saturate(t, fmt)
+    a = _assign(t, fmt, axis)
+    by_range, by_precision = _served(a, axis)
+    value = xp.where(by_precision, xp.clip((t + 1) >> 1, fmt.wide_min, fmt.wide_max), a.level)
+    low = ((value - fmt.digit_min) & (fmt.base - 1)) + fmt.digit_min
+    high = (value - low) >> fmt.bits
+    first = xp.where(by_range, low, xp.where(by_precision, high, a.digit))
+    second = xp.where(by_precision, low, high)
+    digits = xp.where(a.hops == 1, _before(second, axis), xp.where(a.hops > 1, _before(a.digit, axis), first))
+    states = xp.where(a.hops == 1, xp.where(a.ranged, int(State.RANGE), int(State.PRECISION)), 0)
+    states = xp.where(a.hops > 1, int(State.MOVED), states)
+    return xp.astype(digits, xp.int16), xp.astype(states, xp.uint8)
+
+
+def effective(digits: Array, states: Array, fmt: Format) -> Array:
+    """E (int32, b fraction bits): what each channel's one or two digits spell; lanes last."""
+    xp = array_api_compat.array_namespace(digits)
+    digits = xp.astype(digits, xp.int32)
+    total = xp.zeros_like(digits)
+    for state, exponent in EXPONENT.items():
+        part = xp.where(states == int(state), digits << (fmt.bits * (exponent + 1)), 0)
+        if state is State.OWN:
+            total = total + part
+        else:
+            total[..., :-1] = total[..., :-1] + part[..., 1:]
+    return total
+
+
+def values(t: Array, fmt: Format, axis: int = -1) -> Array:
+    """effective(*encode(t)) in one step: E (int32) along any axis."""
+    xp = array_api_compat.array_namespace(t)
+    t = _saturate(t, fmt)
+    a = _assign(t, fmt, axis)
+    by_range, by_precision = _served(a, axis)
+    E = xp.where(by_range, a.level, a.digit) << fmt.bits
+    return xp.where(by_precision, xp.clip((t + 1) >> 1, fmt.wide_min, fmt.wide_max), E)
+
+
+def counts(t: Array, fmt: Format, axis: int = -1) -> Counts:
+    """Zeros, outliers and served values of the whole array."""
+    xp = array_api_compat.array_namespace(t)
+    a = _assign(_saturate(t, fmt), fmt, axis)
+    second = a.hops == 1
+    total = [xp.sum(xp.astype(m, xp.int64)) for m in (a.level == 0, a.level != a.digit, second & a.ranged, second & ~a.ranged)]
+    return Counts(array_api_compat.size(t), *(int(n) for n in total))
+
+
+def _saturate(t: Array, fmt: Format) -> Array:
+    xp = array_api_compat.array_namespace(t)
+    return xp.astype(xp.clip(t, fmt.t_min, fmt.t_max), xp.int32)

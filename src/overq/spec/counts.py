@@ -1,0 +1,68 @@
+"""Counts: how many zeros, outliers and served values, and the coverage theory expects (design, section 1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overq.spec.encode import encode, is_outlier, is_zero, saturate
+from overq.spec.format import Format
+from overq.spec.modes import State
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Lane counts of encoded rows; they add.
+
+    values    lanes looked at
+    zeros     free lanes, n == 0
+    outliers  lanes that one digit clips
+    served    outliers that got a second digit (range overwrite)
+    precise   normal values that got a fraction digit (precision overwrite)
+    """
+
+    values: int = 0
+    zeros: int = 0
+    outliers: int = 0
+    served: int = 0
+    precise: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.values + other.values,
+            self.zeros + other.zeros,
+            self.outliers + other.outliers,
+            self.served + other.served,
+            self.precise + other.precise,
+        )
+
+    @property
+    def zero_rate(self) -> float:
+        return self.zeros / self.values if self.values else 0.0
+
+    @property
+    def outlier_rate(self) -> float:
+        return self.outliers / self.values if self.values else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Served outliers / outliers; NaN where there is no outlier."""
+        return self.served / self.outliers if self.outliers else float("nan")
+
+
+def expected_coverage(zero_rate: float, cascade: int) -> float:
+    """1 - (1-p)^c: an isolated outlier among independent zeros of probability p."""
+    return 1.0 - (1.0 - zero_rate) ** cascade
+
+
+def count(row: Sequence[int], fmt: Format) -> Counts:
+    """The counts of one channel vector of integers t."""
+    row = [saturate(t, fmt) for t in row]
+    states = [lane.state for lane in encode(row, fmt)]
+    return Counts(
+        values=len(row),
+        zeros=sum(is_zero(t, fmt) for t in row),
+        outliers=sum(is_outlier(t, fmt) for t in row),
+        served=states.count(State.RANGE),
+        precise=states.count(State.PRECISION),
+    )

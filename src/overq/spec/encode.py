@@ -1,0 +1,121 @@
+"""encode: who may overwrite whom, and what then stands on each lane (design, sections 1.1 and 1.2).
+
+This is the definition. It is slow and plain on purpose; every kernel, the cycle model and the RTL must equal it
+bit for bit. Rules the paper's abstract leaves open (saturation, ties, tiles, what `largest` means) are our own
+choice and are stated where they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from overq.spec.format import Format
+from overq.spec.modes import Lane, State
+
+# From fixed point to levels ---------------------------------------------------------------------------
+
+
+def saturate(t: int, fmt: Format) -> int:
+    """The encoder's input range: what two digits can spell, in units of step / 2^(b+1)."""
+    return _clip(t, fmt.t_min, fmt.t_max)
+
+
+def level(t: int, fmt: Format) -> int:
+    """n(t): nearest integer multiple of the step, ties up."""
+    return (t + fmt.base) >> (fmt.bits + 1)
+
+
+def fine(t: int) -> int:
+    """p(t): nearest multiple of step / 2^b, ties up."""
+    return (t + 1) >> 1
+
+
+def is_zero(t: int, fmt: Format) -> bool:
+    """The lane is free."""
+    return level(t, fmt) == 0
+
+
+def is_outlier(t: int, fmt: Format) -> bool:
+    """One digit clips it."""
+    return not fmt.digit_min <= level(t, fmt) <= fmt.digit_max
+
+
+def clipping_error(t: int, fmt: Format) -> int:
+    """|t - clip(n) · 2^(b+1)|: how badly one digit represents the value. Policy `largest` serves the greatest."""
+    return abs(t - (one_digit(t, fmt) << (fmt.bits + 1)))
+
+
+# Digits -----------------------------------------------------------------------------------------------
+
+
+def one_digit(t: int, fmt: Format) -> int:
+    """clip(n): the value of a lane that is not served."""
+    return _clip(level(t, fmt), fmt.digit_min, fmt.digit_max)
+
+
+def two_digits(value: int, fmt: Format) -> tuple[int, int]:
+    """(high, low) with high · 2^b + low = value, saturating; balanced digits in the signed format."""
+    value = _clip(value, fmt.wide_min, fmt.wide_max)
+    low = (value - fmt.digit_min) % fmt.base + fmt.digit_min
+    return (value - low) >> fmt.bits, low
+
+
+# Assignment -------------------------------------------------------------------------------------------
+
+
+def reach(zero: int, row: Sequence[int], fmt: Format) -> range:
+    """The lanes that the zero lane `zero` may serve: up to c lanes before it, back to the previous zero or the
+    tile's edge. Reaches of different zeros are disjoint."""
+    edge = 0 if fmt.lanes is None else zero - zero % fmt.lanes
+    start = zero
+    while start > max(edge, zero - fmt.cascade) and not is_zero(row[start - 1], fmt):
+        start -= 1
+    return range(start, zero)
+
+
+def choose(zero: int, row: Sequence[int], fmt: Format) -> tuple[int, State] | None:
+    """Which lane the zero serves, and how; None leaves it an ordinary zero."""
+
+    def worst(lanes: list[int]) -> int:
+        return max(lanes, key=lambda lane: (clipping_error(row[lane], fmt), -lane))  # on a tie the lower lane
+
+    candidates = reach(zero, row, fmt)
+    outliers = [lane for lane in candidates if is_outlier(row[lane], fmt)]
+    normal = [lane for lane in candidates if not is_outlier(row[lane], fmt)]
+    if fmt.range_on and outliers:
+        return (outliers[0] if fmt.policy == "first" else worst(outliers)), State.RANGE
+    if fmt.precision_on and normal:
+        if fmt.policy == "largest":
+            return worst(normal), State.PRECISION
+        if normal[-1] == zero - 1:
+            return zero - 1, State.PRECISION
+    return None
+
+
+def encode(row: Iterable[int], fmt: Format) -> list[Lane]:
+    """Lay one channel vector on its lanes.
+
+    row: integers t with b+1 fraction bits (section 1.1); values beyond what two digits spell saturate.
+    Returns one Lane per value.
+    """
+    row = [saturate(t, fmt) for t in row]
+    digits = [one_digit(t, fmt) for t in row]
+    lanes = [Lane(digit, State.OWN) for digit in digits]
+    for zero in (i for i, t in enumerate(row) if is_zero(t, fmt)):
+        chosen = choose(zero, row, fmt)
+        if chosen is None:
+            continue
+        served, state = chosen
+        if state is State.RANGE:
+            second, first = two_digits(level(row[served], fmt), fmt)
+        else:
+            first, second = two_digits(fine(row[served]), fmt)
+        lanes[served] = Lane(first, State.OWN)
+        lanes[served + 1] = Lane(second, state)
+        for lane in range(served + 1, zero):  # the values between move up one lane
+            lanes[lane + 1] = Lane(digits[lane], State.MOVED)
+    return lanes
+
+
+def _clip(value: int, low: int, high: int) -> int:
+    return max(low, min(high, value))
