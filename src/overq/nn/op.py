@@ -1,0 +1,112 @@
+"""The torch operator: overwrite an activation tensor, differentiable, compilable, exportable.
+
+    y = overwrite(x, step, fmt, dim=1)      # E · step / 2^b of design section 1, in x's shape, dtype, device and layout
+
+Gradient (straight-through, exact rule): dL/dx = dL/dy where the lane spells x up to rounding, and 0 where it clips x.
+In integers: it passes where |2·E - floor(x · r)| <= 2^b, the floor taken before saturation. So an outlier passes if and
+only if it was served and two digits hold it; NaN and infinity do not pass. For `cascade=0` this is the rule of
+torch.fake_quantize_per_tensor_affine.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from overq import kernels
+from overq.errors import InputError
+from overq.kernels.scale import factors
+from overq.spec import Format
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def overwrite(x: Tensor, step: float, fmt: Format, dim: int = 1) -> Tensor:
+    """What hardware computing in `fmt` would see of x: E · step / 2^b.
+
+    x     float16/32/64 or bfloat16, any layout; lanes along `dim` (negative counts from the end)
+    step  Δ, one positive number for the whole tensor
+
+    A NaN stays NaN and is a free lane to its neighbours; ±inf saturates. Arithmetic is float32 whatever x's dtype.
+    Raises InputError for a tensor that is not floating point, a dim it does not have, or a step that is not positive.
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(f"x must be a torch tensor, not {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise InputError(f"x must be float16, bfloat16, float32 or float64, not {str(x.dtype).removeprefix('torch.')}")
+    if not -x.ndim <= dim < x.ndim:
+        raise InputError(f"dim {dim} does not exist in a tensor of shape {tuple(x.shape)}")
+    return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim)
+
+
+def _arguments(fmt: Format) -> tuple[int, int, bool, bool, str, bool, int | None]:
+    return fmt.bits, fmt.cascade, fmt.range_overwrite, fmt.precision_overwrite, fmt.policy, fmt.signed, fmt.lanes
+
+
+_format = lru_cache(maxsize=256)(Format)
+
+
+@torch.library.custom_op("overq::overwrite", mutates_args=())
+def _overwrite(
+    x: Tensor,
+    step: float,
+    bits: int,
+    cascade: int,
+    range_overwrite: bool,
+    precision_overwrite: bool,
+    policy: str,
+    signed: bool,
+    lanes: int | None,
+    dim: int,
+) -> Tensor:
+    fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
+    out = torch.empty_like(x)
+    return out.copy_(kernels.get("auto", fmt).overwrite(x, step, fmt, dim % x.ndim))
+
+
+@_overwrite.register_fake
+def _(x: Tensor, step: float, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("overq::unclipped", mutates_args=())
+def _unclipped(
+    x: Tensor,
+    step: float,
+    bits: int,
+    cascade: int,
+    range_overwrite: bool,
+    precision_overwrite: bool,
+    policy: str,
+    signed: bool,
+    lanes: int | None,
+    dim: int,
+) -> Tensor:
+    """bool, where the gradient passes."""
+    fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
+    r, q = factors(step, fmt)
+    x = x.float()
+    E = (kernels.get("auto", fmt).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^17: exact
+    return (2 * E - (x * float(r)).floor()).abs() <= fmt.base
+
+
+@_unclipped.register_fake
+def _(x: Tensor, step: float, *_: Any) -> Tensor:
+    return torch.empty_like(x, dtype=torch.bool)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.arguments = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    passes = torch.ops.overq.unclipped(x, *ctx.arguments)
+    return torch.where(passes, grad, torch.zeros_like(grad)), *([None] * len(ctx.arguments))
+
+
+_overwrite.register_autograd(_backward, setup_context=_keep)
