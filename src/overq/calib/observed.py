@@ -1,0 +1,110 @@
+"""Observed: what one layer's input was like, in bounded memory, streamed over batches and mergeable.
+
+Three things are kept: the exact extremes, a histogram of single values, and a bounded uniform sample of whole channel
+vectors, because overwrite depends on neighbours and a histogram of single values cannot tell (see `format_mse`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+BINS = 8192  # on each side of zero
+SAMPLE_VALUES = 1 << 19  # values kept in whole vectors: 2 MiB a layer
+_SMALLEST_LIMIT = 2.0**-40
+
+
+@dataclass
+class Observed:
+    """Accumulated observation of one tensor.
+
+    low, high   least and greatest value seen
+    values      how many were seen
+    limit       the histogram covers [-limit, limit); a power of two, so that growing it merges bins exactly
+    histogram   int64 [2·BINS]
+    sample      float32 [M, K]: a uniform sample of the channel vectors seen, M·K ≤ SAMPLE_VALUES (at least 64 vectors)
+    keys        float64 [M]: the random key of each sampled vector; the smallest keys stay
+    """
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    values: int = 0
+    limit: float = _SMALLEST_LIMIT
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(2 * BINS, np.int64))
+    sample: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def signed(self) -> bool:
+        """Whether a negative value was seen."""
+        return self.low < 0
+
+    @property
+    def largest(self) -> float:
+        """Greatest magnitude seen; 0 before anything was."""
+        return max(abs(self.low), abs(self.high)) if self.values else 0.0
+
+    @property
+    def centers(self) -> np.ndarray:
+        """Float64 [2·BINS]: the middle of each bin."""
+        return (np.arange(-BINS, BINS) + 0.5) * (self.limit / BINS)
+
+    def add_values(self, values: np.ndarray) -> None:
+        """Count a batch of finite float32 values, any shape."""
+        if not values.size:
+            return
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.values += values.size
+        self._grow(self.largest)
+        # limit / BINS is a power of two, so this product and floor are exact.
+        index = np.floor(values.ravel() * np.float32(BINS / self.limit)).astype(np.int32)
+        self.histogram += np.bincount(index + BINS, minlength=2 * BINS)
+
+    def room(self, lanes: int) -> int:
+        """How many vectors of `lanes` values the sample holds at most."""
+        return max(64, SAMPLE_VALUES // lanes)
+
+    def wanted(self, keys: np.ndarray, lanes: int) -> np.ndarray:
+        """Indices of the vectors, by their random keys, that may enter the sample: fetch only these."""
+        room = self.room(lanes)
+        bar = np.inf if self.keys.size < room else self.keys.max()
+        chosen = np.flatnonzero(keys < bar)
+        if chosen.size > room:
+            chosen = np.sort(chosen[np.argpartition(keys[chosen], room)[:room]])
+        return chosen
+
+    def add_sample(self, vectors: np.ndarray, keys: np.ndarray) -> None:
+        """Offer whole channel vectors (float32 [m, K]) with their random keys."""
+        if not self.keys.size:
+            self.sample = np.zeros((0, vectors.shape[1]), np.float32)
+        self.sample = np.concatenate([self.sample, vectors.astype(np.float32, copy=False)])
+        self.keys = np.concatenate([self.keys, keys])
+        room = self.room(self.sample.shape[1])
+        if self.keys.size > room:
+            stay = np.sort(np.argpartition(self.keys, room)[:room])
+            self.sample, self.keys = self.sample[stay], self.keys[stay]
+
+    def merge(self, other: Observed) -> Observed:
+        """What one observer of both streams would have seen."""
+        merged = Observed(min(self.low, other.low), max(self.high, other.high), self.values + other.values)
+        merged._grow(max(self.limit, other.limit) / 2)
+        for part in (self, other):
+            merged.histogram += _coarser(part.histogram, round(np.log2(merged.limit / part.limit)))
+            if part.keys.size:
+                merged.add_sample(part.sample, part.keys)
+        return merged
+
+    def _grow(self, largest: float) -> None:
+        while self.limit <= largest:
+            self.limit *= 2
+            self.histogram = _coarser(self.histogram, 1)
+
+
+def _coarser(histogram: np.ndarray, doublings: int) -> np.ndarray:
+    """The histogram over a range 2^doublings times as wide: pairs of bins fall together, the rest is empty."""
+    for _ in range(doublings):
+        pairs = histogram.reshape(-1, 2).sum(axis=1)
+        histogram = np.zeros_like(histogram)
+        histogram[BINS // 2 : BINS // 2 + BINS] = pairs
+    return histogram

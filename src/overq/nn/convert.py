@@ -1,0 +1,129 @@
+"""quantize: a float model in, the same model with quantized layers out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from overq import calib, kernels
+from overq.calib import Observed
+from overq.errors import CalibrationError, FormatError, InputError
+from overq.nn.layers import FloatLayer, can_quantize, fitted_format, input_groups, input_lanes, kind, quantize_layer
+from overq.nn.observation import Forward, Observations, observe, run
+from overq.nn.recipe import LayerRule, Recipe
+from overq.nn.report import LayerReport, Summary
+
+DEFAULT_RECIPE = Recipe()
+
+
+def quantize(model: nn.Module, samples: Any, recipe: Recipe = DEFAULT_RECIPE, *, forward: Forward = run) -> nn.Module:
+    """A quantized copy of `model`, in eval mode; the given model is left as it was.
+
+    model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and an overwritten
+             input. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` lists them.
+    samples  unlabelled calibration batches as for `observe`, or the Observations it returned
+    recipe   number format, calibration, exceptions
+
+    Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer).
+    """
+    seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, seed=recipe.seed)
+    if not seen.layers:
+        raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
+    result = copy.deepcopy(model).eval()
+    layers = {name: module for name, module in result.named_modules() if can_quantize(module)}
+    _check(recipe, seen, layers)
+    reached = list(seen.layers)
+    reports: list[LayerReport] = []
+    replacement: dict[nn.Module, nn.Module] = {}
+    for name in reached:
+        rule = recipe.rule(name, first=name == reached[0], last=name == reached[-1])
+        if not rule.skip:
+            reports.append(fit(name, layers[name], seen.layers[name], rule))
+            replacement[layers[name]] = quantize_layer(layers[name], rule.weight_bits, reports[-1].step, reports[-1].format)
+    left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
+    result = replaced(result, replacement)
+    attach(result, Summary(tuple(reports), left), recipe)
+    return result
+
+
+def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) -> None:
+    """Refuse, before work starts, observations of another model and patterns that match nothing."""
+    for name, observed in seen.layers.items():
+        if name not in layers or observed.sample.shape[1] != input_lanes(layers[name]):
+            raise CalibrationError(f"the observations are of another model: its layer {name!r} is not like this model's")
+        if not torch.isfinite(layers[name].weight).all():
+            raise CalibrationError(f"layer {name!r}: its weights hold NaN or infinity")
+    if unmatched := recipe.unmatched(list(layers)):
+        raise FormatError(
+            f"override {unmatched[0]!r} matches no layer; layers are {', '.join(list(layers)[:6])}{', …' if len(layers) > 6 else ''}"
+        )
+
+
+def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> LayerReport:
+    """The layer's format and step as calibration finds them, and what they do to the sample."""
+    wanted = rule.format.with_(signed=observed.signed)
+    fmt = fitted_format(wanted, module)
+    step = calib.get(rule.calibration)(observed, fmt)
+    backend = kernels.get("auto", fmt)
+    decoded = backend.overwrite(observed.sample, step, fmt)
+    signal = float(np.vdot(observed.sample, observed.sample))
+    noise = float(np.vdot(decoded - observed.sample, decoded - observed.sample))
+    notes = []
+    if fmt != wanted:
+        notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
+    if observed.largest == 0:
+        notes.append("input always zero")
+    return LayerReport(
+        name=name,
+        kind=kind(module).__name__,
+        format=fmt,
+        weight_bits=rule.weight_bits,
+        step=step,
+        counts=backend.counts(kernels.get("array").to_fixed(observed.sample, step, fmt), fmt),
+        sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
+        note=", ".join(notes),
+    )
+
+
+def replaced(model: nn.Module, replacement: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`model` with modules exchanged in place, wherever and however often they occur."""
+    if model in replacement:
+        return replacement[model]
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child in replacement:
+                parent._modules[key] = replacement[child]
+    return model
+
+
+def left_float(model: nn.Module, quantized: set[str], reached: set[str]) -> Iterator[tuple[str, str]]:
+    """(name, reason) of every module that owns a weight matrix and was not quantized."""
+    for name, module in model.named_modules():
+        if name in quantized or not any(p.ndim >= 2 for p in module.parameters(recurse=False)):
+            continue
+        what = type(module).__name__
+        if not can_quantize(module):
+            yield name, f"{what} is not a layer that overq quantizes"
+        elif name in reached:
+            yield name, "a rule of the recipe skips it"
+        else:
+            yield name, f"the samples never ran this {what}"
+
+
+def attach(model: nn.Module, facts: Summary, recipe: Recipe) -> None:
+    """Let a quantized model carry what is known of it; `summary` and `save` read it."""
+    model.overq_summary = facts  # type: ignore[assignment]
+    model.overq_recipe = recipe  # type: ignore[assignment]
+
+
+def summary(model: nn.Module) -> Summary:
+    """Per layer: step, bits, zeros, outliers, served, coverage beside 1-(1-p)^c, SQNR; then what stayed float, and why."""
+    facts = getattr(model, "overq_summary", None)
+    if not isinstance(facts, Summary):
+        raise InputError("summary needs a model that overq.quantize or overq.load returned")
+    return facts

@@ -1,0 +1,149 @@
+"""save and load: one safetensors file that holds the integers, the scales and a JSON manifest. Never pickle.
+
+The manifest stands in the file's metadata under the key "overq":
+
+    version   of this layout; another one is refused
+    recipe    Recipe.to_json
+    layers    LayerReport.to_json of every quantized layer: format and step are what the layer computes with
+    float     (name, reason) of what stayed float
+    sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
+
+Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8) and `weight_scale` in place of `weight`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from overq.errors import InputError, ModelFileError, OverqError
+from overq.nn.convert import attach, replaced, summary
+from overq.nn.layers import Quantized, can_quantize, quantized_layer
+from overq.nn.recipe import Recipe
+from overq.nn.report import LayerReport, Summary
+
+VERSION = 1
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a quantized model to one .safetensors file, whole or not at all.
+
+    Raises InputError for a model that `quantize` did not make or a folder that does not exist.
+    """
+    facts, path = summary(model), Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist")
+    tensors = _tensors(model)
+    manifest = {
+        "version": VERSION,
+        "recipe": model.overq_recipe.to_json(),  # type: ignore[union-attr,operator]
+        "layers": [report.to_json() for report in facts.layers],
+        "float": [list(pair) for pair in facts.left_float],
+    }
+    manifest["sha256"] = _digest(tensors, manifest)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={"overq": json.dumps(manifest)})
+        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """The quantized model stored at `path`, built on the architecture of the float `model`, which is left as it was.
+
+    Device and dtype are those of `model`. Raises ModelFileError for a file that is damaged, foreign, of another version or
+    of another architecture; nothing is unpickled.
+    """
+    path = Path(path)
+    manifest, tensors = _read(path)
+    try:
+        reports = tuple(LayerReport.from_json(entry) for entry in manifest["layers"])
+        recipe = Recipe.from_json(manifest["recipe"])
+        left = tuple((name, reason) for name, reason in manifest["float"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverqError) as error:
+        raise ModelFileError(f"{path}: the manifest is malformed: {error}") from error
+    result = copy.deepcopy(model).eval()
+    modules = dict(result.named_modules())
+    replacement: dict[nn.Module, nn.Module] = {}
+    for report in reports:
+        module, prefix = modules.get(report.name), report.name + "." if report.name else ""
+        if module is None or not can_quantize(module):
+            raise ModelFileError(f"{path}: the model has no {report.kind} named {report.name!r}; it was saved from another architecture")
+        try:
+            integers, scale = tensors[prefix + "weight_integers"], tensors[prefix + "weight_scale"]
+        except KeyError as missing:
+            raise ModelFileError(f"{path}: tensor {missing} is missing") from None
+        if integers.shape != module.weight.shape:
+            raise ModelFileError(
+                f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(module.weight.shape)}"
+            )
+        replacement[module] = quantized_layer(module, integers, scale, report.step, report.format)
+    result = replaced(result, replacement)
+    _fill(result, tensors, path)
+    attach(result, Summary(reports, left), recipe)
+    return result
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state to store: contiguous, on the CPU, each shared tensor under every name it has."""
+    computed = {f"{name}.weight".lstrip(".") for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, Quantized)}
+    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items() if key not in computed}
+
+
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    wanted = _tensors(model)
+    if wanted.keys() != tensors.keys():
+        odd = sorted(wanted.keys() ^ tensors.keys())[0]
+        raise ModelFileError(f"{path}: tensor {odd!r} is {'missing' if odd in wanted else 'not part of this model'}")
+    for key, value in tensors.items():
+        if value.shape != wanted[key].shape:
+            raise ModelFileError(f"{path}: {key!r} has shape {list(value.shape)}, the model wants {list(wanted[key].shape)}")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Manifest and tensors of a file whose digest is right."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            manifest = json.loads((file.metadata() or {}).get("overq", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ModelFileError(f"{path}: not a readable safetensors file: {error}") from error
+    if not isinstance(manifest, dict) or "version" not in manifest:
+        raise ModelFileError(f"{path}: a safetensors file, but not one that overq.save wrote")
+    if manifest["version"] != VERSION:
+        raise ModelFileError(f"{path}: layout version {manifest['version']!r}; this overq reads version {VERSION}")
+    if manifest.pop("sha256", None) != _digest(tensors, manifest):
+        raise ModelFileError(f"{path}: damaged: the stored digest is not that of the contents")
+    return manifest, tensors
+
+
+def _digest(tensors: dict[str, torch.Tensor], manifest: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

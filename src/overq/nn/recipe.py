@@ -1,0 +1,114 @@
+"""Recipe: how a whole model is quantized; a frozen value that goes to JSON and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from overq import calib
+from overq.errors import FormatError
+from overq.spec import Format
+
+WEIGHT_BITS = (4, 8)
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """What one layer gets. `format.signed` is decided in calibration; `skip` leaves the layer in float."""
+
+    format: Format = Format()
+    weight_bits: int = 8
+    calibration: str = "format-mse"
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.format, Format):
+            raise FormatError(f"a rule's format must be a Format, not {self.format!r}")
+        low, high = WEIGHT_BITS
+        if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
+            raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
+        calib.get(self.calibration)
+
+
+EDGE = LayerRule(Format.plain(8), calibration="max")  # the design's rule for the first layer and the classifier
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How `quantize` treats a model.
+
+    format       of every layer's input, but for the rules below
+    weight_bits  4 to 8, symmetric, per output channel
+    calibration  how a layer's step is chosen: a name in `overq.calib.CALIBRATORS`
+    first, last  rule for the first and the last layer reached (the classifier); None treats them like the others
+    overrides    (pattern, rule) pairs: layers whose dotted name matches the shell-style pattern get that rule; the last
+                 match wins, also over `first` and `last`
+    seed         of the calibration sample
+    """
+
+    format: Format = Format()
+    weight_bits: int = 8
+    calibration: str = "format-mse"
+    first: LayerRule | None = EDGE
+    last: LayerRule | None = EDGE
+    overrides: tuple[tuple[str, LayerRule], ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "overrides", tuple((pattern, rule) for pattern, rule in self.overrides))
+        for pattern, rule in self.overrides:
+            if not isinstance(pattern, str) or not isinstance(rule, LayerRule):
+                raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {(pattern, rule)!r}")
+        _ = self.default  # a LayerRule checks format, weight_bits and calibration
+
+    @property
+    def default(self) -> LayerRule:
+        return LayerRule(self.format, self.weight_bits, self.calibration)
+
+    def rule(self, name: str, *, first: bool = False, last: bool = False) -> LayerRule:
+        """The rule of the layer with that dotted name."""
+        rule = self.default
+        if first and self.first is not None:
+            rule = self.first
+        elif last and self.last is not None:
+            rule = self.last
+        for pattern, override in self.overrides:
+            if fnmatchcase(name, pattern):
+                rule = override
+        return rule
+
+    def unmatched(self, names: list[str]) -> list[str]:
+        """Override patterns that match none of `names`: most likely a misspelling."""
+        return [pattern for pattern, _ in self.overrides if not any(fnmatchcase(name, pattern) for name in names)]
+
+    def with_(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed, checked again."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Recipe:
+        """The inverse of `to_json`; unknown or missing fields are refused."""
+        values = dict(_checked(cls, data))
+        values["format"] = Format(**_checked(Format, values["format"]))
+        for edge in ("first", "last"):
+            values[edge] = values[edge] and _rule(values[edge])
+        values["overrides"] = tuple((pattern, _rule(rule)) for pattern, rule in values["overrides"])
+        return cls(**values)
+
+
+def _rule(data: dict[str, Any]) -> LayerRule:
+    values = dict(_checked(LayerRule, data))
+    return LayerRule(**{**values, "format": Format(**_checked(Format, values["format"]))})
+
+
+def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    wanted = {f.name for f in fields(cls)}
+    if not isinstance(data, dict) or set(data) != wanted:
+        got = sorted(data) if isinstance(data, dict) else data
+        raise FormatError(f"{cls.__name__} needs exactly the fields {sorted(wanted)}, got {got}")
+    return data

@@ -1,0 +1,24 @@
+"""Weight quantization: symmetric, per output channel (design, section 1.5)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(integers int8 [O, …], scale float32 [O]) with weight ≈ integers · scale.
+
+    weight: [O, …], output channels first, finite. The largest magnitude of a channel maps to 2^(bits-1) - 1; a channel
+    of zeros gets scale 1.
+    """
+    flat = weight.detach().float().flatten(1)
+    largest = 2 ** (bits - 1) - 1
+    scale = flat.abs().amax(dim=1) / largest
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    integers = torch.round(flat / scale[:, None]).clamp(-largest, largest)
+    return integers.to(torch.int8).reshape(weight.shape), scale
+
+
+def dequantize_weight(integers: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """integers · scale in float32, then cast."""
+    return (integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))).to(dtype)
