@@ -1,0 +1,5 @@
+"""`python -m overq` is the `overq` command."""
+
+from overq.cli import main
+
+main()

@@ -1,0 +1,213 @@
+"""The command line: parse, call, print. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import overq
+from overq.errors import InputError, OverqError
+
+app = typer.Typer(
+    name="overq",
+    help="OverQ: opportunistic outlier quantization, from a float model to gates.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def main() -> None:
+    """The `overq` command: errors are one line on standard error and exit code 2."""
+    try:
+        app()
+    except OverqError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        _fail(f"internal error, please report it ({type(error).__name__}: {error}); python -X dev -m overq shows where", 70)
+
+
+def _fail(message: str, code: int) -> None:
+    print("overq: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"overq {overq.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str | None, typer.Option(help="package.module:factory, file.py:factory, torchvision:name or timm:name. Default: the built-in digits network.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint to load: .safetensors, or a torch file of plain tensors.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder with one subfolder per class, or a flat folder with --labels, or .npz (images, labels).")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,
+    calibration_images: Annotated[Path | None, typer.Option(help="Unlabelled images to calibrate on. Default: --samples of --images, which are then not scored.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 256,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only that many images, evenly spread.")] = None,
+    resize: Annotated[int | None, typer.Option(min=0, help="Short side in pixels; 0 keeps the size.")] = 256,
+    crop: Annotated[int | None, typer.Option(min=0, help="Center crop in pixels; 0 crops nothing.")] = 224,
+    mean: Annotated[str, typer.Option(help="Per-channel mean of pixels scaled to 0 … 1.")] = "0.485,0.456,0.406",
+    std: Annotated[str, typer.Option(help="Per-channel standard deviation.")] = "0.229,0.224,0.225",
+    bits: Annotated[str, typer.Option(help="Activation bits for OverQ, comma-separated.")] = "4,3",
+    plain_bits: Annotated[str, typer.Option(help="Activation bits for plain quantization.")] = "8,6,5,4,3",
+    cascades: Annotated[str, typer.Option(help="Cascade factors.")] = "1,2,4,6",
+    policy: Annotated[str, typer.Option(help="Which outlier a zero serves: first or largest.")] = "first",
+    weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
+    calibration: Annotated[str, typer.Option(help="max, percentile[:99.9], mse or format-mse.")] = "format-mse",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, per layer too; - is standard output.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per setting; - is standard output.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Save the plot: .png, .svg or .pdf.")] = None,
+) -> None:  # fmt: skip
+    """Top-1 of a network in float, plain and OverQ, with measured and theoretical coverage.
+
+    Without arguments: scikit-learn's handwritten digits and the small residual network that comes with overq.
+    """
+    from overq.study.accuracy import Plan
+
+    for path in (json_file, csv_file, plot):
+        _check_output(path)
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
+    plan = Plan(
+        _integers("--plain-bits", plain_bits), _integers("--bits", bits), _integers("--cascades", cascades),
+        policy, weight_bits, calibration, batch_size, seed,
+    )  # fmt: skip
+    for fmt in plan.formats():
+        plan.recipe(fmt)  # refuse a senseless setting before anything is read
+    network, name = _network(model, weights, images, device)
+    if images is None:
+        scored, calibrated = _digits()
+    else:
+        from overq.study.data import Preprocess, open_images
+
+        preprocess = Preprocess(resize or None, crop or None, _numbers("--mean", mean), _numbers("--std", std))
+        scored = open_images(images, labels, preprocess)
+        calibrated = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else None
+    result = _run(network, scored, plan, limit, model_name=name, calibration=calibrated, samples=samples)
+    _show(result, json_file, csv_file, plot)
+
+
+def _network(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:
+    import torch
+
+    if (model is None) != (images is None):
+        raise InputError("--model and --images go together: give both, or neither for the built-in digits")
+    if model is None:
+        if weights is not None:
+            raise InputError("--weights needs --model")
+        from overq.study.digits import network
+
+        net, name = network(), "digits network"
+    else:
+        from overq.study.models import load_model
+
+        net, name = load_model(model, weights), model.rpartition(":")[2]
+    try:
+        return net.to(torch.device(device)), name
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {' '.join(str(error).split())[:160]}") from error
+
+
+def _digits() -> tuple[Any, Any]:
+    from overq.study import digits
+    from overq.study.data import from_tensors
+
+    return from_tensors("handwritten digits (test half)", *digits.images("test")), from_tensors("digits", digits.images("calibration")[0])
+
+
+def _run(network: Any, scored: Any, plan: Any, limit: int | None, **options: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from overq.study.accuracy import evaluate as run
+    from overq.study.data import some_of
+
+    if limit is not None:
+        scored = some_of(scored, limit)
+    columns = TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        return run(
+            network,
+            scored,
+            plan,
+            progress=lambda label, done, total: bar.update(task, description=label, completed=done, total=total),
+            **options,
+        )
+
+
+def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
+    import io
+
+    from rich.console import Console
+
+    from overq.report.tables import table, to_csv
+
+    if Path("-") not in (json_file, csv_file):
+        Console(width=None if sys.stdout.isatty() else 110).print(table(result))
+    if json_file is not None:
+        _write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+    if csv_file is not None:
+        _write(csv_file, to_csv(result))
+    if plot is not None:
+        from overq.report.charts import evaluation_figure
+
+        picture = io.BytesIO()
+        evaluation_figure(result).savefig(picture, format=plot.suffix[1:].lower(), dpi=120)
+        _write(plot, picture.getvalue())
+
+
+def _check_output(path: Path | None) -> None:
+    if path is None or path == Path("-"):
+        return
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Whole or not at all: to a neighbour first, then renamed."""
+    if path == Path("-"):
+        print(content, end="")
+        return
+    neighbour = path.with_name(f".{path.name}.part")
+    try:
+        neighbour.write_bytes(content.encode() if isinstance(content, str) else content)
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"{option} {text}: write whole numbers separated by commas") from None
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: write numbers separated by commas") from None
+
+
+if __name__ == "__main__":
+    main()

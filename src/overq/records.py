@@ -1,0 +1,82 @@
+"""One result = one frozen record <-> one JSON object, with a schema version. Plain values only: a record outlives the code."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LayerCoverage:
+    """One layer's lanes over all evaluated images. Coverage is None where the layer had no outlier."""
+
+    name: str
+    zero_rate: float
+    outlier_rate: float
+    coverage: float | None
+    expected_coverage: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 of one setting.
+
+    setting    "float", "plain" or "overq"
+    mode       "", "range", "range+precision", …; cascade is 0 for plain
+    bits       activation bits; weight_bits of the weights; 32 and 32 for float
+    correct    of `images` scored images
+    coverage   mean over the layers that had outliers, expected_coverage the mean of 1-(1-p)^c over the same; None where nothing is served
+    seconds    for calibration and evaluation of this setting
+    """
+
+    setting: str
+    bits: int
+    weight_bits: int
+    mode: str
+    cascade: int
+    policy: str
+    correct: int
+    images: int
+    seconds: float
+    coverage: float | None = None
+    expected_coverage: float | None = None
+    zero_rate: float | None = None
+    outlier_rate: float | None = None
+    layers: tuple[LayerCoverage, ...] = ()
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100.0 * self.correct / self.images
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and plots."""
+        if self.setting == "float":
+            return "float"
+        if self.setting == "plain":
+            return f"A{self.bits} plain"
+        return f"A{self.bits} {self.mode} c={self.cascade}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run of `overq evaluate`: what was measured on what, with which versions."""
+
+    model: str
+    data: str
+    calibration: str
+    calibration_images: int
+    seed: int
+    backend: str
+    versions: dict[str, str]
+    results: tuple[Accuracy, ...]
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; every result also carries its top1."""
+        data = asdict(self)
+        data["results"] = [asdict(r) | {"top1": r.top1} for r in self.results]
+        return data

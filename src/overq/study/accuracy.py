@@ -1,0 +1,191 @@
+"""Top-1 of a network in float, plain and OverQ, with the coverage each setting reached: the main job."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import overq
+from overq import kernels
+from overq.errors import CalibrationError, InputError
+from overq.nn import LayerRule, Observations, Recipe, count_lanes, observe, quantize
+from overq.nn.observation import home, moved
+from overq.records import Accuracy, Evaluation, LayerCoverage
+from overq.spec import Counts, Format, expected_coverage
+from overq.study.data import Images
+
+PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare: plain at each of `plain_bits`; range and range + precision at each of `bits`, over `cascades`."""
+
+    plain_bits: tuple[int, ...] = PLAIN_BITS
+    bits: tuple[int, ...] = BITS
+    cascades: tuple[int, ...] = CASCADES
+    policy: str = "first"
+    weight_bits: int = 8
+    calibration: str = "format-mse"
+    batch_size: int = 64
+    seed: int = 0
+
+    def formats(self) -> Iterator[Format]:
+        """In the order they are run."""
+        for bits in self.plain_bits:
+            yield Format.plain(bits)
+        for bits in self.bits:
+            for precision in (False, True):
+                for cascade in self.cascades:
+                    yield Format(bits, cascade, precision_overwrite=precision, policy=self.policy)
+
+    def recipe(self, fmt: Format) -> Recipe:
+        """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and this plan's weight bits."""
+        edge = LayerRule(Format.plain(8), self.weight_bits, "max")
+        return Recipe(fmt, self.weight_bits, self.calibration, first=edge, last=edge, seed=self.seed)
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    plan: Plan,
+    *,
+    model_name: str,
+    calibration: Images | None = None,
+    samples: int = 256,
+    progress: Callable[[str, int, int], None] = lambda label, done, total: None,
+) -> Evaluation:
+    """Run the plan.
+
+    images       scored; labels needed
+    calibration  images for calibration, labels unused; None takes `samples` of `images`, evenly spread, and does not score them
+    progress     called with (setting, images done, images to do) after every batch
+    """
+    recipes = [plan.recipe(fmt) for fmt in plan.formats()]  # refuse a senseless plan before anything runs
+    scored, chosen = _split(images, calibration, samples)
+    source = calibration or images
+    _check_first_batch(model, images, scored[:1])
+    total = len(scored) * (len(recipes) + 1)
+    done = 0
+
+    def tick(label: str, count: int) -> None:
+        nonlocal done
+        done += count
+        progress(label, done, total)
+
+    progress("calibration", 0, total)
+    seen = observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed)
+    results = [_float(model, images, scored, plan, tick)]
+    results += [_quantized(model, seen, recipe, images, scored, plan, tick) for recipe in recipes]
+    return Evaluation(
+        model=model_name,
+        data=images.name,
+        calibration=plan.calibration,
+        calibration_images=len(chosen),
+        seed=plan.seed,
+        backend=kernels.get("auto").__name__.rpartition(".")[2],
+        versions={"overq": overq.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        results=tuple(results),
+    )
+
+
+def _split(images: Images, calibration: Images | None, samples: int) -> tuple[Sequence[int], Sequence[int]]:
+    """(positions to score, positions to calibrate on)."""
+    if images.labels is None:
+        raise InputError(f"{images.name}: labelled images are needed")
+    if samples < 1:
+        raise CalibrationError(f"at least one calibration image is needed, not {samples}")
+    if calibration is not None:
+        return range(images.count), _spread(calibration.count, samples)
+    if samples >= images.count:
+        raise CalibrationError(
+            f"{samples} of {images.count} images for calibration leave none to score: give --calibration-images or fewer --samples"
+        )
+    chosen = _spread(images.count, samples)
+    return [i for i in range(images.count) if i not in set(chosen)], chosen
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    return [i * count // min(wanted, count) for i in range(min(wanted, count))]
+
+
+def _check_first_batch(model: nn.Module, images: Images, first: Sequence[int]) -> None:
+    """One image through the network: a wrong shape or class count shows now, not after minutes."""
+    assert images.labels is not None
+    x = images.load(first)
+    logits = _logits(model, x)
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(f"the network gave {list(logits.shape)} for {list(x.shape)} images; class scores [N, classes] are needed")
+    classes, highest = logits.shape[1], int(images.labels.max())
+    if highest >= classes:
+        raise InputError(f"{images.name} has labels up to {highest}, but the network has {classes} classes (0 … {classes - 1})")
+
+
+def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    try:
+        with torch.no_grad():
+            logits = model(moved(x, *home(model)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"the network does not take images of shape {list(x.shape)}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(f"the network returned {type(logits).__name__}, not a tensor of class scores")
+    return logits
+
+
+def _correct(model: nn.Module, images: Images, scored: Sequence[int], plan: Plan, label: str, tick: Callable[[str, int], None]) -> int:
+    assert images.labels is not None
+    correct = 0
+    for start in range(0, len(scored), plan.batch_size):
+        positions = scored[start : start + plan.batch_size]
+        predicted = _logits(model, images.load(positions)).argmax(1).cpu().numpy()
+        correct += int((predicted == images.labels[list(positions)]).sum())
+        tick(label, len(positions))
+    return correct
+
+
+def _float(model: nn.Module, images: Images, scored: Sequence[int], plan: Plan, tick: Any) -> Accuracy:
+    start = time.perf_counter()
+    correct = _correct(model, images, scored, plan, "float", tick)
+    return Accuracy("float", 32, 32, "", 0, "", correct, len(scored), time.perf_counter() - start)
+
+
+def _quantized(
+    model: nn.Module, seen: Observations, recipe: Recipe, images: Images, scored: Sequence[int], plan: Plan, tick: Any
+) -> Accuracy:
+    start, fmt = time.perf_counter(), recipe.format
+    setting = Accuracy(
+        "overq" if fmt.cascade else "plain", fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, len(scored), 0.0
+    )
+    quantized = quantize(model, seen, recipe)
+    with count_lanes(quantized) if fmt.cascade else nullcontext({}) as counts:
+        correct = _correct(quantized, images, scored, plan, setting.label, tick)
+    layers = tuple(_layer(name, c, fmt) for name, c in counts.items() if quantized.get_submodule(name).format.cascade)
+    covered = [layer for layer in layers if layer.coverage is not None]
+    return replace(
+        setting,
+        correct=correct,
+        seconds=time.perf_counter() - start,
+        coverage=_mean(layer.coverage for layer in covered if layer.coverage is not None),
+        expected_coverage=_mean(layer.expected_coverage for layer in covered),
+        zero_rate=_mean(layer.zero_rate for layer in layers),
+        outlier_rate=_mean(layer.outlier_rate for layer in layers),
+        layers=layers,
+    )
+
+
+def _layer(name: str, counts: Counts, fmt: Format) -> LayerCoverage:
+    coverage = counts.coverage if counts.outliers else None
+    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected_coverage(counts.zero_rate, fmt.cascade))
+
+
+def _mean(values: Iterator[float]) -> float | None:
+    found = list(values)
+    return sum(found) / len(found) if found else None

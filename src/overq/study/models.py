@@ -1,0 +1,136 @@
+"""Find a user's network: a factory in a package or a file, or a name that torchvision or timm knows; and its weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from overq.errors import InputError, ToolError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts hide the state
+
+
+def load_model(spec: str, weights: Path | None = None) -> nn.Module:
+    """The network that `spec` names, in eval mode, with `weights` loaded where given.
+
+    spec     package.module:factory, path/to/file.py:factory, torchvision:name or timm:name; a factory takes no argument
+    weights  a .safetensors file, or a torch checkpoint of plain tensors (never unpickled beyond that)
+
+    Raises InputError in one line for anything that does not fit; ToolError where torchvision or timm is not installed.
+    """
+    source, colon, name = spec.rpartition(":")
+    if not colon or not source or not name:
+        raise InputError(f"--model {spec}: write package.module:factory, file.py:factory, torchvision:name or timm:name")
+    if weights is not None and not weights.is_file():
+        raise InputError(f"--weights {weights}: no such file")
+    if source in ("torchvision", "timm"):
+        model = _from_zoo(source, name, pretrained=weights is None)
+    else:
+        model = _call(_factory(source, name), spec)
+    if weights is not None:
+        load_weights(model, weights)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint into `model`, strictly: every tensor must be there and fit."""
+    state = _state(path)
+    wanted = model.state_dict()
+    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        first = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r}, which the model does not"
+        raise InputError(f"{path} does not fit {type(model).__name__}: it {first} ({len(missing)} missing, {len(extra)} unknown tensors)")
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            shapes = f"{list(value.shape)}, the model wants {list(wanted[key].shape)}"
+            raise InputError(f"{path} does not fit {type(model).__name__}: {key!r} has shape {shapes}")
+    model.load_state_dict(state)
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: not a readable safetensors file: {error}") from error
+    try:
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} holds pickled objects, which are never loaded: save model.state_dict() or a .safetensors file") from error
+    except Exception as error:  # torch.load raises whatever the zip reader, the tar reader or the unpickler met
+        raise InputError(f"{path}: not a readable torch checkpoint: {_line(error)}") from error
+    for key in WRAPPERS:
+        if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):
+            saved = saved[key]
+    if not isinstance(saved, Mapping) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
+        raise InputError(f"{path} is not a state_dict of tensors (looked for one also under {', '.join(WRAPPERS)})")
+    return dict(saved)
+
+
+def _factory(source: str, name: str) -> Callable[[], Any]:
+    if source.endswith(".py"):
+        file = Path(source)
+        if not file.is_file():
+            raise InputError(f"--model {source}:{name}: no such file {source}")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # a .py file always has a spec and a loader
+        sys.path.insert(0, str(file.resolve().parent))  # so that the file finds its neighbours
+        try:
+            spec.loader.exec_module(module)  # type: ignore[union-attr]
+        except Exception as error:
+            raise InputError(f"--model {source}:{name}: running {source} failed: {_line(error)}") from error
+        finally:
+            sys.path.pop(0)
+    else:
+        try:
+            module = importlib.import_module(source)
+        except ImportError as error:
+            raise InputError(f"--model {source}:{name}: cannot import {source}: {_line(error)}") from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"--model {source}:{name}: {source} has no factory {name!r}; it has {', '.join(known[:8]) or 'none'}")
+    return factory
+
+
+def _call(factory: Callable[[], Any], spec: str) -> nn.Module:
+    try:
+        model = factory()
+    except Exception as error:
+        raise InputError(f"--model {spec}: the factory failed: {_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"--model {spec}: the factory returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
+    try:
+        library = importlib.import_module("torchvision.models" if zoo == "torchvision" else "timm")
+    except (ImportError, RuntimeError) as error:
+        raise ToolError(
+            f"--model {zoo}:{name} needs {zoo}, which cannot be imported ({_line(error)}): pip install 'overq[vision]'"
+        ) from error
+    try:
+        if zoo == "torchvision":
+            return library.get_model(name, weights="DEFAULT" if pretrained else None)
+        return library.create_model(name, pretrained=pretrained)
+    except Exception as error:  # unknown names and failed downloads, each with the library's own exception
+        raise InputError(f"--model {zoo}:{name}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
