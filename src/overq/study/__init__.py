@@ -1,0 +1,1 @@
+"""Experiments: data, model and method in, records out."""
