@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if "```python\n" in page.read_text(encoding="utf-8")]
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if "```python\n" in page.read_text(encoding="utf-8")
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
@@ -30,7 +32,11 @@ def test_the_page_of_the_format_is_among_them() -> None:
     assert ROOT / "docs" / "format.md" in PAGES
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_links_to_files_of_the_repository_lead_somewhere(page: Path) -> None:
-    targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target and not target.startswith("mailto:")]
+    targets = [
+        target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target and not target.startswith("mailto:")
+    ]
     assert [target for target in targets if not (page.parent / target).exists()] == []
