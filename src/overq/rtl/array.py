@@ -1,0 +1,71 @@
+"""SystolicArray: rows × columns elements, digits moving right, partial sums moving down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amaranth.hdl import Elaboratable, Module, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from overq.rtl.config import ArrayConfig, RowState
+from overq.rtl.pe import ProcessingElement, digit_shape
+
+Place = Callable[[Module, str, wiring.Component], wiring.Component | Elaboratable]
+
+
+def place_inline(m: Module, name: str, block: wiring.Component) -> wiring.Component:
+    """Put a block into the module as it is; Verilog emission puts an instance of the block's own module there."""
+    m.submodules[name] = block
+    return block
+
+
+class SystolicArray(wiring.Component):
+    """The grid alone: no skew. Row k's digit for a vector is due k cycles after row 0's.
+
+    load          shift the weight chain down one row; `weights` enters row 0, so the last row's weights go in first
+    weights       one weight per column
+    digits        one digit per row; states one RowState per row (absent in the plain array); row 0's is ignored
+    sums_in       per column, the partial sum that enters row 0
+    sums_out      per column; a vector whose row 0 digit is in cycle T leaves column j after the clock of cycle T + rows − 1 + j
+    """
+
+    def __init__(self, *, config: ArrayConfig, place: Place = place_inline):
+        self.config, self.place = config, place
+        self.state = RowState(config.format)
+        ports = {
+            "load": In(1),
+            "weights": In(data.ArrayLayout(signed(config.weight_bits), config.columns)),
+            "digits": In(data.ArrayLayout(digit_shape(config), config.rows)),
+            "sums_in": In(data.ArrayLayout(signed(config.psum_bits), config.columns)),
+            "sums_out": Out(data.ArrayLayout(signed(config.psum_bits), config.columns)),
+        }
+        if self.state.width:
+            ports["states"] = In(data.ArrayLayout(self.state.width, config.rows))
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        above: list[wiring.Component] = []
+        for row in range(config.rows):
+            here: list[wiring.Component] = []
+            for column in range(config.columns):
+                element = self.place(m, f"element_{row}_{column}", ProcessingElement(config=config, first=row == 0))
+                left = here[-1] if here else None
+                up = above[column] if above else None
+                m.d.comb += [
+                    element.load.eq(self.load),
+                    element.digit_in.eq(left.digit_out if left else self.digits[row]),
+                    element.weight_in.eq(up.weight_out if up else self.weights[column]),
+                    element.sum_in.eq(up.sum_out if up else self.sums_in[column]),
+                ]
+                if element.has_state:
+                    m.d.comb += element.state_in.eq(left.state_out if left else self.states[row])
+                    if self.state.has_moved and row > 1:
+                        m.d.comb += element.neighbour_above.eq(up.state_out[0])
+                here.append(element)
+            above = here
+        for column, element in enumerate(above):
+            m.d.comb += self.sums_out[column].eq(element.sum_out)
+        return m
