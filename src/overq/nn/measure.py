@@ -16,7 +16,7 @@ from overq.spec import Counts
 
 @contextmanager
 def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
-    """Within the `with` block, the lane counts of every quantized layer's input, by dotted name, growing call by call."""
+    """Within the `with` block, the lane counts of every layer that overwrites its input, by dotted name, growing call by call."""
     totals: dict[str, Counts] = {}
 
     def watch(name: str) -> Any:
@@ -28,7 +28,7 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
 
         return hook
 
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized)]
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized) and m.format.cascade]
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
     try:
         yield totals

@@ -86,7 +86,7 @@ def _against_theory(axes: Axes, evaluation: Evaluation) -> None:
             shown = [layer for layer in result.layers if layer.coverage is not None]
             axes.scatter(
                 [x.expected_coverage for x in shown],
-                [x.coverage for x in shown],
+                [x.coverage or 0.0 for x in shown],
                 s=22,
                 color=color,
                 alpha=0.8,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,9 +164,9 @@ def _quantized(
         "overq" if fmt.cascade else "plain", fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, len(scored), 0.0
     )
     quantized = quantize(model, seen, recipe)
-    with count_lanes(quantized) if fmt.cascade else nullcontext({}) as counts:
+    with count_lanes(quantized) as counts:
         correct = _correct(quantized, images, scored, plan, setting.label, tick)
-    layers = tuple(_layer(name, c, fmt) for name, c in counts.items() if quantized.get_submodule(name).format.cascade)
+    layers = tuple(_layer(name, count, fmt) for name, count in counts.items())
     covered = [layer for layer in layers if layer.coverage is not None]
     return replace(
         setting,
