@@ -46,7 +46,9 @@ def random_row(fmt: Format, lanes: int, rng: random.Random) -> list[int]:
 def random_weights(config: ArrayConfig, rng: random.Random) -> list[list[int]]:
     """rows × columns weights, extremes included."""
     low, high = -(1 << (config.weight_bits - 1)), (1 << (config.weight_bits - 1)) - 1
-    return [[rng.choice((low, high, rng.randint(low, high), rng.randint(low, high))) for _ in range(config.columns)] for _ in range(config.rows)]
+    return [
+        [rng.choice((low, high, rng.randint(low, high), rng.randint(low, high))) for _ in range(config.columns)] for _ in range(config.rows)
+    ]
 
 
 def row_bits(config: ArrayConfig, row: list[int]) -> tuple[list[int], list[int]]:

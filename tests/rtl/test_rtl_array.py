@@ -13,7 +13,8 @@ def expected(config, rows, weights):
     """sums[vector][column] = dot of the definition, in the accumulator's fraction bits."""
     drop = config.format.bits - fraction_bits(config.format)
     return [
-        [dot(encode(row, config.tile), [w[column] for w in weights], config.tile) >> drop for column in range(config.columns)] for row in rows
+        [dot(encode(row, config.tile), [w[column] for w in weights], config.tile) >> drop for column in range(config.columns)]
+        for row in rows
     ]
 
 

@@ -1,0 +1,225 @@
+"""OverwriteEncoder: one tile of t in, digits and states out, every cycle (design, sections 1.1 and 1.2).
+
+Only the three valid bits are reset; what a lane holds means nothing until they say so.
+Three stages, named in the signals:
+    s1  what each lane is: level, zero, outlier, its one digit, its two digits, how badly one digit represents it
+    s2  what each zero lane does: its reach, the lane it serves, range or precision
+    s3  what then stands on each lane
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from overq.rtl.config import ArrayConfig
+from overq.rtl.pe import digit_shape
+from overq.spec import State
+
+
+def t_shape(config: ArrayConfig) -> Shape:
+    return signed(config.t_bits) if config.format.signed else unsigned(config.t_bits)
+
+
+@dataclass
+class Candidate:
+    """One lane that a zero might serve. Combining two keeps the better one."""
+
+    valid: Value
+    error: Value
+    distance: int | Value
+
+    def or_closer(self, closer: Candidate) -> Candidate:
+        """`closer` stands nearer to the zero, so it must be strictly worse represented to win (ties: the lower lane)."""
+        take = closer.valid & (~self.valid | (closer.error > self.error))
+        return Candidate(self.valid | closer.valid, Mux(take, closer.error, self.error), Mux(take, closer.distance, self.distance))
+
+
+def best(candidates: list[Candidate]) -> Candidate:
+    """A balanced tree; candidates come farthest first."""
+    while len(candidates) > 1:
+        pairs = [candidates[i].or_closer(candidates[i + 1]) for i in range(0, len(candidates) - 1, 2)]
+        candidates = pairs + candidates[len(candidates) & ~1 :]
+    return candidates[0]
+
+
+@dataclass
+class _Lane:
+    """Signals of one lane after a stage's register."""
+
+    zero: Signal
+    outlier: Signal
+    error: Signal
+    one: Signal
+    first: dict[State, Signal] = field(default_factory=dict)
+    second: dict[State, Signal] = field(default_factory=dict)
+
+
+class OverwriteEncoder(wiring.Component):
+    """Lanes of one tile; valid/ready on both sides, three cycles of latency, one tile a cycle while `out_ready` is high.
+
+    in_t          t per lane; values beyond what two digits spell saturate
+    in_enable     one bit per lane: a lane that is switched off holds no value, is no zero lane, and leaves as digit 0, OWN
+                  (the last tile of a vector whose length is no multiple of the lanes)
+    out_digits    digit per lane
+    out_states    the state code of `spec.State` per lane (absent for the plain format)
+    """
+
+    latency = 3
+
+    def __init__(self, *, config: ArrayConfig):
+        self.config = config
+        lanes = config.rows
+        ports = {
+            "in_valid": In(1),
+            "in_ready": Out(1),
+            "in_t": In(data.ArrayLayout(t_shape(config), lanes)),
+            "in_enable": In(lanes),
+            "out_valid": Out(1),
+            "out_ready": In(1),
+            "out_digits": Out(data.ArrayLayout(digit_shape(config), lanes)),
+        }
+        if config.format.cascade:
+            ports["out_states"] = Out(data.ArrayLayout(2, lanes))
+        super().__init__(ports)
+
+    @property
+    def serving(self) -> list[State]:
+        """The kinds of second digit this format can make."""
+        fmt = self.config.format
+        return [State.RANGE] * fmt.range_on + [State.PRECISION] * fmt.precision_on
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        s1_valid, s2_valid, advance = Signal(), Signal(), Signal()
+        m.d.comb += [advance.eq(~self.out_valid | self.out_ready), self.in_ready.eq(advance)]
+        with m.If(advance):
+            m.d.sync += [s1_valid.eq(self.in_valid), s2_valid.eq(s1_valid), self.out_valid.eq(s2_valid)]
+        s1 = [self._classify(m, advance, lane) for lane in range(self.config.rows)]
+        s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
+        serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
+        self._place(m, advance, s2, serve)
+        return m
+
+    # Stage 1 -----------------------------------------------------------------------------------------
+
+    def _classify(self, m: Module, advance: Signal, lane: int) -> _Lane:
+        config, fmt = self.config, self.config.format
+        b, t, on = fmt.bits, Signal(t_shape(config), name=f"s0_t_{lane}"), self.in_enable[lane]
+        given = self.in_t[lane]
+        m.d.comb += t.eq(Mux(given > fmt.t_max, fmt.t_max, Mux(given < fmt.t_min, fmt.t_min, given)))
+        level = (t + fmt.base) >> (b + 1)
+        high, low = level > fmt.digit_max, level < fmt.digit_min
+        one = Mux(high, fmt.digit_max, Mux(low, fmt.digit_min, level))
+        out = _Lane(
+            zero=_register(1, f"s1_zero_{lane}"),
+            outlier=_register(1, f"s1_outlier_{lane}"),
+            error=_register(config.t_bits, f"s1_error_{lane}"),
+            one=_register(digit_shape(config), f"s1_one_{lane}"),
+        )
+        residue = t - (one << (b + 1))
+        with m.If(advance):
+            m.d.sync += [
+                out.zero.eq((level == 0) & on),
+                out.outlier.eq((high | low) & on),
+                out.error.eq(Mux(residue < 0, -residue, residue)),
+                out.one.eq(Mux(on, one, 0)),
+            ]
+        for state in self.serving:
+            value = level if state == State.RANGE else (t + 1) >> 1
+            wide = Signal(signed(2 * b + 2), name=f"s0_{state.name.lower()}_value_{lane}")
+            m.d.comb += wide.eq(Mux(value > fmt.wide_max, fmt.wide_max, Mux(value < fmt.wide_min, fmt.wide_min, value)))
+            # Balanced digits: the low digit is the low b bits read as a digit; what remains is the high digit.
+            low_digit = wide[:b].as_signed() if fmt.signed else wide[:b]
+            high_digit = (wide - low_digit) >> b
+            first, second = (low_digit, high_digit) if state == State.RANGE else (high_digit, low_digit)
+            out.first[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_first_{lane}")
+            out.second[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_second_{lane}")
+            with m.If(advance):
+                m.d.sync += [out.first[state].eq(first), out.second[state].eq(second)]
+        return out
+
+    # Stage 2 -----------------------------------------------------------------------------------------
+
+    def _delay(self, m: Module, advance: Signal, lane: int, s1: _Lane) -> _Lane:
+        def held(signal: Signal) -> Signal:
+            later = _register(signal.shape(), signal.name.replace("s1_", "s2_", 1))
+            with m.If(advance):
+                m.d.sync += later.eq(signal)
+            return later
+
+        s2 = _Lane(s1.zero, s1.outlier, s1.error, held(s1.one))
+        s2.first = {state: held(signal) for state, signal in s1.first.items()}
+        s2.second = {state: held(signal) for state, signal in s1.second.items()}
+        return s2
+
+    def _choose(self, m: Module, advance: Signal, s1: list[_Lane]) -> dict[tuple[State, int, int], Signal]:
+        """(state, zero, distance) -> the zero lane serves the lane that far before it."""
+        fmt, serve = self.config.format, {}
+        for zero in range(1, len(s1)):
+            near = list(range(1, min(fmt.cascade, zero) + 1))
+            reach, inside = {}, s1[zero].zero
+            for distance in near:
+                inside = inside & ~s1[zero - distance].zero
+                reach[distance] = Signal(name=f"s1_reach_{zero}_{distance}")
+                m.d.comb += reach[distance].eq(inside)
+            outliers = {d: reach[d] & s1[zero - d].outlier for d in near}
+            normals = {d: reach[d] & ~s1[zero - d].outlier for d in near}
+            wishes: dict[State, dict[int, Value]] = {}
+            if fmt.range_on:
+                wishes[State.RANGE] = self._pick(outliers, s1, zero)
+            if fmt.precision_on:
+                picked = self._pick(normals, s1, zero) if fmt.policy == "largest" else {1: normals[1]}
+                blocked = Cat(*outliers.values()).any() if fmt.range_on else 0
+                wishes[State.PRECISION] = {d: wish & ~blocked for d, wish in picked.items()} if fmt.range_on else picked
+            for state, by_distance in wishes.items():
+                for distance, wish in by_distance.items():
+                    chosen = _register(1, f"s2_{state.name.lower()}_{zero}_{distance}")
+                    with m.If(advance):
+                        m.d.sync += chosen.eq(wish)
+                    serve[state, zero, distance] = chosen
+        return serve
+
+    def _pick(self, candidates: dict[int, Value], s1: list[_Lane], zero: int) -> dict[int, Value]:
+        """One-hot by distance: which candidate the policy serves."""
+        if self.config.format.policy == "largest":
+            farthest_first = [Candidate(valid, s1[zero - d].error, d) for d, valid in sorted(candidates.items(), reverse=True)]
+            winner = best(farthest_first)
+            return {d: winner.valid & (winner.distance == d) for d in candidates}
+        picked: dict[int, Value] = {}
+        for d, valid in candidates.items():
+            farther = [other for e, other in candidates.items() if e > d]
+            picked[d] = valid & ~Cat(*farther).any() if farther else valid
+        return picked
+
+    # Stage 3 -----------------------------------------------------------------------------------------
+
+    def _place(self, m: Module, advance: Signal, s2: list[_Lane], serve: dict[tuple[State, int, int], Signal]) -> None:
+        for lane, own in enumerate(s2):
+            digit: Value = own.one
+            code: Value | int = int(State.OWN)
+            moved = [s for (_, z, d), s in serve.items() if z - d + 2 <= lane <= z]
+            if moved:
+                here = Cat(*moved).any()
+                digit, code = Mux(here, s2[lane - 1].one, digit), Mux(here, int(State.MOVED), code)
+            for state in self.serving:
+                starts = [s for (kind, z, d), s in serve.items() if kind == state and z - d == lane]
+                if starts:
+                    digit = Mux(Cat(*starts).any(), own.first[state], digit)
+                seconds = [s for (kind, z, d), s in serve.items() if kind == state and z - d == lane - 1]
+                if seconds:
+                    here = Cat(*seconds).any()
+                    digit, code = Mux(here, s2[lane - 1].second[state], digit), Mux(here, int(state), code)
+            s3_digit, s3_state = _register(digit_shape(self.config), f"s3_digit_{lane}"), _register(2, f"s3_state_{lane}")
+            with m.If(advance):
+                m.d.sync += [s3_digit.eq(digit), s3_state.eq(code)]
+            m.d.comb += self.out_digits[lane].eq(s3_digit)
+            if self.config.format.cascade:
+                m.d.comb += self.out_states[lane].eq(s3_state)
+
+
+def _register(shape: ShapeLike, name: str) -> Signal:
+    return Signal(shape, name=name, reset_less=True)

@@ -1,0 +1,88 @@
+"""OutputStage: finished sums in, the next layer's t out, one vector a cycle.
+
+    t = clamp((sum · multiplier + bias) >> shift)
+
+Per column (output channel): multiplier is unsigned, bias carries the layer's bias and the rounding, shift is arithmetic
+(it rounds down, as `t = floor(x · r)` does). The clamp is the next format's t_min … t_max; with ReLU its least value is 0,
+so an unsigned next format needs no ReLU of its own.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Shape, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Member, Out
+
+from overq.rtl.config import ArrayConfig
+from overq.rtl.encoder import t_shape
+
+MULTIPLIER_BITS = 16
+SHIFT_BITS = 6
+
+
+def bias_shape(config: ArrayConfig) -> Shape:
+    """Wide enough for any bias that can matter: as wide as sum · multiplier."""
+    return signed(config.psum_bits + MULTIPLIER_BITS)
+
+
+def requantize(total: int, multiplier: int, bias: int, shift: int, low: int, high: int) -> int:
+    """What one column computes, on Python integers."""
+    return max(low, min(high, (total * multiplier + bias) >> shift))
+
+
+def scale_ports(config: ArrayConfig) -> dict[str, Member]:
+    """The constants of the requantization, one of each per column."""
+    columns = config.columns
+    return {
+        "multipliers": In(data.ArrayLayout(unsigned(MULTIPLIER_BITS), columns)),
+        "biases": In(data.ArrayLayout(bias_shape(config), columns)),
+        "shifts": In(data.ArrayLayout(unsigned(SHIFT_BITS), columns)),
+    }
+
+
+class OutputStage(wiring.Component):
+    """Two pipeline stages: s1 the products, s2 the clamped t.
+
+    in_valid, in_sums           finished partial sums of one vector, all columns
+    multipliers, biases, shifts per column; constant while vectors are in flight
+    out_valid, out_t            two cycles later
+    next_config                 whose t comes out (default: the same)
+    relu                        clamp below at 0 even if the next format is signed
+    """
+
+    latency = 2
+
+    def __init__(self, *, config: ArrayConfig, next_config: ArrayConfig | None = None, relu: bool = True):
+        self.config, self.next_config, self.relu = config, next_config or config, relu
+        columns = config.columns
+        super().__init__(
+            {
+                "in_valid": In(1),
+                "in_sums": In(data.ArrayLayout(signed(config.psum_bits), columns)),
+                **scale_ports(config),
+                "out_valid": Out(1),
+                "out_t": Out(data.ArrayLayout(t_shape(self.next_config), columns)),
+            }
+        )
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Least and greatest t that can come out."""
+        fmt = self.next_config.format
+        return (max(fmt.t_min, 0) if self.relu else fmt.t_min), fmt.t_max
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        low, high = self.limits
+        s1_valid = Signal()
+        m.d.sync += [s1_valid.eq(self.in_valid), self.out_valid.eq(s1_valid)]
+        for column in range(self.config.columns):
+            s1_product = Signal(bias_shape(self.config), name=f"s1_product_{column}", reset_less=True)
+            s2_t = Signal(t_shape(self.next_config), name=f"s2_t_{column}", reset_less=True)
+            s1_level = (s1_product + self.biases[column]) >> self.shifts[column]
+            m.d.sync += [
+                s1_product.eq(self.in_sums[column] * self.multipliers[column]),
+                s2_t.eq(Mux(s1_level > high, high, Mux(s1_level < low, low, s1_level))),
+            ]
+            m.d.comb += self.out_t[column].eq(s2_t)
+        return m

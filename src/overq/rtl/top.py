@@ -1,0 +1,114 @@
+"""Accelerator: weight load, encoder, skew, array, deskew and output stage behind streaming ports."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from overq.rtl.array import Place, SystolicArray, place_inline
+from overq.rtl.config import ArrayConfig, RowState
+from overq.rtl.encoder import OverwriteEncoder, t_shape
+from overq.rtl.output import OutputStage, scale_ports
+from overq.spec import State
+
+
+def delayed(m: Module, value: Value, cycles: int, name: str, reset_less: bool = True) -> Value:
+    """`value`, so many cycles later."""
+    for i in range(cycles):
+        later = Signal(value.shape(), name=f"{name}_d{i + 1}", reset_less=reset_less)
+        m.d.sync += later.eq(value)
+        value = later
+    return value
+
+
+class Accelerator(wiring.Component):
+    """One tile of weights at a time; vectors stream through.
+
+    weight_valid, weight_ready, weights   `rows` transfers load a tile, the last row first; ready while nothing is in flight
+    in_valid, in_ready                    one tile of one vector; in_t and in_enable as the encoder's
+    in_sums                               per column, what the sum starts from: 0, or the partial sums of the tiles before
+    in_last                               the sums are then complete and go through the output stage
+    out_valid, out_sums, out_last         the sums, `latency` cycles after the transfer, in order, never stalled
+    multipliers, biases, shifts           per column, see OutputStage
+    t_valid, t                            two cycles after an out_valid with out_last: the next layer's input
+    """
+
+    def __init__(self, *, config: ArrayConfig, next_config: ArrayConfig | None = None, relu: bool = True, place: Place = place_inline):
+        self.config, self.next_config, self.relu, self.place = config, next_config or config, relu, place
+        sums = data.ArrayLayout(signed(config.psum_bits), config.columns)
+        super().__init__(
+            {
+                "weight_valid": In(1),
+                "weight_ready": Out(1),
+                "weights": In(data.ArrayLayout(signed(config.weight_bits), config.columns)),
+                "in_valid": In(1),
+                "in_ready": Out(1),
+                "in_t": In(data.ArrayLayout(t_shape(config), config.rows)),
+                "in_enable": In(config.rows),
+                "in_sums": In(sums),
+                "in_last": In(1),
+                "out_valid": Out(1),
+                "out_sums": Out(sums),
+                "out_last": Out(1),
+                **scale_ports(config),
+                "t_valid": Out(1),
+                "t": Out(data.ArrayLayout(t_shape(self.next_config), config.columns)),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the transfer of a tile to its sums."""
+        return OverwriteEncoder.latency + self.config.rows + self.config.columns - 1
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        encoder = self.place(m, "encoder", OverwriteEncoder(config=config))
+        array = self.place(m, "array", SystolicArray(config=config, place=self.place))
+        output = self.place(m, "output", OutputStage(config=config, next_config=self.next_config, relu=self.relu))
+
+        flying = Signal(self.latency)
+        accept = self.in_valid & self.in_ready
+        m.d.sync += flying.eq(accept | flying << 1)
+        m.d.comb += [
+            self.weight_ready.eq(~flying.any()),
+            self.in_ready.eq(encoder.in_ready & ~self.weight_valid),
+            encoder.in_valid.eq(self.in_valid & ~self.weight_valid),
+            Value.cast(encoder.in_t).eq(Value.cast(self.in_t)),
+            encoder.in_enable.eq(self.in_enable),
+            encoder.out_ready.eq(1),
+            array.load.eq(self.weight_valid & self.weight_ready),
+            Value.cast(array.weights).eq(Value.cast(self.weights)),
+        ]
+        self._skew(m, encoder, array)
+        spread = config.columns - 1
+        for column in range(config.columns):
+            start = delayed(m, self.in_sums[column], encoder.latency + column, f"start_{column}")
+            total = delayed(m, array.sums_out[column], spread - column, f"total_{column}")
+            m.d.comb += [array.sums_in[column].eq(start), self.out_sums[column].eq(total)]
+        m.d.comb += [
+            self.out_valid.eq(flying[-1]),
+            self.out_last.eq(delayed(m, self.in_last, self.latency, "last")),
+            output.in_valid.eq(self.out_valid & self.out_last),
+            Value.cast(output.in_sums).eq(Value.cast(self.out_sums)),
+            self.t_valid.eq(output.out_valid),
+            Value.cast(self.t).eq(Value.cast(output.out_t)),
+        ]
+        for name in ("multipliers", "biases", "shifts"):
+            m.d.comb += Value.cast(getattr(output, name)).eq(Value.cast(getattr(self, name)))
+        return m
+
+    def _skew(self, m: Module, encoder: OverwriteEncoder, array: SystolicArray) -> None:
+        """Row k enters k cycles late; the state code becomes the bits that travel along the row."""
+        state = RowState(self.config.format)
+        for row in range(self.config.rows):
+            m.d.comb += array.digits[row].eq(delayed(m, encoder.out_digits[row], row, f"digit_{row}"))
+            if state.width:
+                code = encoder.out_states[row]
+                bits = Signal(state.width, name=f"state_{row}")
+                m.d.comb += bits[0].eq(code != State.OWN)
+                if state.has_fine:
+                    m.d.comb += bits[1].eq(code == State.PRECISION)
+                m.d.comb += array.states[row].eq(delayed(m, bits, row, f"state_{row}"))
