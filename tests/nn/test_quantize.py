@@ -66,7 +66,8 @@ def test_train_mode_calibrates_like_eval_mode(model: Residual) -> None:
 
 
 @pytest.mark.parametrize("layer", [
-    nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(6, 4, 3, dilation=2, stride=2, groups=2), nn.Conv2d(6, 4, 3, padding="same", padding_mode="reflect"),
+    nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(6, 4, 3, dilation=2, stride=2, groups=2),
+    nn.Conv2d(6, 4, 3, padding="same", padding_mode="reflect"),
     nn.Conv1d(6, 4, 3, groups=2), nn.Linear(6, 4), nn.Linear(6, 4, bias=False),
 ])  # fmt: skip
 @pytest.mark.parametrize("lanes", [None, 2, 4])
