@@ -72,11 +72,13 @@ class Fitted:
         if not -x.ndim <= axis < x.ndim:
             raise InputError(f"axis {axis} does not exist in an array of {x.ndim} dimensions")
         values = xp.astype(x, xp.float32, copy=False)
-        if bool(xp.all(xp.isfinite(values))):
-            return xp.astype(self.method.decode(values, self, axis % x.ndim), x.dtype, copy=False)
-        nan, most = xp.isnan(values), float(np.finfo(np.float32).max)
-        clean = xp.clip(xp.where(nan, 0.0, values), -most, most)
-        return xp.where(nan, x, xp.astype(self.method.decode(clean, self, axis % x.ndim), x.dtype, copy=False))
+        nan = None
+        if not bool(xp.all(xp.isfinite(values))):
+            nan, most = xp.isnan(values), float(np.finfo(np.float32).max)
+            values = xp.clip(xp.where(nan, 0.0, values), -most, most)
+        with np.errstate(over="ignore"):  # a huge x / step is infinite and saturates, as it should
+            y = xp.astype(self.method.decode(values, self, axis % x.ndim), x.dtype, copy=False)
+        return y if nan is None else xp.where(nan, x, y)
 
     def cost(self, x: Array, axis: int = -1, weight_bits: int = 8) -> Cost:
         """Average cost per value of x (a sample will do); some methods depend on the data, some only on the number of lanes."""

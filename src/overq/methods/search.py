@@ -18,14 +18,14 @@ def best(sample: np.ndarray, candidates: Sequence[Callable[[float], Any]]) -> An
 
     sample: float32 [M, K], not all zero. candidates: functions step -> fitted, one per setting of a method's second parameter.
     All of them are tried on a geometric grid of steps over a part of the sample (errors have several minima where outliers get
-    more range); the four best are compared on more of it, and the winner's step is refined to within 1 %.
+    more range); the best few are compared on more of it, and the winner's step is refined to within 1 %.
     Rows are whole and evenly spaced, never random, so the result depends on the sample alone.
     """
     greatest = float(np.abs(sample).max())
     grid = [greatest * 2.0 ** (-k / PER_OCTAVE) for k in range(OCTAVES * PER_OCTAVE + 1)]
-    few, many = thinned(sample, COARSE_VALUES), thinned(sample, FINE_VALUES)
+    few, many = thinned(sample, max(COARSE_VALUES // len(candidates), COARSE_VALUES // 4)), thinned(sample, FINE_VALUES)
     tried = [(squared_error(make(as_float32(step)), few), i, step) for i, make in enumerate(candidates) for step in grid]
-    error, chosen, step = min((squared_error(candidates[i](as_float32(s)), many), i, s) for _, i, s in sorted(tried)[:4])
+    error, chosen, step = min((squared_error(candidates[i](as_float32(s)), many), i, s) for _, i, s in sorted(tried)[: 3 + len(candidates)])
     spacing = 1 / PER_OCTAVE
     for _ in range(3):
         spacing /= 3
@@ -38,8 +38,8 @@ def best(sample: np.ndarray, candidates: Sequence[Callable[[float], Any]]) -> An
 
 def squared_error(fitted: Callable[[np.ndarray], np.ndarray], sample: np.ndarray) -> float:
     """Sum of squared differences, in float64."""
-    difference = (fitted(sample) - sample).astype(np.float64).ravel()
-    return float(difference @ difference)
+    difference = (fitted(sample) - sample).astype(np.float64)
+    return float(np.square(difference, out=difference).sum())
 
 
 def thinned(sample: np.ndarray, values: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import array_api_compat
 import numpy as np
@@ -48,17 +49,10 @@ class SPARQ(Method):
         """Allowed placements of the window: how many low bits it leaves out."""
         return range(0, 9 - self.bits, 1 if self.options is None else (8 - self.bits) // (self.options - 1))
 
-    def tables(self, signed: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What each 8-bit magnitude becomes (float32): with its own budget, and with both budgets of a pair."""
-        width, own, both = (7, self.bits - 1, min(7, 2 * self.bits - 1)) if signed else (8, self.bits, min(8, 2 * self.bits))
-        narrow = [window(value, own, self.shifts, self.rounding) for value in range(2**width)]
-        wide = [window(value, both, range(width - both + 1), self.rounding) for value in range(2**width)]
-        return np.asarray(narrow, np.float32), np.asarray(wide, np.float32)
-
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)
-        narrow, wide = self.tables(fitted.signed)
+        narrow, wide = tables(self, fitted.signed)
         value = xp.clip(nearest(scaled(magnitude(x, fitted.signed), fitted.step)), None, float(len(narrow) - 1))
         alone = xp.zeros_like(value, dtype=xp.bool)
         if self.pairs:
@@ -78,6 +72,16 @@ class SPARQ(Method):
     def describe(self) -> str:
         extra = (", pairs" if self.pairs else "") + (", rounding" if self.rounding else ", trimming")
         return f"SPARQ A{self.bits}, {len(self.shifts)}opt{extra}"
+
+
+@cache
+def tables(method: SPARQ, signed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What each 8-bit magnitude becomes (float32): with its own budget, and with both budgets of a pair."""
+    bits, width = method.bits, 8 - signed
+    own, both = bits - signed, min(width, 2 * bits - signed)
+    narrow = [window(value, own, method.shifts, method.rounding) for value in range(2**width)]
+    wide = [window(value, both, range(width - both + 1), method.rounding) for value in range(2**width)]
+    return np.asarray(narrow, np.float32), np.asarray(wide, np.float32)
 
 
 def window(value: int, size: int, shifts: range, rounding: bool) -> int:
