@@ -77,9 +77,9 @@ class OCSWeights(Uniform):
 
     Source: as `OCSActivations`; for weights the paper splits, one at a time, the input channel that holds the greatest magnitude of
     the layer, ceil(ratio · inputs) times, a copy may be split again, and quantizes the layer with one scale. That is
-    `per_channel=False`. Our choice for the weights of this package, which have one scale per output channel: split the input channel
-    that holds the greatest magnitude of most output channels (on a tie the lower). `weights` returns the merged weight, the sum of the
-    copies: what the array effectively multiplies with.
+    `per_channel=False`. Our choice for the weights of this package, which have one scale per output channel: split the copy that lowers
+    the sum of the squared scales most (rounding errors grow with it); if none does alone, the one that holds most of it. `weights`
+    returns the merged weight, the sum of the copies: what the array effectively multiplies with.
     """
 
     ratio: float = 0.02
@@ -148,8 +148,11 @@ def splits(peaks: np.ndarray, number: int, per_channel: bool) -> tuple[list[int]
     parents = []
     for new in range(len(peaks), len(table)):
         if per_channel:
-            holders = table[:new].argmax(axis=0)[table[:new].max(axis=0) > 0]
-            parent = int(np.bincount(holders, minlength=new).argmax())
+            holder = table[:new].argmax(axis=0)
+            second, first = np.partition(table[:new], new - 2, axis=0)[-2:] if new > 1 else (0 * table[0], table[0])
+            held = np.bincount(holder, first**2, minlength=new)
+            gained = np.bincount(holder, first**2 - np.maximum(second, first / 2) ** 2, minlength=new)
+            parent = max(range(new), key=lambda copy: (gained[copy], held[copy], -copy))
         else:
             parent = int(table[:new].max(axis=1).argmax())
         table[parent] /= 2

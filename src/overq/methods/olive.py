@@ -56,13 +56,14 @@ class OliVe(Method):
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)
         numbers = self.numbers(fitted.signed)
-        v = xp.clip(scaled(magnitude(x, fitted.signed), fitted.step), None, float(numbers.greatest))
+        size = magnitude(x, fitted.signed)
+        v = xp.clip(scaled(size, fitted.step), None, float(numbers.greatest))
         y = xp.clip(nearest(v), None, float(numbers.normal))
         float_value = xp.clip(minifloat(v, numbers.mantissa, numbers.exponent), float(numbers.least), None)
         outlier = v > (numbers.normal + numbers.least) / 2
         paired = x.shape[axis] // 2 * 2
         even, odd, rest = lanes_of(axis, 0, paired, 2), lanes_of(axis, 1, paired, 2), lanes_of(axis, paired)
-        first = outlier[even] & (v[even] >= v[odd])
+        first = outlier[even] & (size[even] >= size[odd])
         second = outlier[odd] & ~first
         y[even] = xp.where(first, float_value[even], xp.where(second, 0.0, y[even]))
         y[odd] = xp.where(second, float_value[odd], xp.where(first, 0.0, y[odd]))

@@ -40,9 +40,7 @@ class SPARQ(Method):
         if self.options is not None:
             check_integer(self, "options", 2, 9 - self.bits)
             if (8 - self.bits) % (self.options - 1) or (8 - self.bits) // (self.options - 1) > self.bits:
-                raise FormatError(
-                    f"SPARQ.options {self.options} does not spread windows of {self.bits} bits evenly over 8 bits without gaps"
-                )
+                raise FormatError(f"SPARQ.options {self.options}: windows of {self.bits} bits do not lie evenly over 8 bits without gaps")
 
     @property
     def shifts(self) -> range:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tests.methods.conftest import fit, long_tailed
+from method_cases import fit, long_tailed
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.methods import METHODS, Method
