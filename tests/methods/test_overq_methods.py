@@ -78,3 +78,5 @@ def test_costs_that_depend_on_the_data():
     assert (high.payload_bits, high.metadata_bits, high.activation_bits) == (4 + 16 / 64, 6 / 64, 4 * 63 / 64 + 16 / 64)
     two = METHODS["biscaled"](4, block=64).fit(x, False, step=1).cost(x)
     assert (two.payload_bits, two.metadata_bits) == (4, 6 / 64 + 7 / 64)  # one index of 6 bits and one count 0 … 64
+    narrow = METHODS["biscaled"](4, block=64).fit(x[:, :16], False, step=1).cost(x[:, :16])
+    assert narrow.metadata_bits == 4 / 16 + 5 / 16  # 16 lanes: indices 0 … 15, counts 0 … 16

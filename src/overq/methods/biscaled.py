@@ -66,8 +66,9 @@ class BiScaled(Method):
         xp = array_api_compat.array_namespace(x)
         share = float(xp.mean(xp.astype(self.wide(x, fitted), xp.float32)))
         lanes = x.shape[axis]
-        counters = math.ceil(lanes / self.block) * math.ceil(math.log2(self.block + 1)) / lanes
-        return Cost(self.bits, share * math.ceil(math.log2(self.block)) + counters, self.bits, weight_bits)
+        block = min(self.block, lanes)
+        counters = math.ceil(lanes / block) * math.ceil(math.log2(block + 1)) / lanes
+        return Cost(self.bits, share * math.ceil(math.log2(block)) + counters, self.bits, weight_bits)
 
     def describe(self) -> str:
         return f"BiScaled A{self.bits}, blocks of {self.block}"
