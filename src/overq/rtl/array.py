@@ -62,7 +62,7 @@ class SystolicArray(wiring.Component):
                 ]
                 if element.has_state:
                     m.d.comb += element.state_in.eq(left.state_out if left else self.states[row])
-                    if self.state.has_moved and row > 1:
+                    if self.state.has_moved and up is not None and row > 1:
                         m.d.comb += element.neighbour_above.eq(up.state_out[0])
                 here.append(element)
             above = here

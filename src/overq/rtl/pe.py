@@ -12,7 +12,7 @@ from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from overq.rtl.config import ArrayConfig, RowState
+from overq.rtl.config import ArrayConfig, RowState, exponent
 from overq.spec import fraction_bits
 
 
@@ -74,11 +74,16 @@ class ProcessingElement(wiring.Component):
             return product << fraction_bits(fmt)
         neighbour = self.state_in[0]
         m.d.comb += weight.eq(Mux(neighbour, self.weight_in, self.weight_out))
-        second = neighbour & ~self.neighbour_above if self.state.has_moved else neighbour
+        second_digit = Signal()
+        m.d.comb += second_digit.eq(neighbour & ~self.neighbour_above if self.state.has_moved else neighbour)
+        top = max(exponent(state, fmt) for state in fmt.states)
+        shifted = Signal(signed(product.shape().width + top))
         if not fmt.precision_on:
-            return Mux(second, product << fmt.bits, product)
-        if not fmt.range_on:
-            return Mux(second, product, product << fmt.bits)
-        fine = self.state_in[1]
-        whole = Mux(second & ~fine, product << 2 * fmt.bits, product << fmt.bits)
-        return Mux(fine, product, whole)
+            m.d.comb += shifted.eq(Mux(second_digit, product << fmt.bits, product))
+        elif not fmt.range_on:
+            m.d.comb += shifted.eq(Mux(second_digit, product, product << fmt.bits))
+        else:
+            fine, high_digit = self.state_in[1], Signal()
+            m.d.comb += high_digit.eq(second_digit & ~fine)
+            m.d.comb += shifted.eq(Mux(fine, product, Mux(high_digit, product << 2 * fmt.bits, product << fmt.bits)))
+        return shifted

@@ -1,0 +1,162 @@
+"""A self-checking testbench in plain Verilog-2001 with its data as hex files, for any simulator and no Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from overq.rtl.output import MULTIPLIER_BITS, SHIFT_BITS, bias_shape
+from overq.rtl.vectors import LayerVectors
+
+_TEMPLATE = """\
+// Streams {source} through overq_top and compares every sum and every t.
+`timescale 1ns/1ps
+module testbench;
+  localparam ROWS = {rows}, COLUMNS = {columns}, TILES = {tiles}, VECTORS = {vectors};
+  localparam T_BITS = {t_bits}, WEIGHT_BITS = {weight_bits}, SUM_BITS = {sum_bits}, NEXT_BITS = {next_bits};
+
+  reg [ROWS*T_BITS-1:0]         tile_t [0:TILES*VECTORS-1];
+  reg [ROWS-1:0]                tile_enable [0:TILES-1];
+  reg [COLUMNS*WEIGHT_BITS-1:0] tile_weights [0:TILES*ROWS-1];
+  reg [COLUMNS*SUM_BITS-1:0]    expected_sums [0:VECTORS-1];
+  reg [COLUMNS*NEXT_BITS-1:0]   expected_t [0:VECTORS-1];
+  reg [COLUMNS*SUM_BITS-1:0]    partial [0:VECTORS-1];
+
+  reg clk, rst, weight_valid, in_valid, in_last;
+  reg [COLUMNS*WEIGHT_BITS-1:0] weights;
+  reg [ROWS*T_BITS-1:0] in_t;
+  reg [ROWS-1:0] in_enable;
+  reg [COLUMNS*SUM_BITS-1:0] in_sums;
+  wire weight_ready, in_ready, out_valid, out_last, t_valid;
+  wire [COLUMNS*SUM_BITS-1:0] out_sums;
+  wire [COLUMNS*NEXT_BITS-1:0] t;
+
+  overq_top dut (
+    .clk(clk), .rst(rst),
+    .weight_valid(weight_valid), .weight_ready(weight_ready), .weights(weights),
+    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),
+    .out_valid(out_valid), .out_sums(out_sums), .out_last(out_last),
+    .multipliers({multipliers}),
+    .biases({biases}),
+    .shifts({shifts}),
+    .t_valid(t_valid), .t(t)
+  );
+
+  integer tile, vector, row, received, checked_sums, checked_t, errors, cycles;
+
+  initial begin
+    $readmemh("t.hex", tile_t);
+    $readmemh("enable.hex", tile_enable);
+    $readmemh("weights.hex", tile_weights);
+    $readmemh("sums.hex", expected_sums);
+    $readmemh("next_t.hex", expected_t);
+    clk = 0; rst = 1; weight_valid = 0; in_valid = 0; in_last = 0;
+    weights = 0; in_t = 0; in_enable = 0; in_sums = 0;
+    received = 0; checked_sums = 0; checked_t = 0; errors = 0; cycles = 0;
+  end
+
+  always #5 clk = ~clk;
+
+  // Outputs are looked at in the middle of a cycle, inputs change there too.
+  always @(negedge clk) begin
+    cycles = cycles + 1;
+    if (!rst && out_valid) begin
+      partial[received] = out_sums;
+      if (out_last) begin
+        checked_sums = checked_sums + 1;
+        if (out_sums !== expected_sums[received]) begin
+          errors = errors + 1;
+          $display("vector %0d: sums %h, expected %h", received, out_sums, expected_sums[received]);
+        end
+      end
+      received = received + 1;
+    end
+    if (!rst && t_valid) begin
+      if (t !== expected_t[checked_t]) begin
+        errors = errors + 1;
+        $display("vector %0d: t %h, expected %h", checked_t, t, expected_t[checked_t]);
+      end
+      checked_t = checked_t + 1;
+    end
+  end
+
+  initial begin
+    repeat (4) @(negedge clk);
+    #1 rst = 0;
+    for (tile = 0; tile < TILES; tile = tile + 1) begin
+      #1 while (!weight_ready) begin @(negedge clk); #1; end
+      received = 0;
+      in_last = (tile == TILES - 1);
+      weight_valid = 1;
+      for (row = ROWS - 1; row >= 0; row = row - 1) begin
+        weights = tile_weights[tile*ROWS + row];
+        @(negedge clk); #1;
+      end
+      weight_valid = 0;
+      in_valid = 1;
+      in_enable = tile_enable[tile];
+      for (vector = 0; vector < VECTORS; vector = vector + 1) begin
+        in_t = tile_t[tile*VECTORS + vector];
+        if (tile == 0) in_sums = 0; else in_sums = partial[vector];
+        #1 while (!in_ready) begin @(negedge clk); #1; end
+        @(negedge clk); #1;
+      end
+      in_valid = 0;
+      while (received < VECTORS) begin @(negedge clk); #1; end
+    end
+    repeat (4) @(negedge clk);
+    if (errors == 0 && checked_sums == VECTORS && checked_t == VECTORS)
+      $display("PASS: %0d sums and %0d t equal, %0d cycles", checked_sums * COLUMNS, checked_t * COLUMNS, cycles);
+    else
+      $display("FAIL: %0d errors, %0d of %0d vectors of sums, %0d of t", errors, checked_sums, VECTORS, checked_t);
+    $finish;
+  end
+endmodule
+"""
+
+
+def _packed(values: Iterable[int], bits: int) -> int:
+    """Lane 0 in the least significant bits."""
+    return sum((value & ((1 << bits) - 1)) << (i * bits) for i, value in enumerate(values))
+
+
+def _hex(rows: Iterable[Sequence[int]], bits: int) -> str:
+    return "".join(f"{_packed(row, bits):x}\n" for row in rows)
+
+
+def _literal(values: Sequence[int], bits: int) -> str:
+    return f"{len(values) * bits}'h{_packed(values, bits):x}"
+
+
+def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]:
+    """testbench.v and its hex files under `folder`."""
+    config = layer.config
+    rows, columns = config.rows, config.columns
+    text = _TEMPLATE.format(
+        source=layer.source.replace("\n", " "),
+        rows=rows,
+        columns=columns,
+        tiles=len(layer.tiles),
+        vectors=layer.vectors,
+        t_bits=config.t_bits,
+        weight_bits=config.weight_bits,
+        sum_bits=config.psum_bits,
+        next_bits=config.t_bits,
+        multipliers=_literal(layer.multipliers, MULTIPLIER_BITS),
+        biases=_literal(layer.biases, bias_shape(config).width),
+        shifts=_literal(layer.shifts, SHIFT_BITS),
+    )
+    blank = [0] * columns
+    weights = [row for tile in layer.tiles for row in [*tile.weights, *[blank] * (rows - tile.lanes)]]
+    files = {
+        "testbench.v": text,
+        "t.hex": _hex((row for tile in layer.saturated() for row in tile), config.t_bits),
+        "enable.hex": _hex(([(1 << tile.lanes) - 1] for tile in layer.tiles), rows),
+        "weights.hex": _hex(weights, config.weight_bits),
+        "sums.hex": _hex(layer.sums(), config.psum_bits),
+        "next_t.hex": _hex(layer.next_t(relu), config.t_bits),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in files]

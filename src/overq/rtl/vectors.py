@@ -1,0 +1,175 @@
+"""LayerVectors: what goes through the accelerator and what must come out, as one JSON file.
+
+    schema       1
+    source       in words: which layer of which network on which input, or the seed
+    format       the fields of overq.spec.Format
+    weight_bits, rows, columns, depth      the ArrayConfig
+    tiles        list of {"t": [vectors][lanes], "weights": [lanes][columns]}, lanes ≤ rows, in the order they are added up;
+                 one tile never holds lanes of two channel vectors (design, section 1)
+    multipliers, biases, shifts            per column, see OutputStage
+    sums         [vectors][columns]  the finished sums, with the accumulator's fraction bits
+    next_t       [vectors][columns]  what the output stage makes of them
+`sums` and `next_t` may be left out; they are then computed from the definition. If they are there, they must agree with it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from overq.errors import InputError, OverqError
+from overq.rtl.config import ArrayConfig
+from overq.rtl.output import MULTIPLIER_BITS, SHIFT_BITS, bias_shape, requantize
+from overq.spec import Format, dot, encode, fraction_bits
+from overq.spec.encode import saturate
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One pass through the array: t [vectors][lanes] and weights [lanes][columns]."""
+
+    t: Sequence[Sequence[int]]
+    weights: Sequence[Sequence[int]]
+
+    @property
+    def lanes(self) -> int:
+        return len(self.weights)
+
+
+@dataclass(frozen=True)
+class LayerVectors:
+    """Stimulus and answers for one block of output channels."""
+
+    config: ArrayConfig
+    tiles: Sequence[Tile]
+    multipliers: Sequence[int]
+    biases: Sequence[int]
+    shifts: Sequence[int]
+    source: str = "given"
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if not self.tiles or not self.tiles[0].t:
+            raise InputError("layer vectors need at least one tile with one vector")
+        low, high = -(1 << (config.weight_bits - 1)), (1 << (config.weight_bits - 1)) - 1
+        if sum(tile.lanes for tile in self.tiles) > config.dot_depth:
+            raise InputError(f"the tiles have {sum(t.lanes for t in self.tiles)} lanes, more than the depth {config.dot_depth}")
+        for i, tile in enumerate(self.tiles):
+            if not 1 <= tile.lanes <= config.rows:
+                raise InputError(f"tile {i} has {tile.lanes} lanes; the array has {config.rows} rows")
+            if len(tile.t) != self.vectors:
+                raise InputError(f"tile {i} has {len(tile.t)} vectors, tile 0 has {self.vectors}")
+            if any(len(row) != tile.lanes for row in tile.t):
+                raise InputError(f"tile {i}: every vector needs {tile.lanes} values, one per row of weights")
+            if any(len(row) != config.columns for row in tile.weights):
+                raise InputError(f"tile {i}: every lane needs {config.columns} weights, one per column")
+            if any(not low <= w <= high for row in tile.weights for w in row):
+                raise InputError(f"tile {i}: a weight is outside {low} … {high}")
+        reach = 1 << (bias_shape(config).width - 1)
+        for name, least, limit in (("multipliers", 0, 1 << MULTIPLIER_BITS), ("shifts", 0, 1 << SHIFT_BITS), ("biases", -reach, reach)):
+            values = getattr(self, name)
+            if len(values) != config.columns or any(not least <= v < limit for v in values):
+                raise InputError(f"{name} must be {config.columns} integers from {least} to {limit - 1}")
+
+    @property
+    def vectors(self) -> int:
+        return len(self.tiles[0].t)
+
+    def sums(self) -> list[list[int]]:
+        """[vectors][columns], from the definition."""
+        fmt = self.config.tile
+        drop = fmt.bits - fraction_bits(fmt)
+        columns = range(self.config.columns)
+        total = [[0] * self.config.columns for _ in range(self.vectors)]
+        for tile in self.tiles:
+            by_column = [[row[j] for row in tile.weights] for j in columns]
+            for sums, row in zip(total, tile.t, strict=True):
+                lanes = encode(row, fmt)
+                for j in columns:
+                    sums[j] += dot(lanes, by_column[j], fmt) >> drop
+        return total
+
+    def next_t(self, relu: bool = True) -> list[list[int]]:
+        """[vectors][columns], after the output stage."""
+        fmt = self.config.format
+        low = max(fmt.t_min, 0) if relu else fmt.t_min
+        scales = list(zip(self.multipliers, self.biases, self.shifts, strict=True))
+        return [[requantize(total, *scale, low, fmt.t_max) for total, scale in zip(row, scales, strict=True)] for row in self.sums()]
+
+    def saturated(self) -> list[list[list[int]]]:
+        """t per tile as it fits the encoder's port."""
+        return [[[saturate(t, self.config.format) for t in row] for row in tile.t] for tile in self.tiles]
+
+    # Files ---------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        config = self.config
+        fields = {
+            "schema": SCHEMA,
+            "source": self.source,
+            "format": asdict(config.format),
+            "weight_bits": config.weight_bits,
+            "rows": config.rows,
+            "columns": config.columns,
+            "depth": config.dot_depth,
+            "tiles": [{"t": tile.t, "weights": tile.weights} for tile in self.tiles],
+            "multipliers": self.multipliers,
+            "biases": self.biases,
+            "shifts": self.shifts,
+            "sums": self.sums(),
+            "next_t": self.next_t(),
+        }
+        return json.dumps(fields)
+
+    @classmethod
+    def load(cls, path: Path) -> LayerVectors:
+        """Read and check a file; its answers, where given, must be the definition's."""
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields.get("schema") != SCHEMA:
+                raise InputError(f"{path}: schema {fields.get('schema')!r}; this version reads schema {SCHEMA}")
+            config = ArrayConfig(Format(**fields["format"]), fields["weight_bits"], fields["rows"], fields["columns"], fields["depth"])
+            tiles = [Tile(tile["t"], tile["weights"]) for tile in fields["tiles"]]
+            made = cls(config, tiles, fields["multipliers"], fields["biases"], fields["shifts"], str(fields.get("source", path.name)))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        except OverqError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is no layer-vector file: {error!r}") from error
+        for name, answer in (("sums", made.sums), ("next_t", made.next_t)):
+            if name in fields and fields[name] != answer():
+                raise InputError(f"{path}: its {name} differ from what the definition gives")
+        return made
+
+    @classmethod
+    def random(cls, config: ArrayConfig, *, vectors: int = 64, tiles: int = 2, seed: int = 0) -> LayerVectors:
+        """Random data with many zeros and outliers; the last tile is one lane short where it can be."""
+        rng = random.Random(seed)
+        fmt, unit = config.format, 1 << (config.format.bits + 1)
+
+        def value() -> int:
+            kind = rng.random()
+            if kind < 0.4:
+                return rng.randint(-(unit // 2) if fmt.signed else 0, unit // 2 - 1)
+            if kind < 0.85:
+                return rng.randint(fmt.digit_min * unit, fmt.digit_max * unit)
+            return rng.randint(fmt.t_min, fmt.t_max) // rng.choice((1, 2, 4))
+
+        low, high = -(1 << (config.weight_bits - 1)), (1 << (config.weight_bits - 1)) - 1
+        made = []
+        for i in range(min(tiles, config.dot_depth // config.rows)):
+            lanes = config.rows - (i > 0 and config.rows > 1)
+            t = [[value() for _ in range(lanes)] for _ in range(vectors)]
+            made.append(Tile(t, [[rng.randint(low, high) for _ in range(config.columns)] for _ in range(lanes)]))
+        # Scales that bring most sums into the range of t, and some beyond it.
+        spread = max(config.psum_bits - config.t_bits, 0)
+        multipliers = [rng.randrange(1 << (MULTIPLIER_BITS - 1), 1 << MULTIPLIER_BITS) for _ in range(config.columns)]
+        shifts = [min(MULTIPLIER_BITS - 4 + spread // 2, (1 << SHIFT_BITS) - 1)] * config.columns
+        biases = [rng.randint(-(1 << shift), 1 << shift) for shift in shifts]
+        return cls(config, made, multipliers, biases, shifts, f"random, seed {seed}")
