@@ -62,6 +62,8 @@ def test_splits_by_hand():
     parents, table = splits(peaks, 2, per_channel=True)
     assert parents == [0, 1]
     assert table.tolist() == [[4, 0.5], [1, 3], [3, 3], [4, 0.5], [1, 3]]
+    # 8 -> 4 saves 48, for the copy keeps 4; 8.5 -> 4.25 saves 54
+    assert splits(np.float32([[8, 0], [1, 8.5], [0, 4.25]]), 1, per_channel=True)[0] == [1]
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
