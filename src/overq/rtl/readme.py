@@ -1,0 +1,109 @@
+"""The README that lies beside emitted Verilog: ports, timing, how to run the testbench."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Shape, ShapeLike
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import Flow
+
+from overq.rtl.array import SystolicArray
+from overq.rtl.config import ArrayConfig
+from overq.rtl.encoder import OverwriteEncoder
+from overq.rtl.output import OutputStage
+from overq.rtl.pe import ProcessingElement
+from overq.rtl.top import Accelerator
+
+_TEXT = """\
+# OverQ accelerator {name}
+
+{rows} rows × {columns} columns, {bits}-bit {kind} digits, {weight_bits}-bit weights, cascade {cascade}, modes: {modes}.
+Partial sums have {sum_bits} bits, {fraction} of them fraction bits; enough for any dot product of {depth} lanes.
+Plain Verilog-2001, one module per file, one clock (`clk`, rising edge), synchronous active-high `rst` where a module has one.
+Only valid bits are reset; hold `rst` for at least one cycle.
+
+## Run the testbench
+
+    iverilog -g2001 -o sim *.v && vvp sim
+    verilator --binary --timing -Wno-fatal -Wno-lint --top-module testbench *.v && obj_dir/Vtestbench
+
+It streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL.
+
+## Vectors on ports
+
+A port of several values packs them without gaps, lane (or column) 0 in the least significant bits.
+
+{tables}
+## Timing of overq_top
+
+1. Weights: {rows} transfers with `weight_valid` and `weight_ready`, one row of the tile each, **the last row first**.
+   `weight_ready` is low while vectors are in flight, and `in_ready` is low while `weight_valid` is high.
+2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low.
+   `in_sums` is what each column starts from: 0 for the first tile of a dot product, later the `out_sums` of the tile before.
+3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order; nothing can stall them.
+4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next layer, 2 cycles later.
+
+A tile of V vectors without double buffering takes {rows} cycles of weights and, in the array proper, {spread} + V cycles:
+2·rows + columns + V − 2 together; the encoder adds {encoder} cycles of latency.
+
+## States
+
+| code | name | the lane holds | weight | shift |
+| --- | --- | --- | --- | --- |
+| 0 | OWN | its own value, or the first digit of a served one | own | {own} |
+| 1 | RANGE | the high digit of the value before it | previous row's | {range} |
+| 2 | MOVED | the value that was one lane before | previous row's | {own} |
+| 3 | PRECISION | the fraction digit of the value before it | previous row's | {precision} |
+
+Inside the array a state travels as `neighbour` (bit 0: any state but OWN) and, where both modes are on, `fine` (bit 1: PRECISION).
+MOVED is `neighbour` below a row that is `neighbour` itself for the same vector, so it needs no bit.
+"""
+
+
+def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]]) -> str:
+    lines = [f"### {title}", "", "| port | direction | bits | meaning of the bits |", "| --- | --- | --- | --- |"]
+    for name, (flow, shape) in ports.items():
+        bits = Shape.cast(shape).width
+        if isinstance(shape, data.ArrayLayout):
+            inner = Shape.cast(shape.elem_shape)
+            what = f"{shape.length} × {inner.width} bits{', two’s complement' if inner.signed else ''}"
+        else:
+            what = "two’s complement" if Shape.cast(shape).signed else ""
+        lines.append(f"| `{name}` | {'in' if flow == Flow.In else 'out'} | {bits} | {what} |")
+    return "\n".join([*lines, ""])
+
+
+def text(config: ArrayConfig) -> str:
+    """The README of a design."""
+    fmt = config.format
+    blocks: dict[str, wiring.Component] = {
+        "overq_top": Accelerator(config=config),
+        "overq_encoder": OverwriteEncoder(config=config),
+        "overq_array (digits and sums skewed: row k is due k cycles, column j's sums j cycles late)": SystolicArray(config=config),
+        "overq_element": ProcessingElement(config=config),
+        "overq_output": OutputStage(config=config),
+    }
+    tables = []
+    for title, block in blocks.items():
+        block._MustUse__silence = True  # looked at, not built
+        tables.append(_table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}))
+    fraction = fmt.bits if fmt.precision_on else 0
+    return _TEXT.format(
+        name=config.name,
+        rows=config.rows,
+        columns=config.columns,
+        bits=fmt.bits,
+        kind="signed" if fmt.signed else "unsigned",
+        weight_bits=config.weight_bits,
+        cascade=fmt.cascade,
+        modes=", ".join(fmt.modes) or "none (plain)",
+        sum_bits=config.psum_bits,
+        fraction=fraction,
+        depth=config.dot_depth,
+        tables="\n".join(tables),
+        latency=OverwriteEncoder.latency + config.rows + config.columns - 1,
+        spread=f"{config.rows} + {config.columns} − 2",
+        encoder=OverwriteEncoder.latency,
+        own=f"{fraction} bits",
+        range=f"{fraction + fmt.bits} bits" if fmt.range_on else "does not occur",
+        precision="0 bits" if fmt.precision_on else "does not occur",
+    )

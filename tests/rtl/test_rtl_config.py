@@ -1,0 +1,53 @@
+"""ArrayConfig refuses what cannot be built, in one line; widths and row states."""
+
+import pytest
+
+from overq.errors import FormatError
+from overq.rtl import ArrayConfig, RowState
+from overq.spec import Format, State, accumulator_bits, encode
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"format": 4}, r"^ArrayConfig\.format must be a Format, not 4$"),
+        ({"weight_bits": 9}, r"^ArrayConfig\.weight_bits must be an integer from 2 to 8, not 9$"),
+        ({"rows": 0}, r"^ArrayConfig\.rows must be an integer from 1 to 1024, not 0$"),
+        ({"columns": True}, r"^ArrayConfig\.columns must be an integer from 1 to 1024, not True$"),
+        ({"depth": 15}, r"^ArrayConfig\.depth must be an integer from 16 to \d+, not 15$"),
+        ({"format": Format(lanes=8)}, r"^Format\.lanes is 8 but the array has 16 rows: one tile is one column of rows$"),
+        ({"rows": 1}, r"^ArrayConfig\.rows is 1 but the format overwrites neighbours: use at least 2 rows or cascade=0$"),
+        ({"sum_bits": 20}, r"^ArrayConfig\.sum_bits is 20, but 16 lanes can need 23 bits$"),
+    ],
+)
+def test_bad_configurations_get_one_line(fields, message):
+    with pytest.raises(FormatError, match=message):
+        ArrayConfig(**fields)
+
+
+def test_widths():
+    config = ArrayConfig(Format(4, 4), rows=16, depth=64)
+    assert config.psum_bits == accumulator_bits(config.format, 8, 64)
+    assert config.with_(sum_bits=32).psum_bits == 32
+    assert config.t_bits == 13  # 0 … 8160
+    assert ArrayConfig(Format(4, 4, signed=True)).t_bits == 14  # -4352 … 3808
+    assert ArrayConfig(Format(4, 4, signed=True)).name == "a4sw8_full_c4"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("policy", ["first", "largest"])
+@pytest.mark.parametrize("modes", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("cascade", [1, 3])
+def test_row_bits_and_the_row_above_give_the_state_back(signed, policy, modes, cascade, rng_rows):
+    """MOVED needs no bit of its own: on every encoded row, the row bits and the lane above tell all states."""
+    fmt = Format(3, cascade, *modes, policy=policy, signed=signed)
+    state, met = RowState(fmt), set()
+    for row in rng_rows(fmt):
+        lanes = encode(row, fmt)
+        bits = [state.bits(lane.state) for lane in lanes]
+        assert max(bits) < 1 << state.width
+        for k, lane in enumerate(lanes):
+            assert state.state(bits[k], bits[k - 1] & 1 if k else 0) == lane.state
+            met.add(lane.state)
+    assert met == set(fmt.states)
+    assert State.OWN in met

@@ -1,0 +1,110 @@
+"""The emitted Verilog: plain, one module per file, and its testbench passes in Icarus and Verilator."""
+
+import re
+
+import pytest
+from rtl_drive import FORMATS
+
+from overq.errors import InputError, ToolError
+from overq.rtl import ArrayConfig, readme, simulators, testbench, verilog, yosys
+from overq.rtl.vectors import LayerVectors
+from overq.spec import Format
+
+pytestmark = pytest.mark.yosys
+
+
+def emit(folder, config, **options):
+    layer = LayerVectors.random(config, **options)
+    verilog.write(config, folder)
+    testbench.write(layer, folder)
+    return layer
+
+
+def needs(simulator):
+    if simulator not in simulators.available():
+        pytest.skip(f"{simulator} is not installed")
+
+
+@pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4", "full_signed_largest"])
+def test_icarus_passes_the_testbench(tmp_path, name):
+    needs("iverilog")
+    config = ArrayConfig(FORMATS[name], weight_bits=6, rows=5, columns=3, depth=15)
+    emit(tmp_path, config, tiles=3, vectors=40)
+    assert simulators.simulate("iverilog", tmp_path).startswith("PASS: 120 sums and 120 t equal")
+
+
+def test_verilator_passes_the_testbench(tmp_path):
+    needs("verilator")
+    emit(tmp_path, ArrayConfig(Format(4, 4), rows=4, columns=3, depth=8), vectors=40)
+    assert simulators.simulate("verilator", tmp_path).startswith("PASS: 120 sums and 120 t equal")
+
+
+def test_the_testbench_notices_one_wrong_sum(tmp_path):
+    needs("iverilog")
+    emit(tmp_path, ArrayConfig(Format(4, 4), rows=3, columns=2, depth=6), vectors=10)
+    lines = (tmp_path / "sums.hex").read_text().split()
+    lines[7] = f"{int(lines[7], 16) ^ 1:x}"
+    (tmp_path / "sums.hex").write_text("\n".join(lines))
+    assert simulators.simulate("iverilog", tmp_path).startswith("FAIL: 1 errors")
+
+
+def test_the_testbench_notices_a_broken_element(tmp_path):
+    """An element that ignores its neighbour's weight must not pass."""
+    needs("iverilog")
+    emit(tmp_path, ArrayConfig(Format(4, 4), rows=3, columns=2, depth=6), vectors=30)
+    path = tmp_path / "overq_element.v"
+    text = path.read_text()
+    broken = text.replace("state_in[0] ? weight_in : weight_out", "weight_out")
+    assert broken != text
+    path.write_text(broken)
+    assert simulators.simulate("iverilog", tmp_path).startswith("FAIL")
+
+
+def test_one_plain_module_per_file(tmp_path):
+    config = ArrayConfig(Format(4, 4), rows=3, columns=2)
+    paths = verilog.write(config, tmp_path)
+    assert [p.stem for p in paths] == ["overq_array", "overq_element", "overq_element_first", "overq_encoder", "overq_output", "overq_top"]
+    for path in paths:
+        text = path.read_text()
+        assert re.findall(r"^module (\w+)", text, re.M) == [path.stem]
+        assert "(*" not in text
+        assert not re.search(r"\b(logic|always_ff|always_comb)\b", text)
+    assert "input [1:0] state_in;" in (tmp_path / "overq_element.v").read_text()
+    assert "state_in" not in (tmp_path / "overq_element_first.v").read_text()
+
+
+def test_the_plain_element_carries_nothing_of_overq(tmp_path):
+    verilog.write(ArrayConfig(Format.plain(4), rows=3, columns=2), tmp_path)
+    assert not (tmp_path / "overq_element_first.v").exists()
+    assert "neighbour" not in (tmp_path / "overq_element.v").read_text()
+
+
+def test_readme_states_ports_and_timing():
+    text = readme.text(ArrayConfig(Format(4, 4), rows=16, columns=8))
+    assert "| `in_t` | in | 208 | 16 × 13 bits |" in text
+    assert "come 26 cycles after the transfer" in text
+
+
+def test_layer_vectors_survive_a_file_and_refuse_damage(tmp_path):
+    layer = LayerVectors.random(ArrayConfig(Format(3, 2), rows=3, columns=2, depth=6), vectors=4)
+    path = tmp_path / "layer.json"
+    path.write_text(layer.to_json())
+    assert LayerVectors.load(path).sums() == layer.sums()
+    path.write_text(layer.to_json().replace('"sums": [[', '"sums": [[1'))
+    with pytest.raises(InputError, match="its sums differ from what the definition gives"):
+        LayerVectors.load(path)
+    path.write_text("{}")
+    with pytest.raises(InputError, match=r"schema None; this version reads schema 1"):
+        LayerVectors.load(path)
+    path.write_text("nonsense")
+    with pytest.raises(InputError, match="is no layer-vector file"):
+        LayerVectors.load(path)
+
+
+def test_missing_tools_are_named(monkeypatch):
+    monkeypatch.setenv("OVERQ_YOSYS", "no-such-yosys")
+    with pytest.raises(ToolError, match=r"^\$OVERQ_YOSYS is 'no-such-yosys', which is not a program that can be run$"):
+        yosys.command()
+    monkeypatch.delenv("OVERQ_YOSYS")
+    with pytest.raises(ToolError, match=r"^Yosys failed: ERROR: No such command: nonsense"):
+        yosys.run("nonsense\n")
