@@ -1,0 +1,237 @@
+"""A mapped netlist: cells of a Liberty library joined by nets. Static timing, simulation and switching energy."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from overq.errors import InputError
+from overq.rtl.liberty import Cell, Library, Pin, python_expression
+
+Net = int | str
+INPUT_SLEW = 20.0  # ps, of a clock edge
+
+
+@dataclass(frozen=True)
+class Instance:
+    name: str
+    cell: Cell
+    nets: dict[str, Net]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """period: clock to output + logic + setup of the slowest path (ps). depth: cells on it. path: their names."""
+
+    period: float
+    depth: int
+    path: tuple[str, ...]
+
+
+class Netlist:
+    """Parsed from Yosys' JSON of a flattened, mapped module."""
+
+    def __init__(self, text: str, module: str, library: Library):
+        body = json.loads(text)["modules"][module]
+        self.library, self.name = library, module
+        self.inputs = {name: port["bits"] for name, port in body["ports"].items() if port["direction"] == "input"}
+        self.outputs = {name: port["bits"] for name, port in body["ports"].items() if port["direction"] == "output"}
+        self.instances = [
+            Instance(name, library.cell(cell["type"]), {pin: bits[0] for pin, bits in cell["connections"].items()})
+            for name, cell in body["cells"].items()
+        ]
+
+    @property
+    def flip_flops(self) -> list[Instance]:
+        return [i for i in self.instances if i.cell.is_flip_flop]
+
+    @property
+    def area(self) -> float:
+        return sum(i.cell.area for i in self.instances)
+
+    @property
+    def flip_flop_area(self) -> float:
+        return sum(i.cell.area for i in self.flip_flops)
+
+    @cached_property
+    def load(self) -> dict[Net, float]:
+        """fF of the input pins on every net; wires are not counted."""
+        loads: dict[Net, float] = {}
+        for instance in self.instances:
+            for pin in instance.cell.inputs:
+                if pin.name in instance.nets:
+                    net = instance.nets[pin.name]
+                    loads[net] = loads.get(net, 0.0) + pin.capacitance
+        return loads
+
+    @cached_property
+    def ordered(self) -> list[Instance]:
+        """The combinational cells, each after those that drive it."""
+        driver = {}
+        for instance in self.instances:
+            if not instance.cell.is_flip_flop:
+                for pin in instance.cell.outputs:
+                    if pin.name in instance.nets:
+                        driver[instance.nets[pin.name]] = instance
+        done: dict[str, int] = {}
+        order: list[Instance] = []
+        for root in driver.values():
+            stack = [(root, False)]
+            while stack:
+                instance, ready = stack.pop()
+                if ready:
+                    done[instance.name] = 2
+                    order.append(instance)
+                    continue
+                if done.get(instance.name):
+                    continue
+                done[instance.name] = 1
+                stack.append((instance, True))
+                for pin in instance.cell.inputs:
+                    before = driver.get(instance.nets.get(pin.name, ""))
+                    if before is not None:
+                        if done.get(before.name) == 1:
+                            raise InputError(f"{self.name}: a combinational loop through {before.name}")
+                        stack.append((before, False))
+        return order
+
+    def timing(self) -> Timing:
+        """Register to register, inputs counted as coming straight from a register like the ones inside."""
+        arrival: dict[tuple[Net, str], tuple[float, float]] = {}
+        cause: dict[tuple[Net, str], tuple[tuple[Net, str] | None, str]] = {}
+        registers = [i for i in self.flip_flops if "Q" in i.cell.pins]
+        start = min(registers, key=lambda i: i.cell.area).cell if registers else None
+        if start is not None:
+            for bits in self.inputs.values():
+                for net in bits:
+                    for edge in ("rise", "fall"):
+                        arrival[net, edge] = self._launch(start, start.pins["Q"], net, edge)
+        for instance in self.flip_flops:
+            for pin in instance.cell.outputs:
+                if pin.name in instance.nets and pin.arcs:
+                    for edge in ("rise", "fall"):
+                        arrival[instance.nets[pin.name], edge] = self._launch(instance.cell, pin, instance.nets[pin.name], edge)
+        for instance in self.ordered:
+            for pin in instance.cell.outputs:
+                net = instance.nets.get(pin.name)
+                if net is None:
+                    continue
+                for edge in ("rise", "fall"):
+                    best = None
+                    for arc in pin.arcs:
+                        for came in arc.causes[edge]:
+                            key = (instance.nets.get(arc.source, ""), came)
+                            if key in arrival and edge in arc.delay:
+                                time, slew = arrival[key]
+                                load = self.load.get(net, 0.0)
+                                at = time + arc.delay[edge].at(slew, load)
+                                if best is None or at > best[0]:
+                                    best = (at, arc.slew[edge].at(slew, load), key)
+                    if best:
+                        arrival[net, edge] = best[:2]
+                        cause[net, edge] = (best[2], f"{instance.cell.name}:{instance.name}")
+        worst, end = 0.0, None
+        for instance in self.flip_flops:
+            net = instance.nets.get(instance.cell.data, "")
+            for edge in ("rise", "fall"):
+                if (net, edge) in arrival and arrival[net, edge][0] + instance.cell.setup > worst:
+                    worst, end = arrival[net, edge][0] + instance.cell.setup, (net, edge)
+        path: list[str] = []
+        while end is not None and end in cause:
+            before, through = cause[end]
+            path.append(through)
+            end = before
+        return Timing(worst, len(path), tuple(reversed(path)))
+
+    def _launch(self, cell: Cell, pin: Pin, net: Net, edge: str) -> tuple[float, float]:
+        arc = pin.arcs[0]
+        load = self.load.get(net, 0.0)
+        return arc.delay[edge].at(INPUT_SLEW, load), arc.slew[edge].at(INPUT_SLEW, load)
+
+    # Simulation ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _step(self) -> Callable[[list[int]], None]:
+        """One compiled pass over the combinational cells; slot k of the list holds net k."""
+        lines = ["def step(v):"]
+        for instance in self.ordered:
+            for pin in instance.cell.outputs:
+                if pin.name in instance.nets and pin.function:
+                    names = {p.name: self.slot(instance.nets.get(p.name, "0")) for p in instance.cell.inputs}
+                    text = python_expression(pin.function)
+                    for name in sorted(names, key=len, reverse=True):
+                        text = _substitute(text, name, f"v[{names[name]}]")
+                    lines.append(f"    v[{self.slot(instance.nets[pin.name])}] = ({text}) & 1")
+        scope: dict[str, Callable[[list[int]], None]] = {}
+        exec("\n".join([*lines, "    return None"]), {"__builtins__": {}}, scope)  # only names checked by python_expression
+        return scope["step"]
+
+    @cached_property
+    def _slots(self) -> dict[Net, int]:
+        nets: dict[Net, int] = {"0": 0, "1": 1, "x": 2}
+        for bits in [*self.inputs.values(), *self.outputs.values(), *(i.nets.values() for i in self.instances)]:
+            for net in bits:
+                nets.setdefault(net, len(nets))
+        return nets
+
+    def slot(self, net: Net) -> int:
+        return self._slots[net]
+
+    def run(self, cycles: Iterable[Mapping[str, int]]) -> tuple[list[dict[str, int]], dict[Net, int]]:
+        """Clock the netlist once per mapping of input values.
+
+        Returns the outputs before each clock edge, and how often each net changed between settled cycles (no glitches).
+        """
+        values = [0] * len(self._slots)
+        values[1] = 1
+        slots = {name: [self.slot(net) for net in bits] for name, bits in self.inputs.items()}
+        out_slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
+        registers = [
+            (self.slot(i.nets[i.cell.data]), [(self.slot(i.nets[p.name]), p.function == i.cell.state) for p in i.cell.outputs if p.name in i.nets])
+            for i in self.flip_flops
+        ]
+        toggles = [0] * len(values)
+        seen, before = [], None
+        for given in cycles:
+            for name, value in given.items():
+                for k, slot in enumerate(slots[name]):
+                    values[slot] = value >> k & 1
+            self._step(values)
+            seen.append({name: sum(values[slot] << k for k, slot in enumerate(bits)) for name, bits in out_slots.items()})
+            if before is not None:
+                for k, (old, new) in enumerate(zip(before, values, strict=True)):
+                    toggles[k] += old != new
+            before = list(values)
+            after = [values[d] for d, _ in registers]
+            for (_, outputs), value in zip(registers, after, strict=True):
+                for slot, straight in outputs:
+                    values[slot] = value if straight else 1 - value
+        return seen, {net: toggles[k] for net, k in self._slots.items()}
+
+    def energy(self, cycles: Iterable[Mapping[str, int]]) -> float:
+        """Dynamic energy per cycle in fJ: for every change of a net half C·V² of the pins on it and the mean internal
+        energy of its driver, plus the clock pins of the flip-flops, twice a cycle. No wires, no glitches, no leakage."""
+        cycles = list(cycles)
+        _, toggles = self.run(cycles)
+        volts = self.library.voltage
+        steps = max(len(cycles) - 1, 1)
+        total = sum(count * 0.5 * self.load.get(net, 0.0) * volts**2 for net, count in toggles.items() if not isinstance(net, str))
+        for instance in self.instances:
+            for pin in instance.cell.outputs:
+                net = instance.nets.get(pin.name)
+                if net is not None and pin.energy:
+                    load = self.load.get(net, 0.0)
+                    mean = sum(table.at(INPUT_SLEW, load) for table in pin.energy) / len(pin.energy)
+                    total += toggles.get(net, 0) * mean
+            if instance.cell.is_flip_flop:
+                clock = instance.cell.pins[instance.cell.clock]
+                internal = sum(table.at(INPUT_SLEW, 0.0) for table in clock.energy) / max(len(clock.energy), 1)
+                total += steps * 2 * (0.5 * clock.capacitance * volts**2 + internal)
+        return total / steps
+
+
+def _substitute(text: str, name: str, value: str) -> str:
+    return re.sub(rf"(?<![\w\[]){re.escape(name)}(?![\w\]])", value, text)

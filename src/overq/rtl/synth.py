@@ -1,0 +1,189 @@
+"""Synthesize a block in several ways and report area, flip-flops and the critical path.
+
+Every block goes through the same recipes; which one is reported is chosen by the same rule for all:
+    smallest      the least area of all recipes
+    no slower     the least area of those whose critical path is no longer than a given one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from amaranth.lib import wiring
+
+from overq.errors import ToolError
+from overq.rtl import verilog, yosys
+from overq.rtl.liberty import Library
+from overq.rtl.netlist import Netlist
+
+SMALL = "+strash;ifraig;scorr;dc2;dch,-f;amap;topo"
+CACHE_VARIABLE = "OVERQ_CACHE"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way through Yosys and ABC.
+
+    adders    full adders become the library's full-adder cell
+    small     ABC maps for area (amap) instead of its default for delay
+    apart     the product is computed before it is added, instead of one carry-save tree for both
+    """
+
+    name: str
+    adders: bool
+    small: bool
+    apart: bool
+
+
+RECIPES = tuple(
+    Recipe(f"{kind}{'-apart' if apart else ''}", adders, small, apart)
+    for kind, adders, small in (("fast", False, False), ("small", False, True), ("adders", True, True), ("adders-fast", True, False))
+    for apart in (False, True)
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One synthesis result. area in the library's unit (µm²) or transistors; period in ps, 0 without a library."""
+
+    block: str
+    recipe: str
+    area: float
+    flip_flops: int
+    flip_flop_area: float
+    cells: int
+    period: float
+    depth: int
+
+
+def synthesize(block: wiring.Component | tuple[str, str], library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Point]:
+    """Every recipe for one block (a generator's component, or (module name, Verilog text))."""
+    name, text = block if isinstance(block, tuple) else (verilog.module_name(block), verilog.to_verilog(block))
+    return [point for point, _ in netlists(name, text, library, recipes)]
+
+
+def smallest(points: Sequence[Point], period: float | None = None) -> Point:
+    """The least area, or the least whose critical path is at most `period`; without one, the fastest."""
+    fits = [p for p in points if period is None or p.period <= period + 0.5]
+    return min(fits, key=lambda p: p.area) if fits else min(points, key=lambda p: p.period)
+
+
+def netlists(
+    name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, write: Callable[[str], str] = str
+) -> list[tuple[Point, str]]:
+    """(point, mapped Verilog) per recipe. Results are cached by content under $OVERQ_CACHE, if that is set."""
+    if library is None:
+        return [_transistors(name, text)]
+    adder = library.full_adder
+    recipes = [r for r in recipes if adder or not r.adders]
+    script = ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
+    for recipe in recipes:
+        script += ["design -load start", *_commands(recipe, name, adder is not None)]
+        script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
+    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    if adder:
+        inputs["adder.v"] = _adder_map(adder)
+    outputs = [f"{recipe.name}.{kind}" for recipe in recipes for kind in ("json", "v")]
+    files = _cached("\n".join(script) + "\n", inputs, outputs)
+    results = []
+    for recipe in recipes:
+        mapped = Netlist(files[f"{recipe.name}.json"], name, library)
+        timing = mapped.timing()
+        registers = mapped.flip_flops
+        point = Point(
+            name,
+            recipe.name,
+            round(mapped.area, 3),
+            len(registers),
+            round(mapped.flip_flop_area, 3),
+            len(mapped.instances),
+            round(timing.period, 1),
+            timing.depth,
+        )
+        results.append((point, files[f"{recipe.name}.v"]))
+    return results
+
+
+def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netlist, str]:
+    """One recipe's netlist as an object and as Verilog of library cells."""
+    adder = library.full_adder
+    script = ["read_verilog design.v", f"hierarchy -check -top {name}", *_commands(recipe, name, adder is not None)]
+    script += ["write_json out.json", "write_verilog -noattr out.v"]
+    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    if adder:
+        inputs["adder.v"] = _adder_map(adder)
+    files = _cached("\n".join(script) + "\n", inputs, ["out.json", "out.v"])
+    return Netlist(files["out.json"], name, library), files["out.v"]
+
+
+def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[list[Point]]:
+    """Run independent syntheses side by side."""
+    with ThreadPoolExecutor(workers) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def _commands(recipe: Recipe, name: str, has_adder: bool) -> list[str]:
+    commands = ["setattr -set keep 1 w:product"] if recipe.apart else []
+    commands.append(f"synth -flatten -top {name}")
+    if recipe.adders and has_adder:
+        commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
+    commands.append("dfflibmap -liberty cells.lib")
+    commands.append("abc -liberty cells.lib" + (f" -script {SMALL}" if recipe.small else ""))
+    return [*commands, "setattr -unset keep w:*", "opt_clean -purge"]
+
+
+def _adder_map(adder: tuple[str, tuple[str, str, str], str, str]) -> str:
+    cell, (a, b, c), total, carry = adder
+    return f"""
+(* techmap_celltype = "$fa" *)
+module overq_full_adder(input [WIDTH-1:0] A, B, C, output [WIDTH-1:0] X, Y);
+  parameter WIDTH = 1;
+  genvar i;
+  generate for (i = 0; i < WIDTH; i = i + 1) begin : bits
+    {cell} cell_i(.{a}(A[i]), .{b}(B[i]), .{c}(C[i]), .{total}(Y[i]), .{carry}(X[i]));
+  end endgenerate
+endmodule
+"""
+
+
+def _transistors(name: str, text: str) -> tuple[Point, str]:
+    """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each."""
+    script = f"read_verilog design.v\nsynth -flatten -top {name}\nabc -g cmos4\nopt_clean -purge\nstat -tech cmos\nwrite_verilog -noattr out.v\n"
+    script += "write_json out.json\n"
+    key = _cached(script + "# stat\n", {"design.v": text}, ["out.v", "out.json"], log="stat.txt")
+    found = re.search(r"Estimated number of transistors:\s*(\d+)", key["stat.txt"])
+    if not found:
+        raise ToolError("Yosys gave no transistor estimate")
+    cells = json.loads(key["out.json"])["modules"][name]["cells"].values()
+    registers = sum("DFF" in cell["type"] for cell in cells)
+    return Point(name, "transistors", float(found.group(1)), registers, 0.0, len(cells), 0.0, 0), key["out.v"]
+
+
+def _cached(script: str, inputs: dict[str, str | Path], outputs: list[str], log: str = "") -> dict[str, str]:
+    """yosys.run, remembered by the content of everything that goes in."""
+    folder = os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        result = yosys.run(script, inputs, outputs)
+        return result.files | ({log: result.log} if log else {})
+    digest = hashlib.sha256(script.encode())
+    for name, content in sorted(inputs.items()):
+        digest.update(name.encode() + (content.read_bytes() if isinstance(content, Path) else content.encode()))
+    path = Path(folder) / f"synth-{digest.hexdigest()[:24]}.json"
+    if path.exists():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    result = yosys.run(script, inputs, outputs)
+    files = result.files | ({log: result.log} if log else {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(files), encoding="utf-8")
+    return files
+
+
+def as_row(point: Point) -> dict[str, object]:
+    return asdict(point)

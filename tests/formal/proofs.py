@@ -1,0 +1,222 @@
+"""Verilog models written from the design page, and the SAT runs that compare the emitted blocks with them.
+
+The models share no code with the generator: they are the page's tables and sentences as behavioural Verilog.
+"""
+
+from __future__ import annotations
+
+from overq.errors import ToolError
+from overq.rtl import ArrayConfig, OverwriteEncoder, ProcessingElement, RowState, verilog, yosys
+from overq.spec import EXPONENT, State, fraction_bits
+
+OWN, RANGE, MOVED, PRECISION = State
+
+
+def prove(harness: str, design: str, steps: str, timeout: int = 600) -> None:
+    """Raise ToolError with the counterexample's assertion unless the solver proves every assertion of `proof`."""
+    script = f"""
+read_verilog design.v
+read_verilog -formal -sv harness.v
+hierarchy -top proof
+proc
+flatten
+memory -nomap
+opt -full
+chformal -lower
+sat -prove-asserts -set-assumes -verify -timeout {timeout} {steps} proof
+"""
+    yosys.run(script, {"design.v": design, "harness.v": harness})
+
+
+def disproved(harness: str, design: str, steps: str) -> bool:
+    """Whether the solver finds a counterexample."""
+    try:
+        prove(harness, design, steps)
+    except ToolError as error:
+        if "proof did fail" in str(error):
+            return True
+        raise
+    return False
+
+
+def element_harness(config: ArrayConfig) -> str:
+    """sum_out is always sum_in + digit · 2^(b·e(state)) · weight of the right row, for every input and every weight."""
+    fmt, state = config.format, RowState(config.format)
+    b, w, s = fmt.bits, config.weight_bits, config.psum_bits
+    sign = "signed" if fmt.signed else ""
+    digit = "$signed(digit)" if fmt.signed else "$signed({1'b0, digit})"
+    cases, legal = [], []
+    for code in fmt.states:
+        shift = b * EXPONENT[code] + fraction_bits(fmt)
+        weight = "own_weight" if code == OWN else "weight_in"
+        cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {shift});")
+        legal.append(f"code == {int(code)}")
+    bits = (
+        " : ".join(f"code == {int(code)} ? {max(state.width, 1)}'d{state.bits(code)}" for code in fmt.states)
+        + f" : {max(state.width, 1)}'d0"
+    )
+    ports = ""
+    if state.width:
+        ports += f", .state_in({bits})"
+        if state.has_moved:
+            ports += ", .neighbour_above(above)"
+    # A second digit stands below an OWN lane, a moved value below a second digit or a moved value.
+    follow = f"(code == {int(MOVED)}) == above" if state.has_moved else "1"
+    return f"""
+module proof(input clk, input load, input [1:0] code, input above, input {sign} [{b - 1}:0] digit,
+             input signed [{w - 1}:0] weight_in, input signed [{s - 1}:0] sum_in);
+  reg signed [{w - 1}:0] own_weight;
+  reg signed [{s - 1}:0] expected;
+  wire signed [{w - 1}:0] weight_out;
+  wire signed [{s - 1}:0] sum_out;
+  overq_element dut(.clk(clk), .load(load), .digit_in(digit), .weight_in(weight_in), .sum_in(sum_in),
+                    .weight_out(weight_out), .sum_out(sum_out){ports});
+  always @* assume ({" || ".join(legal)});
+  always @* assume (code == 0 || ({follow}));
+  always @(posedge clk) begin
+    if (load) own_weight <= weight_in;
+    case (code)
+{chr(10).join(cases)}
+      default: expected <= 0;
+    endcase
+  end
+  always @* assert (weight_out == own_weight);
+  always @* assert (sum_out == expected);
+endmodule
+"""
+
+
+ELEMENT_STEPS = "-tempinduct -set-init-zero"
+
+
+def element_design(config: ArrayConfig) -> str:
+    return verilog.to_verilog(ProcessingElement(config=config))
+
+
+def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
+    """The encoder's lanes, three cycles later, are those of a left-to-right reading of design section 1.2.
+
+    properties=True asserts the contract in words instead of equality:
+      - every channel's digits spell its rounded value, its value to b fraction bits, or (not served) its clipped value;
+      - a second digit stands behind an OWN lane, a moved value behind a second digit or a moved value, lane 0 is OWN.
+    """
+    fmt = config.format
+    b, n, tb, c = fmt.bits, config.rows, config.t_bits, fmt.cascade
+    dmin, dmax, wmin, wmax = fmt.digit_min, fmt.digit_max, fmt.wide_min, fmt.wide_max
+    largest = int(fmt.policy == "largest")
+    pad = "" if fmt.signed else "1'b0, "
+
+    model = f"""
+  integer i, z, d, chosen, kind, worst, value, low;
+  integer t [0:{n - 1}], level [0:{n - 1}], clipped [0:{n - 1}], error [0:{n - 1}];
+  integer digit [0:{n - 1}], state [0:{n - 1}];
+  reg inside;
+  always @* begin
+    for (i = 0; i < {n}; i = i + 1) begin
+      t[i] = $signed({{{pad}d3_t[i*{tb} +: {tb}]}});
+      if (t[i] > {fmt.t_max}) t[i] = {fmt.t_max};
+      if (t[i] < {fmt.t_min}) t[i] = {fmt.t_min};
+      level[i] = (t[i] + {1 << b}) >>> {b + 1};
+      clipped[i] = level[i] > {dmax} ? {dmax} : level[i] < {dmin} ? {dmin} : level[i];
+      error[i] = t[i] - clipped[i] * {1 << (b + 1)};
+      if (error[i] < 0) error[i] = -error[i];
+      digit[i] = clipped[i];
+      state[i] = 0;
+    end
+    for (z = 0; z < {n}; z = z + 1) if (level[z] == 0) begin
+      chosen = 0; kind = 0; worst = -1; inside = 1;
+      // Walk away from the zero: later candidates are farther, and win ties.
+      for (d = 1; d <= {c}; d = d + 1) if (z - d >= 0) begin
+        if (level[z-d] == 0) inside = 0;
+        if (inside && {int(fmt.range_on)} && level[z-d] != clipped[z-d] && (!{largest} || error[z-d] >= worst)) begin
+          chosen = d; kind = 1; worst = error[z-d];
+        end
+      end
+      inside = 1;
+      if (kind == 0 && {int(fmt.precision_on)})
+        for (d = 1; d <= {c if largest else min(c, 1)}; d = d + 1) if (z - d >= 0) begin
+          if (level[z-d] == 0) inside = 0;
+          if (inside && level[z-d] == clipped[z-d] && error[z-d] >= worst) begin
+            chosen = d; kind = 3; worst = error[z-d];
+          end
+        end
+      // Make room from the zero downwards, then write the two digits.
+      for (d = 0; d < {c} - 1; d = d + 1) if (d + 1 < chosen) begin
+        digit[z-d] = clipped[z-d-1];
+        state[z-d] = 2;
+      end
+      for (d = 1; d <= {c}; d = d + 1) if (chosen == d && z - d >= 0) begin
+        value = kind == 1 ? level[z-d] : (t[z-d] + 1) >>> 1;
+        value = value > {wmax} ? {wmax} : value < {wmin} ? {wmin} : value;
+        low = value - {dmin};
+        low = (low & {fmt.base - 1}) + {dmin};
+        digit[z-d] = kind == 1 ? low : (value - low) >>> {b};
+        digit[z-d+1] = kind == 1 ? (value - low) >>> {b} : low;
+        state[z-d+1] = kind;
+      end
+    end
+  end
+"""
+    checks = []
+    for i in range(n):
+        if properties:
+            share = (
+                f"out_state[{i}] == 1 ? out_digit[{i}] * {1 << 2 * b} : out_state[{i}] == 3 ? out_digit[{i}] : out_digit[{i}] * {1 << b}"
+            )
+            checks.append(
+                f"    out_digit[{i}] = $signed({{{pad}digits[{i * b} +: {b}]}}); out_state[{i}] = {f'states[{2 * i} +: 2]' if c else 0};"
+            )
+            checks.append(f"    share[{i}] = {share};")
+        else:
+            checks.append(f"  always @* assert (digit[{i}] == $signed({{{pad}digits[{i * b} +: {b}]}}));")
+            if c:
+                checks.append(f"  always @* assert (state[{i}] == states[{2 * i} +: 2]);")
+    body = "\n".join(checks)
+    if properties:
+        lines = []
+        for i in range(n):
+            effective = f"(out_state[{i}] == 0 ? share[{i}] : 0)" + (
+                f" + (out_state[{i + 1}] != 0 ? share[{i + 1}] : 0)" if i + 1 < n else ""
+            )
+            wide = f"(level[{i}] > {wmax} ? {wmax} : level[{i}] < {wmin} ? {wmin} : level[{i}]) * {1 << b}"
+            fine = f"((t[{i}] + 1) >>> 1)"
+            precise = f"({fine} > {wmax} ? {wmax} : {fine} < {wmin} ? {wmin} : {fine})"
+            lines.append(f"  always @* effective[{i}] = {effective};")
+            lines.append(
+                f"  always @* assert (effective[{i}] == clipped[{i}] * {1 << b} || ({int(fmt.range_on)} && effective[{i}] == {wide})"
+                f" || ({int(fmt.precision_on)} && level[{i}] == clipped[{i}] && level[{i}] != 0 && effective[{i}] == {precise}));"
+            )
+            previous = f"out_state[{i - 1}]" if i else None
+            if previous is None:
+                lines.append("  always @* assert (out_state[0] == 0);")
+            else:
+                lines.append(f"  always @* assert (!(out_state[{i}] & 1) || {previous} == 0);")
+                lines.append(f"  always @* assert (out_state[{i}] != 2 || {previous} != 0);")
+                legal = " || ".join(f"out_state[{i}] == {int(code)}" for code in fmt.states)
+                lines.append(f"  always @* assert ({legal});")
+        body = (
+            f"  integer out_digit [0:{n - 1}], out_state [0:{n - 1}], share [0:{n - 1}], effective [0:{n - 1}];\n"
+            f"  always @* begin\n{body}\n  end\n" + "\n".join(lines)
+        )
+    states = f"wire [{2 * n - 1}:0] states;" if c else ""
+    port = ", .out_states(states)" if c else ""
+    return f"""
+module proof(input clk, input [{n * tb - 1}:0] in_t);
+  reg [{n * tb - 1}:0] d1_t, d2_t, d3_t;
+  always @(posedge clk) begin d1_t <= in_t; d2_t <= d1_t; d3_t <= d2_t; end
+  wire [{n * b - 1}:0] digits;
+  wire out_valid, in_ready;
+  {states}
+  overq_encoder dut(.clk(clk), .rst(1'b0), .in_valid(1'b1), .in_ready(in_ready), .in_t(in_t), .in_enable({{{n}{{1'b1}}}}),
+                    .out_valid(out_valid), .out_ready(1'b1), .out_digits(digits){port});
+{model}
+{body}
+endmodule
+"""
+
+
+ENCODER_STEPS = "-seq 4 -prove-skip 3"
+
+
+def encoder_design(config: ArrayConfig) -> str:
+    return verilog.to_verilog(OverwriteEncoder(config=config))

@@ -1,0 +1,110 @@
+"""SAT proofs with Yosys. Each test is one sentence about the hardware, true for all inputs; the last ones are false on purpose."""
+
+import re
+
+import pytest
+
+pytest.importorskip("amaranth", reason="the rtl extra (amaranth) is not installed")
+
+from proofs import (
+    ELEMENT_STEPS,
+    ENCODER_STEPS,
+    disproved,
+    element_design,
+    element_harness,
+    encoder_design,
+    encoder_harness,
+    prove,
+)
+
+from overq.rtl import ArrayConfig
+from overq.spec import Format
+
+pytestmark = pytest.mark.yosys
+
+ELEMENTS = {
+    "plain": Format.plain(4),
+    "plain signed": Format.plain(3, signed=True),
+    "range c1": Format(4, 1, precision_overwrite=False),
+    "range c4": Format(4, 4, precision_overwrite=False),
+    "precision largest": Format(3, 3, range_overwrite=False, policy="largest"),
+    "full c1": Format(5, 1),
+    "full c4": Format(4, 4),
+    "full signed": Format(4, 4, signed=True),
+}
+SHORT = {"b2 c2": Format(2, 2), "b4 c4": Format(4, 4), "b2 c4 range": Format(2, 4, precision_overwrite=False)}
+LONG = {
+    f"b{bits} c{cascade} {policy}{' signed' * signed} {'range ' * modes[0]}{'precision' * modes[1]}": Format(
+        bits, cascade, *modes, policy=policy, signed=signed
+    )
+    for bits in (2, 3, 4)
+    for cascade in (1, 4)
+    for policy in ("first", "largest")
+    for signed in (False, True)
+    for modes in ((True, True), (True, False), (False, True))
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_element_adds_its_shifted_product(name):
+    """sum_out = sum_in + ((digit · weight of the right row) << shift), for all inputs, weights and legal states."""
+    config = ArrayConfig(ELEMENTS[name], rows=8)
+    prove(element_harness(config), element_design(config), ELEMENT_STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight_bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 5, 6, 8])
+def test_element_adds_its_shifted_product_at_every_width(bits, weight_bits):
+    """The same for other digit and weight widths."""
+    config = ArrayConfig(Format(bits, 4), weight_bits=weight_bits, rows=8)
+    prove(element_harness(config), element_design(config), ELEMENT_STEPS)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_encoder_equals_the_reading_of_the_page(name):
+    """Digits and states of 8 lanes are those of a left-to-right reading of the definition, for every t."""
+    config = ArrayConfig(SHORT[name], rows=8)
+    prove(encoder_harness(config), encoder_design(config), ENCODER_STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_encoder_equals_the_reading_of_the_page_in_every_mode(name):
+    """The same for b = 2 … 4, c = 1 and 4, both policies, both signs, all modes."""
+    config = ArrayConfig(LONG[name], rows=8)
+    prove(encoder_harness(config), encoder_design(config), ENCODER_STEPS)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_encoder_never_loses_a_value_or_misplaces_a_state(name):
+    """Every channel's digits spell its rounded, fine or clipped value, and every state follows one it may follow."""
+    config = ArrayConfig(SHORT[name], rows=8)
+    prove(encoder_harness(config, properties=True), encoder_design(config), ENCODER_STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_encoder_never_loses_a_value_or_misplaces_a_state_in_every_mode(name):
+    """The same for b = 2 … 4, c = 1 and 4, both policies, both signs, all modes."""
+    config = ArrayConfig(LONG[name], rows=8)
+    prove(encoder_harness(config, properties=True), encoder_design(config), ENCODER_STEPS)
+
+
+def test_the_solver_rejects_an_element_with_its_own_weight_only():
+    """A broken element has a counterexample: the proof is not empty."""
+    config = ArrayConfig(Format(4, 4), rows=8)
+    design = element_design(config)
+    broken = design.replace("state_in[0] ? weight_in : weight_out", "weight_out")
+    assert broken != design
+    assert disproved(element_harness(config), broken, ELEMENT_STEPS)
+
+
+@pytest.mark.parametrize("properties", [False, True])
+def test_the_solver_rejects_an_encoder_that_forgets_to_move(properties):
+    """A broken encoder has a counterexample, for the comparison and for the contract."""
+    config = ArrayConfig(Format(2, 2), rows=4)
+    design = encoder_design(config)
+    broken, count = re.subn(r"(s3_digit_3 <= )\w+;", r"\1 s2_one_3;", design)
+    assert count == 1
+    assert disproved(encoder_harness(config, properties), broken, ENCODER_STEPS)
