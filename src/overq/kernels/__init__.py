@@ -3,9 +3,12 @@
 encode(t, fmt, axis=-1)            integers t -> (digits int16, states uint8), lanes along `axis`
 effective(digits, states, fmt)     -> E int32, b fraction bits, lanes last
 counts(t, fmt, axis=-1)            -> spec.Counts over the whole array
-overwrite(x, step, fmt, axis=-1)   real x -> E · step / 2^b, same shape and dtype
+overwrite(x, step, fmt, axis=-1)   real x -> E · step / 2^b, same shape, dtype and device
+overwrite_counted(…)               -> (overwrite(…), counts), in one pass where the backend can
 available()                        None, or one line saying why this backend cannot run here
 MODES                              the overwrite modes it implements
+
+Only "auto" chooses. What it chose is `chosen(device)`; why a backend is out is in `available()`.
 """
 
 from __future__ import annotations
@@ -16,19 +19,24 @@ from types import ModuleType
 from overq.errors import BackendError, UnsupportedModeError
 from overq.spec import Format
 
-# name -> module, the one "auto" prefers first
 BACKENDS = {
+    "numba": "overq.kernels.numba_cpu",
+    "triton": "overq.kernels.triton_gpu",
     "array": "overq.kernels.array",
 }
 
+# What "auto" tries for tensors on a device, in this order; any other device: array
+PREFERRED = {"cpu": ("numba", "array"), "cuda": ("triton", "array")}
 
-def get(name: str, fmt: Format | None = None) -> ModuleType:
-    """The backend of that name, or `BackendError` with what exists. Only "auto" chooses: the first that can run here.
+
+def get(name: str, fmt: Format | None = None, device: str = "cpu") -> ModuleType:
+    """The backend of that name, or `BackendError` with what exists. Only "auto" chooses: the fastest that can run on `device`.
 
     fmt: refuse (UnsupportedModeError) a backend that lacks one of this format's modes.
+    device: where the arrays are, a torch device type such as "cpu" or "cuda".
     """
     if name == "auto":
-        name = next(candidate for candidate, why_not in available().items() if why_not is None)
+        name = chosen(device)
     if name not in BACKENDS:
         raise BackendError(f"no kernel backend {name!r}; there are auto, {', '.join(BACKENDS)}")
     module, why_not = _load(name)
@@ -38,6 +46,11 @@ def get(name: str, fmt: Format | None = None) -> ModuleType:
         if mode not in module.MODES:
             raise UnsupportedModeError(f"kernel backend {name!r} does not implement {mode} overwrite; it has {', '.join(module.MODES)}")
     return module
+
+
+def chosen(device: str = "cpu") -> str:
+    """The backend that "auto" means for arrays on `device`."""
+    return next(name for name in PREFERRED.get(device, ("array",)) if _load(name)[1] is None)
 
 
 def available() -> dict[str, str | None]:

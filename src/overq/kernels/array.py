@@ -54,6 +54,11 @@ def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
     return xp.where(xp.isnan(x), x, xp.astype(y, x.dtype))
 
 
+def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
+    """`overwrite`, and the counts of what it did; a NaN counts as a zero."""
+    return overwrite(x, step, fmt, axis), counts(fixed(x, step, fmt), fmt, axis)
+
+
 # Who serves whom -------------------------------------------------------------------------------------
 
 

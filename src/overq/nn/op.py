@@ -63,8 +63,8 @@ def _overwrite(
     dim: int,
 ) -> Tensor:
     fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
-    out = torch.empty_like(x)
-    return out.copy_(kernels.get("auto", fmt).overwrite(x, step, fmt, dim % x.ndim))
+    y = kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim)
+    return y if y.stride() == (out := torch.empty_like(x)).stride() else out.copy_(y)
 
 
 @_overwrite.register_fake
@@ -89,7 +89,7 @@ def _unclipped(
     fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
     r, q = factors(step, fmt)
     x = x.float()
-    E = (kernels.get("auto", fmt).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^17: exact
+    E = (kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^17: exact
     return (2 * E - (x * float(r)).floor()).abs() <= fmt.base
 
 

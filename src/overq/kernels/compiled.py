@@ -1,0 +1,386 @@
+"""The compiled part of `numba_cpu`. Memory is flat: value (o, lane, i) of an [O, K, I] array lies at (o·K + lane)·I + i.
+
+A block is some positions with their lanes, small enough for the cache and flat too: a lane's neighbour is `unit` values away
+(1 where lanes are contiguous in memory, else one padded row of positions). Three steps, the same for every layout:
+
+    stage    real x -> t (int32)
+    decide   one bit per value: nonzero? outlier? -> which values get a second digit, 64 values at a time
+    emit     t and those bits -> E · step / 2^b, or digits and states, or nothing but counts
+
+All is integer from t on. Casts to int32 are spelled out because Numba would compute in int64, which halves the vector width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from overq.kernels.bits import at_least, copy_where, from_half, ones, outside, shift_right, spread, to_half
+
+NAN = np.int32(-(2**31))  # stands for the t of a NaN
+I32, F32, U8, U64 = np.int32, np.float32, np.uint8, np.uint64
+
+compiled = njit(cache=True, nogil=True, error_model="numpy")
+
+
+class Rule(NamedTuple):
+    """A Format and its two factors as plain numbers."""
+
+    bits: int
+    cascade: int
+    digit_min: int
+    digit_max: int
+    wide_min: int
+    wide_max: int
+    lanes: int  # 0: no tiles
+    range_on: bool
+    precision_on: bool
+    largest: bool
+    bfloat: bool  # what a 16-bit pattern is
+    r: np.float32
+    q: np.float32
+
+
+class Block(NamedTuple):
+    """Working memory: words hold 64 values each and start after `front` empty ones, so that looking back needs no check."""
+
+    t: Any  # int32 per value
+    key: Any  # int32 per value, policy "largest": how much a lane wants a second digit
+    best: Any  # int32 per value
+    two: Any  # uint8 per value: it has a second digit
+    after: Any  # uint8 per value: it moved up a lane
+    nonzero: Any  # words from here on
+    outlier: Any
+    open: Any  # the lane before belongs to the same tile
+    inside: Any  # … and is nonzero
+    near: Any
+    far: Any
+    reach: Any
+    served: Any
+    moved: Any
+    hits: Any  # [cascade, words]: zeros that serve the lane d before them
+
+
+@compiled
+def new_block(words, front, cascade):  # type: ignore[no-untyped-def]
+    size = words + 2 * front
+    return Block(
+        np.zeros(size * 64, I32),
+        np.zeros(size * 64, I32),
+        np.zeros(size * 64, I32),
+        np.zeros(size * 64, U8),
+        np.zeros(size * 64, U8),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros(size, U64),
+        np.zeros((max(cascade, 1), size), U64),
+    )
+
+
+# stage -----------------------------------------------------------------------------------------------
+
+
+def stage(x: Any, t: Any, rule: Rule) -> None:
+    """t = floor(x · r), saturated, NaN marked; integers are t already and only saturate. Compiled code only."""
+
+
+@overload(stage)
+def _stage(x, t, rule):  # type: ignore[no-untyped-def]
+    def reals(x, t, rule):  # type: ignore[no-untyped-def]
+        low, high = F32(rule.wide_min << (rule.bits + 1)), F32(rule.wide_max << (rule.bits + 1))
+        for k in range(x.size):
+            v = np.floor(F32(x[k]) * rule.r)
+            t[k] = NAN if v != v else I32(min(max(v, low), high))
+
+    def halves(x, t, rule):  # type: ignore[no-untyped-def]
+        low, high = F32(rule.wide_min << (rule.bits + 1)), F32(rule.wide_max << (rule.bits + 1))
+        for k in range(x.size):
+            v = np.floor(from_half(x[k], rule.bfloat) * rule.r)
+            t[k] = NAN if v != v else I32(min(max(v, low), high))
+
+    def integers(x, t, rule):  # type: ignore[no-untyped-def]
+        low, high = I32(rule.wide_min << (rule.bits + 1)), I32(rule.wide_max << (rule.bits + 1))
+        for k in range(x.size):
+            t[k] = I32(min(max(x[k], low), high))
+
+    return integers if x.dtype == types.int32 else halves if x.dtype == types.uint16 else reals
+
+
+# decide ----------------------------------------------------------------------------------------------
+
+
+@compiled
+def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
+    """The bits `nonzero` and `outlier` of words start … stop, and the keys."""
+    half, shift = I32(1 << rule.bits), I32(rule.bits + 1)
+    low = I32((rule.digit_min << (rule.bits + 1)) - (1 << rule.bits))
+    high = I32((rule.digit_max << (rule.bits + 1)) + (1 << rule.bits) - 1)
+    if rule.digit_min < 0:
+        for k in range(start, stop):
+            number = ~outside(b.t, 64 * k, I32(NAN + 1), I32(2**31 - 1))
+            b.nonzero[k] = outside(b.t, 64 * k, I32(-half), I32(half - 1)) & number
+            b.outlier[k] = outside(b.t, 64 * k, low, high) & number
+    else:
+        for k in range(start, stop):  # t >= 0, but for NAN
+            b.nonzero[k] = outside(b.t, 64 * k, NAN, I32(half - 1))
+            b.outlier[k] = outside(b.t, 64 * k, NAN, high)
+    if rule.largest:
+        least, greatest, bonus = I32(rule.digit_min), I32(rule.digit_max), I32(2 << rule.bits)
+        t, key = b.t[64 * start : 64 * stop], b.key[64 * start : 64 * stop]
+        for k in range(t.size):
+            n = shift_right(I32(t[k] + half), shift)
+            digit = I32(min(max(n, least), greatest))
+            key[k] = I32(abs(I32(t[k] - I32(digit * I32(2 * half)))) + (bonus if n != digit else I32(0)))
+
+
+@compiled
+def and_back(out, words, start, stop, distance):  # type: ignore[no-untyped-def]
+    """out &= words, each value seeing the one `distance` values before it; words start … stop of out.
+
+    Slices, not indices, so that the compiler sees plain loops and takes many words at a time.
+    """
+    skip, rest = distance >> 6, U64(distance & 63)
+    o, here, before = out[start:stop], words[start - skip : stop - skip], words[start - skip - 1 : stop - skip - 1]
+    for k in range(o.size):
+        o[k] &= (here[k] << rest) | ((before[k] >> U64(1)) >> (U64(63) - rest))
+
+
+@compiled
+def or_ahead(out, words, start, stop, distance):  # type: ignore[no-untyped-def]
+    """out |= words, each value seeing the one `distance` values after it."""
+    skip, rest = distance >> 6, U64(distance & 63)
+    o, here, after = out[start:stop], words[start + skip : stop + skip], words[start + skip + 1 : stop + skip + 1]
+    for k in range(o.size):
+        o[k] |= (here[k] >> rest) | ((after[k] << U64(1)) << (U64(63) - rest))
+
+
+@compiled
+def decide(b, begin, start, stop, unit, rule, moved):  # type: ignore[no-untyped-def]
+    """Let the zeros of words start … stop choose; mark `served` (and `moved`) from word `begin` on."""
+    reach, served, lifted = b.reach[start:stop], b.served[start:stop], b.moved[start:stop]
+    nonzero, inside, opened = b.nonzero[start:stop], b.inside[begin:stop], b.open[begin:stop]
+    for k in range(reach.size):
+        reach[k] = ~nonzero[k]
+        served[k] = lifted[k] = U64(0)
+    for k in range(inside.size):
+        inside[k] = opened[k]
+    and_back(b.inside, b.nonzero, begin, stop, unit)
+    _wanted(b.nonzero[begin:stop], b.outlier[begin:stop], b.near[begin:stop], b.far[begin:stop], rule)
+    for d in range(1, rule.cascade + 1):
+        hits = b.hits[d - 1][start:stop]
+        and_back(b.reach, b.inside, start, stop, (d - 1) * unit)
+        for k in range(hits.size):
+            hits[k] = reach[k]
+        and_back(b.hits[d - 1], b.near if d == 1 else b.far, start, stop, d * unit)
+        if rule.largest:
+            _contest(b, hits, start, stop, d, unit)
+    free = reach  # from here on: zeros that have not chosen yet
+    for k in range(free.size):
+        free[k] = ~U64(0)
+    for d in range(rule.cascade, 0, -1):  # the farthest hit of a zero is its choice
+        hits = b.hits[d - 1][start:stop]
+        for k in range(hits.size):
+            hits[k] &= free[k]
+            free[k] ^= hits[k]
+        b.hits[d - 1, begin:start] = U64(0)
+        b.hits[d - 1, stop : stop + d * unit // 64 + 2] = U64(0)
+        or_ahead(b.served, b.hits[d - 1], begin, stop, d * unit)
+        if moved:  # the lanes from behind the second digit up to the zero
+            for back in range(d - 1):
+                or_ahead(b.moved, b.hits[d - 1], begin, stop, back * unit)
+
+
+@compiled
+def _wanted(nonzero, outlier, near, far, rule):  # type: ignore[no-untyped-def]
+    """Which values may get a second digit: from the zero next door (`near`), from zeros farther off (`far`)."""
+    ranged = ~U64(0) if rule.range_on else U64(0)
+    precise = ~U64(0) if rule.precision_on else U64(0)
+    precise_far = precise if rule.largest else U64(0)
+    for k in range(near.size):
+        near[k] = (outlier[k] & ranged) | (nonzero[k] & ~outlier[k] & precise)
+    for k in range(far.size):
+        far[k] = (outlier[k] & ranged) | (nonzero[k] & ~outlier[k] & precise_far)
+
+
+@compiled
+def _contest(b, hits, start, stop, d, unit):  # type: ignore[no-untyped-def]
+    """Keep the hits whose key is no less than the best so far; on a tie the lower lane, met later, wins."""
+    if d == 1:
+        b.best[64 * start : 64 * stop] = I32(0)
+    for k in range(hits.size):
+        v = 64 * (start + k)
+        hits[k] &= at_least(b.key, v - d * unit, b.best, v)
+        copy_where(hits[k], b.key, v - d * unit, b.best, v)
+
+
+# emit ------------------------------------------------------------------------------------------------
+
+
+def emit(out: Any, at: int, count: int, t: Any, two: Any, after: Any, v: int, unit: int, rule: Rule) -> None:
+    """Write values v … v + count of the block to flat places at … of the output arrays. Compiled code only.
+
+    out: () nothing; (y,) real numbers of any stored type; (digits int16, states uint8).
+    """
+
+
+@overload(emit)
+def _emit(out, at, count, t, two, after, v, unit, rule):  # type: ignore[no-untyped-def]
+    if len(out) == 0:
+        return lambda out, at, count, t, two, after, v, unit, rule: None
+    if len(out) == 2:
+        return lambda out, at, count, t, two, after, v, unit, rule: emit_digits(
+            out[0][at : at + count], out[1][at : at + count], t[v - unit :], t[v:], two[v - unit :], two[v:], after[v:], rule
+        )
+    if out[0].dtype == types.uint16:
+        return lambda out, at, count, t, two, after, v, unit, rule: emit_halves(out[0][at : at + count], t[v:], two[v:], rule)
+    return lambda out, at, count, t, two, after, v, unit, rule: emit_reals(out[0][at : at + count], t[v:], two[v:], rule)
+
+
+@compiled
+def value(t, two, rule):  # type: ignore[no-untyped-def]
+    """E · step / 2^b of one value."""
+    n = shift_right(I32(t + I32(1 << rule.bits)), I32(rule.bits + 1))
+    digit = I32(min(max(n, I32(rule.digit_min)), I32(rule.digit_max)))
+    fine = I32(min(max(shift_right(I32(t + I32(1)), I32(1)), I32(rule.wide_min)), I32(rule.wide_max)))
+    E = F32(fine) if two and n == digit else F32(n if two else digit) * F32(1 << rule.bits)  # exact
+    return F32(np.nan) if t == NAN else E * rule.q
+
+
+@compiled
+def emit_reals(y, t, two, rule):  # type: ignore[no-untyped-def]
+    for k in range(y.size):
+        y[k] = value(t[k], two[k] != 0, rule)
+
+
+@compiled
+def emit_halves(y, t, two, rule):  # type: ignore[no-untyped-def]
+    for k in range(y.size):
+        y[k] = to_half(value(t[k], two[k] != 0, rule), rule.bfloat)
+
+
+@compiled
+def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # type: ignore[no-untyped-def]
+    least, greatest, shift, mask = I32(rule.digit_min), I32(rule.digit_max), I32(rule.bits), I32((1 << rule.bits) - 1)
+    half = I32(1 << rule.bits)
+    for k in range(digits.size):
+        held = two_before[k] != 0 or after[k] != 0  # the lane holds something of the lane before it
+        a = t_before[k] if held else t[k]
+        n = shift_right(I32(a + half), I32(shift + 1))
+        digit = I32(min(max(n, least), greatest))
+        ranged = n != digit
+        number = n if ranged else I32(min(max(shift_right(I32(a + I32(1)), I32(1)), I32(rule.wide_min)), I32(rule.wide_max)))
+        low = I32(I32(I32(number - least) & mask) + least)
+        high = shift_right(I32(number - low), shift)
+        second = two_before[k] != 0
+        pair = high if second == ranged else low
+        digits[k] = pair if second or (two[k] != 0 and not held) else digit
+        states[k] = U8((1 if ranged else 3) if second else 2 if after[k] != 0 else 0)
+
+
+# The pass over memory --------------------------------------------------------------------------------
+
+
+@compiled
+def tally(sums, b, start, stop):  # type: ignore[no-untyped-def]
+    """Add the words' outliers, served outliers, other served values and nonzero values."""
+    for k in range(start, stop):
+        sums[0] += ones(b.nonzero[k])
+        sums[1] += ones(b.outlier[k])
+        sums[2] += ones(b.served[k] & b.outlier[k])
+        sums[3] += ones(b.served[k] & ~b.outlier[k])
+
+
+@compiled
+def reveal(b, start, stop, moved):  # type: ignore[no-untyped-def]
+    """Bits to bytes, for `emit`."""
+    for k in range(start, stop):
+        spread(b.served[k], b.two, 64 * k)
+        if moved:
+            spread(b.moved[k], b.after, 64 * k)
+
+
+@compiled
+def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[no-untyped-def]
+    """Lanes contiguous in memory: positions first … last, `rows` of them to a block."""
+    tile = rule.lanes if rule.lanes else lanes
+    words = (rows * lanes + 63) // 64
+    front = 2 + rule.cascade // 64
+    b = new_block(words, front, rule.cascade)
+    for v in range(rows * lanes):
+        if v % lanes % tile:
+            b.open[front + v // 64] |= U64(1) << U64(v % 64)
+    for row in range(first, last, rows):
+        at, count = row * lanes, (min(row + rows, last) - row) * lanes
+        stop = front + (count + 63) // 64
+        stage(x[at : at + count], b.t[64 * front :], rule)
+        b.t[64 * front + count : 64 * stop] = I32(0)
+        classify(b, front, stop, rule)
+        decide(b, front, front, stop, 1, rule, len(out) == 2)
+        tally(sums, b, front, stop)
+        reveal(b, front, stop, len(out) == 2)
+        emit(out, at, count, b.t, b.two, b.after, 64 * front, 1, rule)
+
+
+@compiled
+def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows, rule, sums):  # type: ignore[no-untyped-def]
+    """Positions contiguous in memory: tasks first … last, each `pieces` runs of up to `size` positions, `rows` lanes at a time.
+
+    Small planes go several to a block (pieces > 1 and size = inner), large ones piecemeal (pieces = 1).
+    A served lane is known only `cascade` lanes later, so the last rows of a block stay for the next one.
+    """
+    tile = rule.lanes if rule.lanes else lanes
+    width = (size * pieces + 63) // 64  # words of a row
+    unit, chunks = 64 * width, (inner + size - 1) // size
+    keep = rule.cascade + 1
+    front = keep * width + 2
+    b = new_block((rows + keep) * width, front, rule.cascade)
+    t = b.t
+    for task in range(first, last):
+        outer, begin = task // chunks * pieces, task % chunks * size
+        count, many = min(size, inner - begin), min(pieces, outers - outer)
+        old = ready = 0  # rows kept from the block before, and how many of them are written already
+        for lane in range(0, lanes, rows):
+            new = min(rows, lanes - lane)
+            for row in range(old, old + new):
+                here = front + row * width
+                for piece in range(many):
+                    at = ((outer + piece) * lanes + lane + row - old) * inner + begin
+                    stage(x[at : at + count], t[64 * here + piece * count :], rule)
+                for v in range(64 * here + many * count, 64 * (here + width)):
+                    t[v] = I32(0)
+                opened = ~U64(0) if (lane + row - old) % tile else U64(0)
+                for k in range(here, here + width):
+                    b.open[k] = opened
+            start, stop = front + old * width, front + (old + new) * width
+            classify(b, start, stop, rule)
+            decide(b, front, start, stop, unit, rule, len(out) == 2)
+            done = old + new if lane + new == lanes else max(ready, old + new - rule.cascade)
+            tally(sums, b, front + ready * width, front + done * width)
+            reveal(b, front + max(ready - 1, 0) * width, front + done * width, len(out) == 2)
+            for row in range(ready, done):
+                for piece in range(many):
+                    at = ((outer + piece) * lanes + lane + row - old) * inner + begin
+                    emit(out, at, count, t, b.two, b.after, 64 * (front + row * width) + piece * count, unit, rule)
+            drop = max(done - 1, 0)
+            ready, old = done - drop, old + new - drop
+            if lane + new < lanes:
+                _keep_rows(b, front, drop * width, old * width, rule.largest)
+
+
+@compiled
+def _keep_rows(b, front, drop, count, largest):  # type: ignore[no-untyped-def]
+    """Move the last rows to the front."""
+    for words in (b.nonzero, b.outlier, b.open, b.served, b.moved):
+        words[front : front + count] = words[front + drop : front + drop + count]
+    b.t[64 * front : 64 * (front + count)] = b.t[64 * (front + drop) : 64 * (front + drop + count)]
+    if largest:
+        b.key[64 * front : 64 * (front + count)] = b.key[64 * (front + drop) : 64 * (front + drop + count)]
