@@ -21,6 +21,6 @@ def format_mse(observed: Observed, fmt: Format) -> float:
 
     def error(step: float) -> float:
         difference = overwrite(sample, step, fmt) - sample
-        return float(np.vdot(difference, difference))
+        return float(np.square(difference).sum())
 
     return search(error, observed, fmt)

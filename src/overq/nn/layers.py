@@ -42,16 +42,16 @@ def fitted_format(fmt: Format, module: nn.Module) -> Format:
     return fmt
 
 
-def overwrite_input(x: torch.Tensor, step: float, fmt: Format, dim: int, groups: int = 1) -> torch.Tensor:
-    """`overwrite` along `dim`, each of `groups` equal channel groups on its own."""
+def by_group(x: torch.Tensor, fmt: Format, dim: int, groups: int) -> tuple[torch.Tensor, Format, int]:
+    """(x, format, dim) such that lanes cross no border between `groups` equal channel groups; x perhaps as a view with one more dim."""
     if groups == 1 or not fmt.cascade:
-        return overwrite(x, step, fmt, dim)
+        return x, fmt, dim
     lanes = x.shape[dim] // groups
     if fmt.lanes is None or fmt.lanes >= lanes:
-        return overwrite(x, step, fmt.with_(lanes=lanes), dim)
+        return x, fmt.with_(lanes=lanes), dim  # a tile is a group
     if lanes % fmt.lanes == 0:
-        return overwrite(x, step, fmt, dim)
-    return overwrite(x.unflatten(dim, (groups, lanes)), step, fmt, dim).flatten(dim - 1, dim)
+        return x, fmt, dim
+    return x.unflatten(dim, (groups, lanes)), fmt, dim
 
 
 class Quantized(nn.Module):
@@ -70,7 +70,8 @@ class Quantized(nn.Module):
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
         """The input as the lanes spell it: same shape and dtype."""
-        return overwrite_input(x, self.step, self.format, self.channel_dim, input_groups(self))
+        grouped, fmt, dim = by_group(x, self.format, self.channel_dim, input_groups(self))
+        return overwrite(grouped, self.step, fmt, dim).reshape(x.shape)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(self.quantize_input(x))

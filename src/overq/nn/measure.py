@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from overq import kernels
-from overq.nn.layers import Quantized, input_groups
+from overq.nn.layers import Quantized, by_group, input_groups
 from overq.spec import Counts
 
 
@@ -21,10 +21,9 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
 
     def watch(name: str) -> Any:
         def hook(layer: Quantized, args: tuple[torch.Tensor, ...]) -> None:
-            x, fmt = args[0].detach(), layer.format
-            vectors = x.movedim(layer.channel_dim, -1).unflatten(-1, (input_groups(layer), -1))
-            array = kernels.get("array")
-            totals[name] = totals.get(name, Counts()) + kernels.get("auto", fmt).counts(array.fixed(vectors, layer.step, fmt), fmt)
+            x, fmt, dim = by_group(args[0].detach(), layer.format, layer.channel_dim, input_groups(layer))
+            counted = kernels.get("auto", fmt, x.device.type).overwrite_counted(x, layer.step, fmt, dim)[1]
+            totals[name] = totals.get(name, Counts()) + counted
 
         return hook
 
