@@ -95,7 +95,7 @@ def test_the_solver_rejects_an_element_with_its_own_weight_only():
     """A broken element has a counterexample: the proof is not empty."""
     config = ArrayConfig(Format(4, 4), rows=8)
     design = element_design(config)
-    broken = design.replace("state_in[0] ? weight_in : weight_out", "weight_out")
+    broken = design.replace("= weight_in & {", "= weight_out & {")
     assert broken != design
     assert disproved(element_harness(config), broken, ELEMENT_STEPS)
 

@@ -54,7 +54,7 @@ def test_the_testbench_notices_a_broken_element(tmp_path):
     emit(tmp_path, ArrayConfig(Format(4, 4), rows=3, columns=2, depth=6), vectors=30)
     path = tmp_path / "overq_element.v"
     text = path.read_text()
-    broken = text.replace("state_in[0] ? weight_in : weight_out", "weight_out")
+    broken = text.replace("= weight_in & {", "= weight_out & {")
     assert broken != text
     path.write_text(broken)
     assert simulators.simulate("iverilog", tmp_path).startswith("FAIL")

@@ -123,9 +123,8 @@ class Library:
         self.capacitance = float(unit.group(1)) * _CAPACITANCE.get(unit.group(2).lower(), 1.0) if unit else 1e3
         volts = re.search(r"^\s*(?:nom_voltage|voltage)\s*:\s*\"?([\d.]+)", header, re.M)
         self.voltage = float(volts.group(1)) if volts else 1.0
-        self._load_first = {
-            m.group(1) for m in re.finditer(r"lut?_(?:table_)?template\s*\(\s*\"?(\w+)\"?\s*\)\s*\{\s*variable_1\s*:\s*\"?total_output_net", header)
-        }
+        template = r"lut?_(?:table_)?template\s*\(\s*\"?(\w+)\"?\s*\)\s*\{\s*variable_1\s*:\s*\"?total_output_net"
+        self._load_first = {m.group(1) for m in re.finditer(template, header)}
 
     @property
     def names(self) -> list[str]:
@@ -241,10 +240,11 @@ def _causes(timing: Group) -> dict[str, tuple[str, ...]]:
     kind = timing.first("timing_type", "combinational")
     if kind != "combinational":
         return {"rise": (kind[: kind.index("_")],), "fall": (kind[: kind.index("_")],)}
-    return {
+    unate: dict[str, dict[str, tuple[str, ...]]] = {
         "positive_unate": {"rise": ("rise",), "fall": ("fall",)},
         "negative_unate": {"rise": ("fall",), "fall": ("rise",)},
-    }.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
+    }
+    return unate.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
 
 
 def _attribute(text: str, name: str) -> str:

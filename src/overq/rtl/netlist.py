@@ -13,6 +13,7 @@ from overq.rtl.liberty import Cell, Library, Pin, python_expression
 
 Net = int | str
 INPUT_SLEW = 20.0  # ps, of a clock edge
+BLOCKS = "overq_"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Netlist:
         self.instances = [
             Instance(name, library.cell(cell["type"]), {pin: bits[0] for pin, bits in cell["connections"].items()})
             for name, cell in body["cells"].items()
+            if not cell["type"].startswith(BLOCKS)  # other blocks are counted on their own
         ]
 
     @property
@@ -190,7 +192,10 @@ class Netlist:
         slots = {name: [self.slot(net) for net in bits] for name, bits in self.inputs.items()}
         out_slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
         registers = [
-            (self.slot(i.nets[i.cell.data]), [(self.slot(i.nets[p.name]), p.function == i.cell.state) for p in i.cell.outputs if p.name in i.nets])
+            (
+                self.slot(i.nets[i.cell.data]),
+                [(self.slot(i.nets[p.name]), p.function == i.cell.state) for p in i.cell.outputs if p.name in i.nets],
+            )
             for i in self.flip_flops
         ]
         toggles = [0] * len(values)

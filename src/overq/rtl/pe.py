@@ -69,11 +69,14 @@ class ProcessingElement(wiring.Component):
         fmt = self.config.format
         weight = Signal(signed(self.config.weight_bits))
         product = Signal(signed(fmt.bits + self.config.weight_bits))
-        m.d.comb += [weight.eq(self.weight_out), product.eq(self.digit_in * weight)]
+        m.d.comb += product.eq(self.digit_in * weight)
         if not self.has_state:
+            m.d.comb += weight.eq(self.weight_out)
             return product << fraction_bits(fmt)
         neighbour = self.state_in[0]
-        m.d.comb += weight.eq(Mux(neighbour, self.weight_in, self.weight_out))
+        # AND-OR rather than Mux: synthesizes a little smaller (docs/hardware.md, idea 2).
+        every = neighbour.replicate(self.config.weight_bits)
+        m.d.comb += weight.eq((self.weight_in.as_unsigned() & every) | (self.weight_out.as_unsigned() & ~every))
         second_digit = Signal()
         m.d.comb += second_digit.eq(neighbour & ~self.neighbour_above if self.state.has_moved else neighbour)
         top = max(exponent(state, fmt) for state in fmt.states)

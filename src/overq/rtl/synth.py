@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from amaranth.lib import wiring
@@ -23,7 +23,16 @@ from overq.rtl import verilog, yosys
 from overq.rtl.liberty import Library
 from overq.rtl.netlist import Netlist
 
-SMALL = "+strash;ifraig;scorr;dc2;dch,-f;amap;topo"
+# ABC scripts: how the logic is restructured, and whether it is mapped for delay (default, map) or area.
+SCRIPTS = {
+    "default": "",
+    "map": "+strash;ifraig;scorr;dc2;dch,-f;map,-B,0.9;topo",
+    "map-area": "+strash;ifraig;scorr;dc2;dch,-f;map,-a;topo",
+    "amap": "+strash;ifraig;scorr;dc2;dch,-f;amap;topo",
+    "resyn": "+strash;dch;dc2;dc2;dch,-f;amap;topo",
+    "compress": "+strash;balance;rewrite;refactor;balance;rewrite,-z;balance;refactor,-z;rewrite,-z;balance;dch,-f;amap;topo",
+}
+WITH_ADDERS = ("amap", "resyn", "compress")
 CACHE_VARIABLE = "OVERQ_CACHE"
 
 
@@ -31,21 +40,22 @@ CACHE_VARIABLE = "OVERQ_CACHE"
 class Recipe:
     """One way through Yosys and ABC.
 
+    script    name in SCRIPTS
     adders    full adders become the library's full-adder cell
-    small     ABC maps for area (amap) instead of its default for delay
     apart     the product is computed before it is added, instead of one carry-save tree for both
     """
 
-    name: str
+    script: str
     adders: bool
-    small: bool
     apart: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.script}{'-adders' if self.adders else ''}{'-apart' if self.apart else ''}"
 
 
 RECIPES = tuple(
-    Recipe(f"{kind}{'-apart' if apart else ''}", adders, small, apart)
-    for kind, adders, small in (("fast", False, False), ("small", False, True), ("adders", True, True), ("adders-fast", True, False))
-    for apart in (False, True)
+    Recipe(script, adders, apart) for adders in (False, True) for script in (WITH_ADDERS if adders else SCRIPTS) for apart in (False, True)
 )
 
 
@@ -75,9 +85,7 @@ def smallest(points: Sequence[Point], period: float | None = None) -> Point:
     return min(fits, key=lambda p: p.area) if fits else min(points, key=lambda p: p.period)
 
 
-def netlists(
-    name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, write: Callable[[str], str] = str
-) -> list[tuple[Point, str]]:
+def netlists(name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[tuple[Point, str]]:
     """(point, mapped Verilog) per recipe. Results are cached by content under $OVERQ_CACHE, if that is set."""
     if library is None:
         return [_transistors(name, text)]
@@ -135,7 +143,8 @@ def _commands(recipe: Recipe, name: str, has_adder: bool) -> list[str]:
     if recipe.adders and has_adder:
         commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
     commands.append("dfflibmap -liberty cells.lib")
-    commands.append("abc -liberty cells.lib" + (f" -script {SMALL}" if recipe.small else ""))
+    script = SCRIPTS[recipe.script]
+    commands.append("abc -liberty cells.lib" + (f" -script {script}" if script else ""))
     return [*commands, "setattr -unset keep w:*", "opt_clean -purge"]
 
 
@@ -155,7 +164,9 @@ endmodule
 
 def _transistors(name: str, text: str) -> tuple[Point, str]:
     """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each."""
-    script = f"read_verilog design.v\nsynth -flatten -top {name}\nabc -g cmos4\nopt_clean -purge\nstat -tech cmos\nwrite_verilog -noattr out.v\n"
+    script = (
+        f"read_verilog design.v\nsynth -flatten -top {name}\nabc -g cmos4\nopt_clean -purge\nstat -tech cmos\nwrite_verilog -noattr out.v\n"
+    )
     script += "write_json out.json\n"
     key = _cached(script + "# stat\n", {"design.v": text}, ["out.v", "out.json"], log="stat.txt")
     found = re.search(r"Estimated number of transistors:\s*(\d+)", key["stat.txt"])
@@ -183,7 +194,3 @@ def _cached(script: str, inputs: dict[str, str | Path], outputs: list[str], log:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(files), encoding="utf-8")
     return files
-
-
-def as_row(point: Point) -> dict[str, object]:
-    return asdict(point)

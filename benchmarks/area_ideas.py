@@ -1,0 +1,231 @@
+"""What each idea for a smaller element is worth: A4W8, 24-bit partial sums, the same recipes for all.
+
+    python benchmarks/area_ideas.py cells.lib [results.csv]
+
+Each idea is a few lines of Verilog in one frame; `plain` beside an idea means the same idea applied to the plain element, so
+that nothing is credited to OverQ that the plain array could have too.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from overq.rtl import yosys
+from overq.rtl.liberty import Library
+from overq.rtl.synth import Point, smallest, synthesize
+
+FRAME = """
+module element(input clk, input load, input [3:0] digit_in, input signed [7:0] weight_in, input signed [23:0] sum_in,
+    {ports} output reg [3:0] digit_out, output reg signed [7:0] weight_out, output reg signed [23:0] sum_out);
+  {body}
+  always @(posedge clk) begin
+    digit_out <= digit_in;
+    if (load) weight_out <= weight_in;
+    {clocked}
+  end
+endmodule
+"""
+DIGIT = "wire signed [4:0] d = {1'b0, digit_in};"
+CODE = ("input [1:0] s_in, output reg [1:0] s_out,", "s_out <= s_in;", "wire nb = s_in != 0, up = s_in == 1, down = s_in == 3;")
+DERIVED = (
+    "input nb, input above, output reg nb_out,",
+    "nb_out <= nb;",
+    "wire up = nb & ~above;",
+)
+DERIVED_FULL = (
+    "input nb, input above, input down, output reg nb_out, output reg down_out,",
+    "nb_out <= nb; down_out <= down;",
+    "wire up = nb & ~above & ~down;",
+)
+MUX = "wire signed [7:0] w = nb ? weight_in : weight_out;"
+AND_OR = "wire signed [7:0] w = ({8{nb}} & weight_in) | ({8{~nb}} & weight_out);"
+PRODUCT = "wire signed [11:0] product = d * w;"
+SHIFT = "wire signed [15:0] shifted = up ? product <<< 4 : product;"
+SHIFT_FULL = "wire signed [19:0] shifted = up ? product <<< 8 : down ? product : product <<< 4;"
+ADD = "sum_out <= sum_in + shifted;"
+UNSIGNED = "wire [11:0] product = digit_in * {}; // weights carry +128, undone at the column's foot\n"
+
+
+def element(state: tuple[str, str, str], body: str, add: str) -> str:
+    ports, clocked, wires = state
+    return FRAME.format(ports=ports, body="\n  ".join([DIGIT, wires, body]), clocked=f"{clocked} {add}")
+
+
+def plain(body: str, add: str) -> str:
+    return FRAME.format(ports="", body="\n  ".join([DIGIT, body]), clocked=add)
+
+
+def pair(text: str, shared: str, private: str) -> str:
+    """Two columns that share the registers of the digit and the state."""
+    return text + shared + private
+
+
+PLAIN = plain("wire signed [11:0] product = d * weight_out;", "sum_out <= sum_in + product;")
+PLAIN_OFFSET = plain(UNSIGNED.format("$unsigned(weight_out)"), "sum_out <= sum_in + $signed({1'b0, product});")
+OFFSET = "wire [7:0] w = nb ? weight_in : weight_out; wire [11:0] product = digit_in * w;"
+# Weight registers behind a gated clock: no enable multiplexer in the element.
+GATED = ("    if (load) weight_out <= weight_in;", "    weight_out <= weight_in;")
+
+
+def gated(text: str) -> str:
+    """Split the weight register off to a clock of its own that is gated once per row."""
+    frame = text.replace("    if (load) weight_out <= weight_in;\n", "")
+    return frame.replace("endmodule", "always @(posedge load) weight_out <= weight_in;\nendmodule")
+
+
+def two_columns(text: str, second_outputs: tuple[str, ...]) -> str:
+    """One set of digit and state registers for two columns of weights and sums."""
+    text = text.replace("input signed [7:0] weight_in,", "input signed [7:0] weight_in, weight_in2,")
+    text = text.replace("input signed [23:0] sum_in,", "input signed [23:0] sum_in, sum_in2,")
+    text = text.replace("output reg signed [7:0] weight_out,", "output reg signed [7:0] weight_out, weight_out2,")
+    text = text.replace("output reg signed [23:0] sum_out)", "output reg signed [23:0] sum_out, sum_out2)")
+    for name in second_outputs:
+        found = next(line for line in text.replace(";", ";\n").splitlines() if name in line and ("wire signed" in line))
+        copy = found
+        for word in ("weight_in", "weight_out", "product", "shifted"):
+            copy = copy.replace(word, word + "2")
+        copy = copy.replace(" w ", " w2 ").replace("* w;", "* w2;")
+        text = text.replace(found.strip(), found.strip() + " " + copy.strip(), 1)
+    text = text.replace("weight_out <= weight_in;", "begin weight_out <= weight_in; weight_out2 <= weight_in2; end")
+    add = next(part for part in text.split(";") if "sum_out <=" in part)
+    second = add[add.index("sum_out <=") :].replace("sum_out", "sum_out2").replace("sum_in", "sum_in2")
+    second = second.replace("shifted", "shifted2").replace("product", "product2")
+    return text.replace(add + ";", add + "; " + second + ";")
+
+
+def double_buffered(text: str) -> str:
+    """A second weight register: the next tile loads while this one computes."""
+    text = text.replace(
+        "output reg signed [7:0] weight_out,", "input swap, output reg signed [7:0] chain_out, output reg signed [7:0] weight_out,"
+    )
+    text = text.replace("input signed [7:0] weight_in,", "input signed [7:0] chain_in, weight_in,")
+    return text.replace("if (load) weight_out <= weight_in;", "if (load) chain_out <= chain_in; if (swap) weight_out <= chain_out;")
+
+
+RANGE = element(DERIVED, MUX + PRODUCT + SHIFT, ADD)
+FULL = element(DERIVED_FULL, MUX + PRODUCT + SHIFT_FULL, ADD)
+FULL_PLAIN = plain("wire signed [11:0] product = d * weight_out;", "sum_out <= sum_in + (product <<< 4);")
+
+# name -> (what, plain to compare with, the element)
+IDEAS: dict[str, tuple[str, str, str]] = {
+    "0 sketch, range": ("state code, multiplexer, shift after the product", PLAIN, element(CODE, MUX + PRODUCT + SHIFT, ADD)),
+    "0 sketch, full": ("the same", PLAIN, element(CODE, MUX + PRODUCT + SHIFT_FULL, ADD)),
+    "1 derived MOVED, range": ("MOVED told by the row above: one register less", PLAIN, RANGE),
+    "1 derived MOVED, full": ("the same; `down` is a register by itself", PLAIN, FULL),
+    "2 and-or choice, range": ("weights chosen by AND-OR instead of a multiplexer", PLAIN, element(DERIVED, AND_OR + PRODUCT + SHIFT, ADD)),
+    "2 and-or choice, full": ("the same", PLAIN, element(DERIVED_FULL, AND_OR + PRODUCT + SHIFT_FULL, ADD)),
+    "3 shifted digit, range": (
+        "the digit is shifted before the multiplication: an 8 × 8 product",
+        PLAIN,
+        element(
+            DERIVED, MUX + "wire signed [8:0] e = up ? d <<< 4 : d; wire signed [15:0] product = e * w;", "sum_out <= sum_in + product;"
+        ),
+    ),
+    "4 two gated products, range": (
+        "own and neighbour's weight multiplied by a gated digit each, no choice of weights",
+        PLAIN,
+        element(
+            DERIVED,
+            "wire signed [4:0] a = nb ? 0 : d, c = nb ? d : 0; wire signed [11:0] product = a * weight_out + c * weight_in;" + SHIFT,
+            ADD,
+        ),
+    ),
+    "5 shifted weight, range": (
+        "the weight is shifted before the multiplication: choice and shift in one multiplexer",
+        PLAIN,
+        element(
+            DERIVED,
+            "wire signed [11:0] w = up ? weight_in <<< 4 : nb ? weight_in : weight_out; wire signed [15:0] product = d * w;",
+            "sum_out <= sum_in + product;",
+        ),
+    ),
+    "6 split adder, range": (
+        "the low four bits of the sum have an adder of their own",
+        PLAIN,
+        element(
+            DERIVED,
+            MUX
+            + PRODUCT
+            + "wire [4:0] low = sum_in[3:0] + (up ? 4'd0 : product[3:0]);"
+            + "wire signed [11:0] high = up ? product : product >>> 4;"
+            + "wire signed [19:0] rest = $signed(sum_in[23:4]) + high + $signed({1'b0, low[4]});",
+            "sum_out <= {rest, low[3:0]};",
+        ),
+    ),
+    "7 offset weights, range": (
+        "weights + 128, so everything is unsigned; undone once per vector at the foot of the columns",
+        PLAIN_OFFSET,
+        element(DERIVED, OFFSET + "wire [15:0] shifted = up ? product << 4 : product;", "sum_out <= sum_in + $signed({1'b0, shifted});"),
+    ),
+    "7 offset weights, full": (
+        "the same",
+        PLAIN_OFFSET,
+        element(
+            DERIVED_FULL,
+            OFFSET + "wire [19:0] shifted = up ? product << 8 : down ? product : product << 4;",
+            "sum_out <= sum_in + $signed({1'b0, shifted});",
+        ),
+    ),
+    "8 two columns share digit and state, range": (
+        "registers of digit and state once per two columns, in both arrays (area of two elements)",
+        two_columns(PLAIN, ("product",)),
+        two_columns(RANGE, ("weight_in", "product", "shifted")),
+    ),
+    "8 two columns share digit and state, full": (
+        "the same",
+        two_columns(PLAIN, ("product",)),
+        two_columns(FULL, ("weight_in", "product", "shifted")),
+    ),
+    "9 double-buffered weights, range": ("a second weight register in both arrays", double_buffered(PLAIN), double_buffered(RANGE)),
+    "9 double-buffered weights, full": ("the same", double_buffered(PLAIN), double_buffered(FULL)),
+    "10 gated clock for weights, range": ("no enable multiplexer in either array", gated(PLAIN), gated(RANGE)),
+    "10 gated clock for weights, full": ("the same", gated(PLAIN), gated(FULL)),
+}
+
+
+def row(name: str, what: str, base: list[Point], points: list[Point]) -> dict[str, object]:
+    """The smallest of both; the smallest that is no slower than the smallest plain; and Yosys' default recipe."""
+    plain_best, best = smallest(base), smallest(points)
+    no_slower = smallest(points, plain_best.period)
+    fast_plain, fast = (next(p for p in ps if p.recipe == "fast-apart") for ps in (base, points))
+    return {
+        "idea": name,
+        "what": what,
+        "plain_area": plain_best.area,
+        "plain_ps": plain_best.period,
+        "area": best.area,
+        "ps": best.period,
+        "more_percent": round(100 * (best.area / plain_best.area - 1), 1),
+        "no_slower_area": no_slower.area,
+        "no_slower_ps": no_slower.period,
+        "no_slower_percent": round(100 * (no_slower.area / plain_best.area - 1), 1),
+        "fast_plain_area": fast_plain.area,
+        "fast_plain_ps": fast_plain.period,
+        "fast_area": fast.area,
+        "fast_ps": fast.period,
+        "fast_percent": round(100 * (fast.area / fast_plain.area - 1), 1),
+    }
+
+
+def main() -> None:
+    library = Library(Path(sys.argv[1]))
+    results = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent / "results" / "area_ideas.csv"
+    rows = []
+    done: dict[str, list[Point]] = {}
+    for name, (what, base, text) in IDEAS.items():
+        for source in (base, text):
+            if source not in done:
+                done[source] = synthesize(("element", source), library)
+        rows.append(row(name, what, done[base], done[text]) | {"library": library.name, "yosys": yosys.version()})
+        print(*(f"{k}={v}" for k, v in rows[-1].items() if k not in ("what", "library", "yosys")), flush=True)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

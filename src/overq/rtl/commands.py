@@ -1,0 +1,123 @@
+"""`overq rtl` and `overq synth`: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from overq.errors import InputError, ToolError
+from overq.spec import POLICIES, Format
+
+app = typer.Typer()
+
+Bits = Annotated[int, typer.Option(help="Bits of one digit, 2 to 8.")]
+Cascade = Annotated[int, typer.Option(help="How many lanes before a zero it may serve; 0 is the plain array.")]
+Modes = Annotated[str, typer.Option(help="range, precision or both.")]
+Policy = Annotated[str, typer.Option(help=f"Which value a zero serves: {' or '.join(POLICIES)}.")]
+Signed = Annotated[bool, typer.Option("--signed", help="Signed digits.")]
+WeightBits = Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")]
+Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
+Columns = Annotated[int, typer.Option(help="Columns: output channels side by side.")]
+Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
+
+
+def _format(bits: int, cascade: int, modes: str, policy: str, signed: bool) -> Format:
+    if cascade == 0:
+        return Format.plain(bits, signed)
+    if modes not in ("range", "precision", "both"):
+        raise InputError(f"--modes must be range, precision or both, not {modes!r}")
+    return Format(bits, cascade, modes != "precision", modes != "range", policy, signed)
+
+
+@app.command()
+def rtl(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    bits: Bits = 4,
+    cascade: Cascade = 4,
+    modes: Modes = "both",
+    policy: Policy = "first",
+    signed: Signed = False,
+    weight_bits: WeightBits = 8,
+    rows: Rows = 16,
+    columns: Columns = 16,
+    depth: Depth = None,
+    vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
+    count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
+    tiles: Annotated[int, typer.Option(help="Tiles of one dot product in the random vectors.")] = 2,
+    run: Annotated[bool, typer.Option("--run", help="Run the testbench with every simulator found.")] = False,
+) -> None:
+    """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
+    from overq.rtl import ArrayConfig, readme, simulators, testbench, verilog
+    from overq.rtl.vectors import LayerVectors
+
+    if vectors is not None:
+        layer = LayerVectors.load(vectors)
+    else:
+        if count < 1 or tiles < 1:
+            raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
+        config = ArrayConfig(_format(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth or rows * tiles)
+        layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
+    paths = verilog.write(layer.config, out) + testbench.write(layer, out)
+    (out / "README.md").write_text(readme.text(layer.config), encoding="utf-8")
+    console = Console()
+    console.print(f"{len(paths) + 1} files in {out}: {layer.config.name}, {layer.config.rows} × {layer.config.columns}, {layer.source}")
+    if not run:
+        return
+    found = simulators.available()
+    if not found:
+        raise ToolError(f"no simulator found; looked for {' and '.join(simulators.SIMULATORS)} on the PATH")
+    for name in found:
+        verdict = simulators.simulate(name, out)
+        console.print(f"{simulators.version(name)}: {verdict}")
+        if not verdict.startswith("PASS"):
+            raise ToolError(f"{name}: the testbench failed")
+
+
+@app.command()
+def synth(
+    liberty: Annotated[Path | None, typer.Option(help="Liberty file; without one, transistors are estimated.")] = None,
+    bits: Bits = 4,
+    cascade: Cascade = 4,
+    modes: Modes = "both",
+    policy: Policy = "first",
+    signed: Signed = False,
+    weight_bits: WeightBits = 8,
+    rows: Rows = 16,
+    columns: Columns = 16,
+    depth: Depth = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
+) -> None:
+    """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
+    from overq.rtl import ArrayConfig, yosys
+    from overq.rtl.liberty import Library
+    from overq.rtl.parts import array_area, parts, write_csv
+
+    config = ArrayConfig(_format(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth)
+    plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
+    library = Library(liberty) if liberty else None
+    designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}
+    unit = "µm²" if library else "transistors"
+    console = Console()
+    console.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
+    for name, made in designs.items():
+        total = sum(part.total for part in made)
+        table = Table(title=f"{name}, {rows} × {columns}")
+        for head in ("part", "count", f"{unit} each", f"{unit} all", "share", "flip-flops each", "ps", "depth"):
+            table.add_column(head, justify="left" if head == "part" else "right")
+        for part in made:
+            share, period = f"{part.total / total:.1%}", f"{part.period:.0f}" if library else "–"
+            cells = (part.name, part.count, f"{part.area:.1f}", f"{part.total:.0f}", share, part.flip_flops, period, part.depth or "–")
+            table.add_row(*(str(cell) for cell in cells))
+        table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)), "", "")
+        console.print(table)
+    if cascade:
+        base, made = designs.values()
+        console.print(f"elements: {array_area(made) / array_area(base) - 1:+.1%} over plain with equal sums")
+    if csv is not None:
+        write_csv(csv, designs, unit, library.name if library else "none")
+        console.print(f"written: {csv}")
