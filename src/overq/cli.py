@@ -142,7 +142,8 @@ def _run(network: Any, scored: Any, plan: Any, limit: int | None, **options: Any
     if limit is not None:
         scored = some_of(scored, limit)
     columns = TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
         return run(
             network,

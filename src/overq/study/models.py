@@ -69,7 +69,8 @@ def _state(path: Path) -> dict[str, torch.Tensor]:
     try:
         saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds pickled objects, which are never loaded: save model.state_dict() or a .safetensors file") from error
+        why = "it is damaged or holds pickled objects, which are never loaded: save model.state_dict() or a .safetensors file"
+        raise InputError(f"{path} is not a checkpoint of plain tensors: {why}") from error
     except Exception as error:  # torch.load raises whatever the zip reader, the tar reader or the unpickler met
         raise InputError(f"{path}: not a readable torch checkpoint: {_line(error)}") from error
     for key in WRAPPERS:
