@@ -1,0 +1,163 @@
+"""Fuzz the fast backends: `python -m overq.kernels.fuzz --vectors 1e8`.
+
+For each mode (policy × what is overwritten × signed) it makes random lane vectors batch by batch and compares a fast backend
+with the array backend, every digit, state, count and real value. The array backend is proven equal to the definition by
+tests/agreement; on top, some rows of every batch go through the definition itself. Lengths, bits, cascade, tiles, memory layout
+and the mix of zeros, outliers and rounding edges change from batch to batch.
+
+Batch number n of a mode depends on (seed, mode, n) alone: `--state file` stores how far each mode got and resumes there, and a
+mismatch is reported with its batch and the smallest row that still shows it. Exit code 1 on a mismatch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from overq import kernels
+from overq.kernels import array
+from overq.kernels.scale import factors
+from overq.spec import POLICIES, Format, effective, encode
+
+VALUES = 1 << 19  # values of one batch
+SHARE = 16  # rows of a batch that also go through the definition in plain Python
+
+
+def modes() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name -> the fields of Format that a mode fixes."""
+    overwrites = {"range": (True, False), "precision": (False, True), "both": (True, True)}
+    for (name, (ranged, precise)), policy, signed in itertools.product(overwrites.items(), POLICIES, (False, True)):
+        fields = {"range_overwrite": ranged, "precision_overwrite": precise, "policy": policy, "signed": signed}
+        yield f"{name}-{policy}-{'signed' if signed else 'unsigned'}", fields
+
+
+def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Format, np.ndarray, np.random.Generator]:
+    """(format, t [vectors, lanes] int32, generator) of one batch."""
+    rng = np.random.default_rng([seed, zlib.crc32(mode.encode()), number])
+    lanes = int(rng.choice([rng.integers(2, 20), rng.integers(20, 80), rng.integers(80, 600)], p=[0.75, 0.2, 0.05]))
+    cascade = int(rng.choice([1, 2, 3, 4, 6, 8, 16]))
+    tile = int(rng.integers(2, lanes + 1)) if rng.random() < 0.5 else None
+    fmt = Format(int(rng.integers(2, 9)), cascade, lanes=tile, **fields)
+    shape = (VALUES // lanes, lanes)
+    zero, outlier, edge = rng.random() * 0.8, rng.random() * 0.4, rng.random() * 0.3
+    top = (fmt.digit_max << (fmt.bits + 1)) + fmt.base
+    t = rng.integers(0, top, shape)
+    kind = rng.random(shape)
+    t = np.where(kind < outlier, rng.integers(top, fmt.t_max + fmt.base, shape), t)
+    rounded = (rng.integers(0, fmt.digit_max + 2, shape) << (fmt.bits + 1)) + rng.choice(
+        [-fmt.base - 1, -fmt.base, fmt.base - 1, fmt.base], shape
+    )
+    t = np.where((outlier <= kind) & (kind < outlier + edge), rounded, t)
+    t = np.where(rng.random(shape) < zero, rng.integers(-fmt.base, fmt.base, shape), t)
+    if fmt.signed:
+        t = np.where(rng.random(shape) < 0.5, -t, t)
+    return fmt, t.astype(np.int32), rng
+
+
+def mismatch(backend: ModuleType, t: np.ndarray, fmt: Format) -> str | None:
+    """What differs from the array backend, or None. t: [vectors, lanes]."""
+    step = 0.1
+    x = ((t + np.float32(0.5)) / factors(step, fmt)[0]).astype(np.float32)
+    for axis, arranged, real in ((-1, t, x), (0, t.T.copy(), x.T.copy())):
+        ours, theirs = backend.encode(arranged, fmt, axis), array.encode(arranged, fmt, axis)
+        for name, a, b in zip(("digits", "states"), ours, theirs, strict=True):
+            if not np.array_equal(a, b):
+                return f"{name} differ, lanes along axis {axis}"
+        if backend.counts(arranged, fmt, axis) != array.counts(arranged, fmt, axis):
+            return f"counts differ, lanes along axis {axis}"
+        if not np.array_equal(backend.overwrite(real, step, fmt, axis), array.overwrite(real, step, fmt, axis)):
+            return f"values differ, lanes along axis {axis}"
+    return None
+
+
+def against_definition(t: np.ndarray, fmt: Format) -> str | None:
+    """The array backend, and with it the others, against the definition in plain Python."""
+    digits, states = array.encode(t, fmt)
+    E = array.effective(digits, states, fmt)
+    for row, some_digits, some_states, some_E in zip(t.tolist(), digits.tolist(), states.tolist(), E.tolist(), strict=True):
+        lanes = encode(row, fmt)
+        if [(d, s) for d, s in zip(some_digits, some_states, strict=True)] != [(d, int(s)) for d, s in lanes]:
+            return "the array backend differs from the definition"
+        if effective(lanes, fmt) != some_E:
+            return "the array backend's E differs from the definition's"
+    return None
+
+
+def minimized(backend: ModuleType, t: np.ndarray, fmt: Format) -> list[int]:
+    """One row, as short and as plain as it gets while still differing."""
+    while len(t) > 1:
+        halves = [half for half in (t[: len(t) // 2], t[len(t) // 2 :]) if mismatch(backend, half, fmt)]
+        if not halves:
+            return []  # only together: no half of these rows differs
+        t = halves[0]
+    row = t[0].tolist()
+    shrinking = True
+    while shrinking:
+        shrinking = False
+        shorter = [row[:i] + row[i + 1 :] for i in range(len(row)) if len(row) > 1]
+        plainer = [[*row[:i], 0, *row[i + 1 :]] for i in range(len(row)) if row[i]]
+        for candidate in shorter + plainer:
+            if mismatch(backend, np.array([candidate], np.int32), fmt):
+                row, shrinking = candidate, True
+                break
+    return row
+
+
+def fuzz(name: str, mode: str, fields: dict[str, Any], seed: int, vectors: int, done: dict[str, int]) -> str | None:
+    """Run batches of one mode until `vectors` lane vectors are compared; None, or the first mismatch in words."""
+    backend = kernels.get(name)
+    while done["vectors"] < vectors:
+        fmt, t, rng = batch(seed, mode, fields, done["batches"])
+        some = t[rng.integers(0, len(t), SHARE)]
+        wrong = mismatch(backend, t, fmt) or against_definition(some, fmt)
+        if wrong:
+            row = minimized(backend, t, fmt)
+            return f"{mode}, batch {done['batches']}, seed {seed}: {wrong}; {fmt}; smallest row t = {row}"
+        done["batches"] += 1
+        done["vectors"] += len(t)
+        done["definition"] += len(some)
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m overq.kernels.fuzz", description="Compare a fast backend with the array backend and the definition."
+    )
+    parser.add_argument("--vectors", type=float, default=1e6, help="lane vectors per mode (default 1e6)")
+    parser.add_argument("--backend", default="numba", help="the backend to try (default numba)")
+    parser.add_argument("--mode", action="append", help="only this mode; may be repeated. All: " + ", ".join(name for name, _ in modes()))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", type=Path, help="JSON file that remembers how far each mode got; resumes from it")
+    options = parser.parse_args(arguments)
+    state: dict[str, dict[str, int]] = json.loads(options.state.read_text()) if options.state and options.state.exists() else {}
+    known = dict(modes())
+    for mode in options.mode or known:
+        if mode not in known:
+            parser.error(f"no mode {mode!r}; there are {', '.join(known)}")
+        done = state.setdefault(f"{options.backend} {options.seed} {mode}", {"batches": 0, "vectors": 0, "definition": 0})
+        begin = time.perf_counter()
+        while done["vectors"] < options.vectors:
+            wrong = fuzz(options.backend, mode, known[mode], options.seed, min(int(options.vectors), done["vectors"] + 2_000_000), done)
+            if options.state:
+                options.state.write_text(json.dumps(state, indent=1))
+            if wrong:
+                print(f"MISMATCH {wrong}")
+                return 1
+        seconds = time.perf_counter() - begin
+        print(
+            f"{mode}: {done['vectors']:,} lane vectors equal ({done['definition']:,} also to the definition), {seconds:.0f} s", flush=True
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
