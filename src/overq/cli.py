@@ -11,6 +11,7 @@ import typer
 
 import overq
 from overq.errors import InputError, OverqError
+from overq.rtl.commands import app as rtl_app
 
 app = typer.Typer(
     name="overq",
@@ -19,6 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(rtl_app)  # overq rtl, overq synth
 
 PICTURES = (".png", ".svg", ".pdf")
 

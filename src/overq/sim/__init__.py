@@ -1,0 +1,1 @@
+"""The array cycle by cycle."""
