@@ -1,10 +1,7 @@
-"""Machines without a GPU run the Triton kernels in Triton's interpreter."""
+"""What all tests share."""
 
 from __future__ import annotations
 
 import os
 
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: waiting threads sleep, also on a busy machine

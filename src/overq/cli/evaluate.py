@@ -34,7 +34,7 @@ def evaluate(
     policy: Annotated[str, typer.Option(help="Which outlier a zero serves: first or largest.")] = "first",
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
     calibration: Annotated[str, typer.Option(help="max, percentile[:99.9], mse or format-mse.")] = "format-mse",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. Default: 64; 448 of the built-in digits, which are small.")] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, per layer too; - is standard output.")] = None,
@@ -53,7 +53,7 @@ def evaluate(
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     plan = Plan(
         _integers("--plain-bits", plain_bits), _integers("--bits", bits), _integers("--cascades", cascades),
-        policy, weight_bits, calibration, batch_size, seed,
+        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed,
     )  # fmt: skip
     for fmt in plan.formats():
         plan.recipe(fmt)  # refuse a senseless setting before anything is read
