@@ -17,10 +17,11 @@ from overq.spec import Format
 def format_mse(observed: Observed, fmt: Format) -> float:
     """The step that minimizes the mean squared error of `fmt`'s decoded values on the sampled channel vectors."""
     sample = np.ascontiguousarray(observed.sample)
+    scale = np.float32(observed.largest or 1.0)
     overwrite = kernels.get("auto", fmt).overwrite
 
     def error(step: float) -> float:
-        difference = overwrite(sample, step, fmt) - sample
+        difference = (overwrite(sample, step, fmt) - sample) / scale  # in units of the largest value, so that no square overflows
         return float(np.square(difference).sum())
 
     return search(error, observed, fmt)
