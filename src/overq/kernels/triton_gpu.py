@@ -121,6 +121,9 @@ def _overwrite_kernel(x, y, outer, lanes, inner, tile, r, q, F: tl.constexpr, LA
     fine = tl.minimum(tl.maximum((t + 1) >> 1, F[4] >> (F[0] + 1)), F[5] >> (F[0] + 1))
     E = tl.where(two & (n == digit), fine, tl.where(two, n, digit) << F[0])
     value = tl.where(nan, float("nan"), E.to(tl.float32) * q)
+    if y.dtype.element_ty == tl.bfloat16:  # round to nearest even ourselves: Triton's interpreter cuts the low bits off
+        pattern = value.to(tl.int32, bitcast=True)
+        value = ((pattern + 0x7FFF + ((pattern >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
     tl.store(y + offset, value.to(y.dtype.element_ty), mask=valid)
 
 
