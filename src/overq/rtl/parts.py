@@ -50,13 +50,14 @@ def parts(config: ArrayConfig, library: Library | None) -> list[Part]:
     made.append(_part("output stage, one column", columns, verilog.to_verilog(OutputStage(config=config.with_(columns=1))), library))
     placer = verilog.Placer()
     top = verilog.to_verilog(Accelerator(config=config, place=placer))
-    made.append(_part("skew and control", 1, top, library))
+    blocks = "".join(verilog.to_verilog(block) for block in placer.blocks.values())
+    made.append(_part("skew and control", 1, top, library, beside=blocks))
     return made
 
 
-def _part(name: str, count: int, text: str, library: Library | None, every: bool = False) -> Part:
+def _part(name: str, count: int, text: str, library: Library | None, every: bool = False, beside: str = "") -> Part:
     module = text.split("module ", 1)[1].split("(", 1)[0].strip()
-    points = [point for point, _ in netlists(module, text, library, RECIPES if every else FEW)]
+    points = [point for point, _ in netlists(module, text, library, RECIPES if every else FEW, beside)]
     best: Point = smallest(points)
     return Part(name, count, best.area, best.flip_flops, best.period, best.depth)
 

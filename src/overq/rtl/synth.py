@@ -85,17 +85,19 @@ def smallest(points: Sequence[Point], period: float | None = None) -> Point:
     return min(fits, key=lambda p: p.area) if fits else min(points, key=lambda p: p.period)
 
 
-def netlists(name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[tuple[Point, str]]:
-    """(point, mapped Verilog) per recipe. Results are cached by content under $OVERQ_CACHE, if that is set."""
+def netlists(
+    name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, beside: str = ""
+) -> list[tuple[Point, str]]:
+    """(point, mapped Verilog) per recipe. `beside` holds modules that `text` instantiates; they stay as they are and are not counted. Results are cached by content under $OVERQ_CACHE, if that is set."""
     if library is None:
-        return [_transistors(name, text)]
+        return [_transistors(name, text, beside)]
     adder = library.full_adder
     recipes = [r for r in recipes if adder or not r.adders]
-    script = ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
+    script = ["read_verilog -lib beside.v", "read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
     for recipe in recipes:
         script += ["design -load start", *_commands(recipe, name, adder is not None)]
         script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
-    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    inputs: dict[str, str | Path] = {"design.v": text, "beside.v": beside, "cells.lib": library.path}
     if adder:
         inputs["adder.v"] = _adder_map(adder)
     outputs = [f"{recipe.name}.{kind}" for recipe in recipes for kind in ("json", "v")]
@@ -162,13 +164,11 @@ endmodule
 """
 
 
-def _transistors(name: str, text: str) -> tuple[Point, str]:
+def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
     """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each."""
-    script = (
-        f"read_verilog design.v\nsynth -flatten -top {name}\nabc -g cmos4\nopt_clean -purge\nstat -tech cmos\nwrite_verilog -noattr out.v\n"
-    )
-    script += "write_json out.json\n"
-    key = _cached(script + "# stat\n", {"design.v": text}, ["out.v", "out.json"], log="stat.txt")
+    commands = ["read_verilog -lib beside.v", "read_verilog design.v", f"synth -flatten -top {name}", "abc -g cmos4"]
+    script = "\n".join([*commands, "opt_clean -purge", "stat -tech cmos", "write_verilog -noattr out.v", "write_json out.json", ""])
+    key = _cached(script, {"design.v": text, "beside.v": beside}, ["out.v", "out.json"], log="stat.txt")
     found = re.search(r"Estimated number of transistors:\s*(\d+)", key["stat.txt"])
     if not found:
         raise ToolError("Yosys gave no transistor estimate")

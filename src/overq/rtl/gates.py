@@ -1,0 +1,53 @@
+"""The synthesized netlist as Verilog, with models of the cells it uses made from the Liberty functions."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from overq.rtl import verilog
+from overq.rtl.config import ArrayConfig
+from overq.rtl.liberty import Cell, Library, python_expression
+from overq.rtl.synth import RECIPES, netlists
+from overq.rtl.top import Accelerator
+
+RECIPE = next(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)
+
+
+def cell_model(cell: Cell) -> str:
+    """One Verilog module that does what the cell's Liberty functions say, without delays."""
+    ports = [f"input {pin.name}" for pin in cell.inputs] + [f"output {pin.name}" for pin in cell.outputs]
+    lines = [f"module {cell.name}({', '.join(ports)});"]
+    if cell.is_flip_flop:
+        lines.append(f"  reg state; always @(posedge {cell.clock}) state <= {cell.data};")
+        for pin in cell.outputs:
+            lines.append(f"  assign {pin.name} = {'state' if pin.function == cell.state else '~state'};")
+    else:
+        lines += [f"  assign {pin.name} = {python_expression(pin.function)};" for pin in cell.outputs if pin.function]
+    return "\n".join([*lines, "endmodule", ""])
+
+
+def design(config: ArrayConfig, library: Library | None) -> dict[str, str]:
+    """Every module of the accelerator as gates: name -> Verilog. Without a library the gates are Verilog operators."""
+    placer = verilog.Placer()
+    top = verilog.to_verilog(Accelerator(config=config, place=placer))
+    texts = {name: verilog.to_verilog(block) for name, block in placer.blocks.items()} | {"overq_top": top}
+    out = {}
+    for name, text in texts.items():
+        beside = "".join(other for o, other in texts.items() if o != name)
+        out[name] = netlists(name, text, library, [RECIPE], beside)[0][1]
+    if library is not None:
+        used = {word for text in out.values() for word in re.findall(r"^\s+(\w+) \S+ \($", text, re.M)}
+        names = sorted(used & set(library.names))
+        out["cells"] = "".join(cell_model(library.cell(name)) for name in names)
+    return out
+
+
+def write(config: ArrayConfig, folder: Path, library: Library | None) -> list[Path]:
+    """One file per module under `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in design(config, library).items():
+        (folder / f"{name}.v").write_text(text, encoding="utf-8")
+        paths.append(folder / f"{name}.v")
+    return sorted(paths)

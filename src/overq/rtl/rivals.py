@@ -1,0 +1,63 @@
+"""Elements of published rivals, one lane and one weight each, in the frame of our own: to be synthesized by the same flow.
+
+Both hold what a weight-stationary array needs per lane: the weight register with its load chain, the lane's registers and the
+partial sum. Decoders at the array's edge are left out, as our encoder is.
+"""
+
+from __future__ import annotations
+
+_FRAME = """\
+// {what}
+module {name}(input clk, input load, input [{bits}-1:0] digit_in, output reg [{bits}-1:0] digit_out, input [2:0] shift_in,
+    output reg [2:0] shift_out, input signed [{weight_bits}-1:0] weight_in, output reg signed [{weight_bits}-1:0] weight_out,
+    {ports}input signed [{sum_bits}-1:0] sum_in, output reg signed [{sum_bits}-1:0] sum_out);
+  {weight}
+  wire signed [{bits}:0] digit = {{1'b0, digit_in}};
+  wire signed [{bits}+{weight_bits}-1:0] product = digit * weight;
+  wire signed [{bits}+{weight_bits}+{most}-1:0] shifted = product <<< shift_in;
+  always @(posedge clk) begin
+    digit_out <= digit_in;
+    shift_out <= shift_in;
+    {clocked}
+    if (load) weight_out <= weight_in;
+    sum_out <= sum_in + shifted;
+  end
+endmodule
+"""
+
+
+def sparq_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tuple[str, str]:
+    """SPARQ (arXiv 2105.11010): a window of `bits` bits of an 8-bit value, shifted by 0 … 8 − bits, 3 bits of placement;
+    beside a zero the other lane of the pair serves too, with the partner's weight (one bit, and the partner's weight as a wire)."""
+    text = _FRAME.format(
+        what="SPARQ: window with its placement; `other` multiplies with the weight of the pair's other lane",
+        name="sparq_element",
+        bits=bits,
+        weight_bits=weight_bits,
+        sum_bits=sum_bits,
+        most=8 - bits,
+        ports=f"input other_in, output reg other_out, input signed [{weight_bits}-1:0] partner_weight, ",
+        weight=f"wire signed [{weight_bits}-1:0] weight = other_in ? partner_weight : weight_out;",
+        clocked="other_out <= other_in;",
+    )
+    return "sparq_element", text
+
+
+def olive_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tuple[str, str]:
+    """OliVe (arXiv 2304.07493): integer times weight, shifted by the outlier's exponent. Unsigned 4-bit abfloat is
+    (4 + m) << (2 … 5), normals have shift 0; the decoder at the edge makes 3 bits of shift of both."""
+    text = _FRAME.format(
+        what="OliVe: integer with the exponent of an outlier, 0 for normals; the victim arrives as digit 0",
+        name="olive_element",
+        bits=bits,
+        weight_bits=weight_bits,
+        sum_bits=sum_bits,
+        most=5,
+        ports="",
+        weight=f"wire signed [{weight_bits}-1:0] weight = weight_out;",
+        clocked="",
+    )
+    return "olive_element", text
+
+
+RIVALS = {"SPARQ": sparq_element, "OliVe": olive_element}
