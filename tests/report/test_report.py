@@ -1,0 +1,57 @@
+"""Tables and charts say what the records say."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from rich.console import Console
+
+from overq.records import Accuracy, Evaluation, LayerCoverage
+from overq.report.charts import evaluation_figure
+from overq.report.tables import table, to_csv
+
+LAYERS = (LayerCoverage("a", 0.5, 0.01, 0.4, 0.5), LayerCoverage("b", 0.6, 0.0, None, 0.6))
+EVALUATION = Evaluation(
+    "net", "pictures", "max", 7, 3, "array", {"overq": "1"},
+    (
+        Accuracy("float", 32, 32, "", 0, "", 180, 200, 1.0),
+        Accuracy("plain", 3, 8, "", 0, "first", 100, 200, 1.0),
+        Accuracy("overq", 3, 8, "range", 1, "first", 120, 200, 1.0, 0.4, 0.5, 0.55, 0.005, LAYERS),
+        Accuracy("overq", 3, 8, "range", 4, "first", 170, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS),
+        Accuracy("overq", 3, 8, "range+precision", 4, "first", 175, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS),
+    ),
+)  # fmt: skip
+
+
+def test_table_shows_the_distance_to_float_and_the_coverage() -> None:
+    out = io.StringIO()
+    Console(file=out, width=120).print(table(EVALUATION))
+    row = next(line for line in out.getvalue().splitlines() if "A3 range c=4" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "A3 range c=4",
+        "8",
+        "85.00",
+        "-5.00",
+        "0.800",
+        "0.900",
+        "0.550",
+        "0.0050",
+        "1.0",
+    ]
+
+
+def test_csv_repeats_the_facts_of_the_run() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(EVALUATION))))
+    assert [row["top1"] for row in rows] == ["90", "50", "60", "85", "87.5"]
+    assert {(row["model"], row["seed"], row["overq_version"]) for row in rows} == {("net", "3", "1")}
+
+
+def test_charts_draw_every_result_and_start_each_line_at_plain() -> None:
+    by_bits, by_cascade, coverage = evaluation_figure(EVALUATION).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in by_cascade.lines}
+    assert lines["A3 range"] == [[0, 50.0], [1, 60.0], [4, 85.0]]
+    assert lines["A3 range+precision"] == [[0, 50.0], [4, 87.5]]
+    assert {line.get_label(): line.get_xydata().tolist() for line in by_bits.lines}["A3 range c=4"] == [[3, 85.0]]
+    points = [c.get_offsets().tolist() for c in coverage.collections]
+    assert points == [[[0.5, 0.4]], [[0.5, 0.4]]]  # a layer without outliers has no point
