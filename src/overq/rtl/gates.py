@@ -19,9 +19,9 @@ def cell_model(cell: Cell) -> str:
     ports = [f"input {pin.name}" for pin in cell.inputs] + [f"output {pin.name}" for pin in cell.outputs]
     lines = [f"module {cell.name}({', '.join(ports)});"]
     if cell.is_flip_flop:
-        lines.append(f"  reg state; always @(posedge {cell.clock}) state <= {cell.data};")
+        lines.append(f"  reg {cell.state}; always @(posedge {cell.clock}) {cell.state} <= {python_expression(cell.data)};")
         for pin in cell.outputs:
-            lines.append(f"  assign {pin.name} = {'state' if pin.function == cell.state else '~state'};")
+            lines.append(f"  assign {pin.name} = {cell.state if pin.function == cell.state else '~' + cell.state};")
     else:
         lines += [f"  assign {pin.name} = {python_expression(pin.function)};" for pin in cell.outputs if pin.function]
     return "\n".join([*lines, "endmodule", ""])

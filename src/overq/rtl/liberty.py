@@ -76,7 +76,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Cell:
-    """One library cell. clock and data are set for flip-flops; setup is in ps."""
+    """One library cell. For flip-flops: clock pin, data (a function of pins and `state`, the inner value), setup in ps."""
 
     name: str
     area: float
@@ -90,6 +90,11 @@ class Cell:
     @property
     def is_flip_flop(self) -> bool:
         return bool(self.clock)
+
+    @property
+    def data_pins(self) -> list[str]:
+        """Input pins that the next state depends on."""
+        return [pin.name for pin in self.inputs if re.search(rf"\b{re.escape(pin.name)}\b", self.data)]
 
     @property
     def inputs(self) -> list[Pin]:
@@ -172,7 +177,7 @@ class Library:
         setup = 0.0
         for pin in group.named("pin"):
             for timing in pin.named("timing"):
-                if timing.first("timing_type") == "setup_rising" and pin.args[0] == data:
+                if timing.first("timing_type") == "setup_rising" and re.search(rf"\b{re.escape(pin.args[0])}\b", data):
                     wanted = [t for t in timing.groups if t.name in ("rise_constraint", "fall_constraint")]
                     tables = [self._table(t, self.time, second=self.time) for t in wanted]
                     setup = max([setup, *(table.at(SETUP_SLEW, SETUP_SLEW) for table in tables)])

@@ -137,10 +137,10 @@ class Netlist:
                         cause[net, edge] = (best[2], f"{instance.cell.name}:{instance.name}")
         worst, end = 0.0, None
         for instance in self.flip_flops:
-            net = instance.nets.get(instance.cell.data, "")
-            for edge in ("rise", "fall"):
-                if (net, edge) in arrival and arrival[net, edge][0] + instance.cell.setup > worst:
-                    worst, end = arrival[net, edge][0] + instance.cell.setup, (net, edge)
+            for net in (instance.nets.get(pin, "") for pin in instance.cell.data_pins):
+                for edge in ("rise", "fall"):
+                    if (net, edge) in arrival and arrival[net, edge][0] + instance.cell.setup > worst:
+                        worst, end = arrival[net, edge][0] + instance.cell.setup, (net, edge)
         path: list[str] = []
         while end is not None and end in cause:
             before, through = cause[end]
@@ -158,18 +158,36 @@ class Netlist:
     @cached_property
     def _step(self) -> Callable[[list[int]], None]:
         """One compiled pass over the combinational cells; slot k of the list holds net k."""
+        return self._compile(
+            (self.slot(i.nets[pin.name]), pin.function, i)
+            for i in self.ordered
+            for pin in i.cell.outputs
+            if pin.name in i.nets and pin.function
+        )
+
+    @cached_property
+    def _clock(self) -> Callable[[list[int]], None]:
+        """One compiled pass that puts every flip-flop's next value into its own slot."""
+        return self._compile((self.state_slot(k), i.cell.data, i) for k, i in enumerate(self.flip_flops))
+
+    def _compile(self, assignments: Iterable[tuple[int, str, Instance]]) -> Callable[[list[int]], None]:
         lines = ["def step(v):"]
-        for instance in self.ordered:
-            for pin in instance.cell.outputs:
-                if pin.name in instance.nets and pin.function:
-                    names = {p.name: self.slot(instance.nets.get(p.name, "0")) for p in instance.cell.inputs}
-                    text = python_expression(pin.function)
-                    for name in sorted(names, key=len, reverse=True):
-                        text = _substitute(text, name, f"v[{names[name]}]")
-                    lines.append(f"    v[{self.slot(instance.nets[pin.name])}] = ({text}) & 1")
+        held = {i.name: self.state_slot(k) for k, i in enumerate(self.flip_flops)}
+        for target, function, instance in assignments:
+            names = {pin.name: self.slot(instance.nets.get(pin.name, "0")) for pin in instance.cell.inputs}
+            if instance.name in held:
+                names[instance.cell.state] = held[instance.name]
+            text = python_expression(function)
+            for name in sorted(names, key=len, reverse=True):
+                text = _substitute(text, name, f"v[{names[name]}]")
+            lines.append(f"    v[{target}] = ({text}) & 1")
         scope: dict[str, Callable[[list[int]], None]] = {}
         exec("\n".join([*lines, "    return None"]), {"__builtins__": {}}, scope)  # only names checked by python_expression
         return scope["step"]
+
+    def state_slot(self, k: int) -> int:
+        """Where flip-flop k keeps its value, behind the nets."""
+        return len(self._slots) + k
 
     @cached_property
     def _slots(self) -> dict[Net, int]:
@@ -187,18 +205,17 @@ class Netlist:
 
         Returns the outputs before each clock edge, and how often each net changed between settled cycles (no glitches).
         """
-        values = [0] * len(self._slots)
+        values = [0] * (len(self._slots) + len(self.flip_flops))
         values[1] = 1
         slots = {name: [self.slot(net) for net in bits] for name, bits in self.inputs.items()}
         out_slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
-        registers = [
-            (
-                self.slot(i.nets[i.cell.data]),
-                [(self.slot(i.nets[p.name]), p.function == i.cell.state) for p in i.cell.outputs if p.name in i.nets],
-            )
-            for i in self.flip_flops
+        driven = [
+            (self.slot(i.nets[pin.name]), self.state_slot(k), pin.function == i.cell.state)
+            for k, i in enumerate(self.flip_flops)
+            for pin in i.cell.outputs
+            if pin.name in i.nets
         ]
-        toggles = [0] * len(values)
+        toggles = [0] * len(self._slots)
         seen, before = [], None
         for given in cycles:
             for name, value in given.items():
@@ -207,13 +224,12 @@ class Netlist:
             self._step(values)
             seen.append({name: sum(values[slot] << k for k, slot in enumerate(bits)) for name, bits in out_slots.items()})
             if before is not None:
-                for k, (old, new) in enumerate(zip(before, values, strict=True)):
-                    toggles[k] += old != new
-            before = list(values)
-            after = [values[d] for d, _ in registers]
-            for (_, outputs), value in zip(registers, after, strict=True):
-                for slot, straight in outputs:
-                    values[slot] = value if straight else 1 - value
+                for k, old in enumerate(before):
+                    toggles[k] += old != values[k]
+            before = values[: len(toggles)]
+            self._clock(values)
+            for slot, state, straight in driven:
+                values[slot] = values[state] if straight else 1 - values[state]
         return seen, {net: toggles[k] for net, k in self._slots.items()}
 
     def energy(self, cycles: Iterable[Mapping[str, int]]) -> float:

@@ -88,7 +88,11 @@ def smallest(points: Sequence[Point], period: float | None = None) -> Point:
 def netlists(
     name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, beside: str = ""
 ) -> list[tuple[Point, str]]:
-    """(point, mapped Verilog) per recipe. `beside` holds modules that `text` instantiates; they stay as they are and are not counted. Results are cached by content under $OVERQ_CACHE, if that is set."""
+    """(point, mapped Verilog) per recipe.
+
+    beside   modules that `text` instantiates; they stay as they are and are not counted
+    Results are cached by content under $OVERQ_CACHE, if that is set.
+    """
     if library is None:
         return [_transistors(name, text, beside)]
     adder = library.full_adder
