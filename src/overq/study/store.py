@@ -1,0 +1,123 @@
+"""The results of studies in one SQLite file: a row per cell, found by the hash of everything that its result depends on.
+
+pending -> running (claimed by one process) -> done, or failed with a reason; a running cell whose process is dead is pending again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from overq.errors import InputError
+
+MAX_DEATHS = 3  # a cell whose runs died this often is marked failed: it probably kills them
+_TABLE = """CREATE TABLE IF NOT EXISTS cells (
+  key TEXT PRIMARY KEY, study TEXT NOT NULL, network TEXT NOT NULL, label TEXT NOT NULL, method TEXT NOT NULL, shard INTEGER NOT NULL,
+  task TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'pending', owner TEXT, deaths INTEGER NOT NULL DEFAULT 0, reason TEXT,
+  completions INTEGER NOT NULL DEFAULT 0, images INTEGER, correct BLOB, cost TEXT, seconds REAL, versions TEXT, finished REAL) STRICT"""
+
+
+class Store:
+    """One connection; safe to open from several processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.owner = process_name(os.getpid())
+        try:
+            self.db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self.db.row_factory = sqlite3.Row
+            self.db.execute("PRAGMA journal_mode=WAL")
+            self.db.execute(_TABLE)
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path}: not a usable store of study results: {error}") from error
+
+    def close(self) -> None:
+        self.db.close()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Add cells; those that are there already stay as they are."""
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(
+            "INSERT OR IGNORE INTO cells (key, study, network, label, method, shard, task) "
+            "VALUES (:key, :study, :network, :label, :method, :shard, :task)",
+            rows,
+        )
+        self.db.execute("COMMIT")
+
+    def claim(self, keys: set[str]) -> sqlite3.Row | None:
+        """Take one pending cell out of `keys`, oldest first; no other process can take it too."""
+        self.db.execute("BEGIN IMMEDIATE")
+        found = next((r for r in self.db.execute("SELECT * FROM cells WHERE state='pending' ORDER BY rowid") if r["key"] in keys), None)
+        if found is not None:
+            self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, found["key"]))
+        self.db.execute("COMMIT")
+        return found
+
+    def finish(self, key: str, correct: np.ndarray, cost: dict[str, float], seconds: float, versions: dict[str, str]) -> bool:
+        """Record a result, at once and whole; False where this process does not hold the cell (any more)."""
+        done = self.db.execute(
+            "UPDATE cells SET state='done', completions=completions+1, images=?, correct=?, cost=?, seconds=?, versions=?, finished=? "
+            "WHERE key=? AND state='running' AND owner=?",
+            (len(correct), np.packbits(correct).tobytes(), json.dumps(cost), seconds, json.dumps(versions), time.time(), key, self.owner),
+        )
+        return done.rowcount == 1
+
+    def fail(self, key: str, reason: str) -> None:
+        """Mark a cell that this process holds."""
+        self.db.execute("UPDATE cells SET state='failed', reason=? WHERE key=? AND state='running' AND owner=?", (reason, key, self.owner))
+
+    def free_dead(self) -> int:
+        """Make cells of dead processes on this machine pending again; how many."""
+        owners = [r[0] for r in self.db.execute("SELECT DISTINCT owner FROM cells WHERE state='running'")]
+        freed = 0
+        for owner in owners:
+            if not alive(owner):
+                freed += self.db.execute(
+                    "UPDATE cells SET deaths=deaths+1, state=CASE WHEN deaths+1 >= ? THEN 'failed' ELSE 'pending' END, "
+                    "reason='the process that ran it died' WHERE state='running' AND owner=?",
+                    (MAX_DEATHS, owner),
+                ).rowcount
+        return freed
+
+    def retry(self) -> int:
+        """Make failed cells pending again; how many."""
+        return self.db.execute("UPDATE cells SET state='pending', deaths=0 WHERE state='failed'").rowcount
+
+    def rows(self, study: str | None = None) -> list[sqlite3.Row]:
+        """All cells, or one study's, in the order they were added."""
+        where = "" if study is None else " WHERE study=?"
+        return self.db.execute(f"SELECT * FROM cells{where} ORDER BY rowid", () if study is None else (study,)).fetchall()
+
+
+def bits(row: sqlite3.Row) -> np.ndarray:
+    """Bool [images]: which images of the shard were classified correctly."""
+    return np.unpackbits(np.frombuffer(row["correct"], np.uint8), count=row["images"]).astype(bool)
+
+
+def process_name(pid: int) -> str:
+    """host:pid:start; the start time tells a process from a later one with the same number."""
+    try:
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        start = ""
+    return f"{socket.gethostname()}:{pid}:{start}"
+
+
+def alive(owner: str) -> bool:
+    """Whether the process lives; one on another machine is taken to."""
+    host, pid, _ = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process_name(int(pid)) == owner

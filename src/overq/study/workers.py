@@ -1,0 +1,105 @@
+"""Who runs cells: one narrow interface, and local worker processes behind it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one cell: a value, or the reason why there is none."""
+
+    key: str
+    value: Any = None
+    reason: str | None = None
+
+
+class Executor(Protocol):
+    """What a distributed engine has to offer to take the local workers' place."""
+
+    slots: int  # cells that may be under way at once
+
+    def submit(self, key: str, task: str) -> None:
+        """Start a cell; at most `slots` are under way."""
+
+    def results(self) -> Iterator[Outcome]:
+        """Wait for cells that ended, one way or another."""
+
+    def close(self) -> None:
+        """Stop everything."""
+
+
+class LocalWorkers:
+    """`count` spawned processes, each with its share of `threads`; one that dies is replaced, and its cell gets the reason."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        self.slots, self._threads = count, max(1, threads // count)
+        self._context = multiprocessing.get_context("spawn")
+        self._idle = [self._start() for _ in range(count)]
+        self._busy: dict[Connection, tuple[Any, str]] = {}
+
+    def _start(self) -> tuple[Connection, Any]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._threads), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+    def submit(self, key: str, task: str) -> None:
+        pipe, process = self._idle.pop()
+        self._busy[pipe] = process, key
+        try:
+            pipe.send((key, task))
+        except OSError:
+            pass  # it died while idle: `results` sees the closed pipe
+
+    def results(self) -> Iterator[Outcome]:
+        for pipe in wait(list(self._busy)):
+            assert isinstance(pipe, Connection)
+            process, key = self._busy.pop(pipe)
+            try:
+                outcome = pipe.recv()
+                self._idle.append((pipe, process))
+            except (EOFError, OSError):
+                process.join()
+                pipe.close()
+                outcome = Outcome(key, reason=f"the worker process died (exit code {process.exitcode})")
+                self._idle.append(self._start())
+            yield outcome
+
+    def close(self) -> None:
+        for pipe, process in [*self._idle, *((pipe, process) for pipe, (process, _) in self._busy.items())]:
+            process.kill()
+            process.join()
+            pipe.close()
+
+
+def _work(pipe: Connection, threads: int) -> None:
+    """A worker's life: it ends when its parent does, because the pipe then closes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from overq.study.cell import evaluate
+
+    torch.set_num_threads(threads)
+    while True:
+        try:
+            key, task = pipe.recv()
+        except (EOFError, OSError, KeyboardInterrupt):
+            return
+        try:
+            outcome = Outcome(key, evaluate(task))
+        except MemoryError:
+            outcome = Outcome(key, reason="out of memory")
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            outcome = Outcome(key, reason="out of memory" if "can't allocate memory" in text else f"{type(error).__name__}: {text}")
+        try:
+            pipe.send(outcome)
+        except OSError:
+            return
