@@ -33,3 +33,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 clean:
 	rm -rf $(VENV) out build *.egg-info src/*.egg-info
+
+.PHONY: verify-rtl area
+verify-rtl: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/rtl tests/formal -m "slow or not slow"
+
+# LIBERTY is one or more Liberty files; the first gets the long tables.
+LIBERTY ?= ../shared/data/cells/nangate45_typical.lib ../shared/data/cells/sky130hd_typical.lib
+area: $(VENV)/.dev
+	mkdir -p out
+	-$(BIN)/python tests/rtl/real_layer.py out/layer_resnet20.json
+	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area.py $(LIBERTY)
+	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area_ideas.py $(firstword $(LIBERTY))
