@@ -2,8 +2,9 @@
 
     python benchmarks/area.py cells.lib [more.lib …]
 
-Writes benchmarks/results/area_elements.csv (every element, every recipe's best by the two rules), area_parts.csv (whole
-accelerators by part) and area_energy.csv. Set OVERQ_CACHE to a folder to remember results between runs.
+Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_parts.csv (whole accelerators by part),
+area_clock.csv (A4W8 at given clocks) and area_energy.csv. The energy is that of the layer vectors in out/layer_resnet20.json, if
+`python tests/rtl/real_layer.py` has put them there, else of random ones. OVERQ_CACHE names a folder that remembers results.
 """
 
 from __future__ import annotations
@@ -86,6 +87,20 @@ def elements(library: Library, all_of_them: bool) -> Iterable[dict[str, object]]
             yield element_row(name, 4, weight_bits, 24, "beside A4", synthesize(make(4, weight_bits, 24), library), base)
 
 
+def clocks(library: Library) -> Iterable[dict[str, object]]:
+    """The smallest A4W8 element that meets each clock, 24-bit sums: the whole trade-off and not one point of it."""
+    made = {name: points_of(fmt, 8, 24, library) for name, fmt in kinds(4).items()}
+    for period in sorted({p.period for p in made["plain"]}, reverse=True):
+        row: dict[str, object] = {"period_ps": period}
+        plain = smallest(made["plain"], period)
+        for name, points in made.items():
+            best = smallest(points, period)
+            meets = best.period <= period + 0.5
+            row[name] = best.area if meets else ""
+            row[f"{name} over plain %"] = round(100 * (best.area / plain.area - 1), 1) if meets else ""
+        yield row
+
+
 def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Mapping[str, int]]:
     """What the element at (row, column) sees while the first tile of a layer streams through: one mapping per vector."""
     config = layer.config.with_(format=fmt, sum_bits=None)
@@ -134,17 +149,18 @@ def save(name: str, rows: list[dict[str, object]], library: Library) -> None:
 def main() -> None:
     if len(sys.argv) < 2:
         raise InputError("give at least one Liberty file")
-    for name in ("area_elements.csv", "area_energy.csv"):
+    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv"):
         (RESULTS / name).unlink(missing_ok=True)
     for i, path in enumerate(sys.argv[1:]):
         library = Library(Path(path))
         save("area_elements.csv", list(elements(library, all_of_them=i == 0)), library)
-        given = RESULTS / "layer_resnet20.json"
+        save("area_clock.csv", list(clocks(library)), library)
+        given = Path(__file__).parents[1] / "out" / "layer_resnet20.json"
         layer = LayerVectors.load(given) if given.exists() else LayerVectors.random(ArrayConfig(Format(4, 4), depth=32), vectors=300)
         save("area_energy.csv", list(energy(library, layer)), library)
     library = Library(Path(sys.argv[1]))
     designs = {}
-    for size in (4, 8, 16):
+    for size in (8, 16):
         for fmt in (Format.plain(4), Format(4, 4, precision_overwrite=False), Format(4, 4)):
             config = ArrayConfig(fmt, 8, size, size, sum_bits=24)
             designs[f"{config.name}_{size}x{size}"] = parts(config, library)

@@ -33,6 +33,7 @@ SCRIPTS = {
     "compress": "+strash;balance;rewrite;refactor;balance;rewrite,-z;balance;refactor,-z;rewrite,-z;balance;dch,-f;amap;topo",
 }
 WITH_ADDERS = ("amap", "resyn", "compress")
+SPECIAL_CELLS = ("*lpflow*",)  # isolation cells of power domains: gates by function, but not for logic
 CACHE_VARIABLE = "OVERQ_CACHE"
 
 
@@ -99,7 +100,7 @@ def netlists(
     recipes = [r for r in recipes if adder or not r.adders]
     script = ["read_verilog -lib beside.v", "read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
     for recipe in recipes:
-        script += ["design -load start", *_commands(recipe, name, adder is not None)]
+        script += ["design -load start", *_commands(recipe, name, library)]
         script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
     inputs: dict[str, str | Path] = {"design.v": text, "beside.v": beside, "cells.lib": library.path}
     if adder:
@@ -128,7 +129,7 @@ def netlists(
 def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netlist, str]:
     """One recipe's netlist as an object and as Verilog of library cells."""
     adder = library.full_adder
-    script = ["read_verilog design.v", f"hierarchy -check -top {name}", *_commands(recipe, name, adder is not None)]
+    script = ["read_verilog design.v", f"hierarchy -check -top {name}", *_commands(recipe, name, library)]
     script += ["write_json out.json", "write_verilog -noattr out.v"]
     inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
     if adder:
@@ -143,14 +144,15 @@ def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[li
         return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
-def _commands(recipe: Recipe, name: str, has_adder: bool) -> list[str]:
+def _commands(recipe: Recipe, name: str, library: Library) -> list[str]:
     commands = ["setattr -set keep 1 w:product"] if recipe.apart else []
     commands.append(f"synth -flatten -top {name}")
-    if recipe.adders and has_adder:
+    if recipe.adders and library.full_adder:
         commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
     commands.append("dfflibmap -liberty cells.lib")
     script = SCRIPTS[recipe.script]
-    commands.append("abc -liberty cells.lib" + (f" -script {script}" if script else ""))
+    avoid = [f"-dont_use {pattern}" for pattern in SPECIAL_CELLS if any(pattern.strip("*") in cell for cell in library.names)]
+    commands.append(" ".join(["abc -liberty cells.lib", *avoid, *([f"-script {script}"] if script else [])]))
     return [*commands, "setattr -unset keep w:*", "opt_clean -purge"]
 
 
