@@ -45,3 +45,4 @@ area: $(VENV)/.dev
 	-$(BIN)/python tests/rtl/real_layer.py out/layer_resnet20.json
 	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area.py $(LIBERTY)
 	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area_ideas.py $(firstword $(LIBERTY))
+	$(BIN)/python benchmarks/area_page.py

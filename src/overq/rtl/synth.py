@@ -98,11 +98,14 @@ def netlists(
         return [_transistors(name, text, beside)]
     adder = library.full_adder
     recipes = [r for r in recipes if adder or not r.adders]
-    script = ["read_verilog -lib beside.v", "read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
+    script = ["read_verilog -lib beside.v"] if beside else []
+    script += ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
     for recipe in recipes:
         script += ["design -load start", *_commands(recipe, name, library)]
         script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
-    inputs: dict[str, str | Path] = {"design.v": text, "beside.v": beside, "cells.lib": library.path}
+    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    if beside:
+        inputs["beside.v"] = beside
     if adder:
         inputs["adder.v"] = _adder_map(adder)
     outputs = [f"{recipe.name}.{kind}" for recipe in recipes for kind in ("json", "v")]

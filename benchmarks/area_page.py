@@ -1,0 +1,124 @@
+"""Write the tables of docs/hardware.md from benchmarks/results/area_*.csv: python benchmarks/area_page.py"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+Row = dict[str, str]
+
+
+def rows(name: str) -> list[Row]:
+    with (ROOT / "benchmarks" / "results" / f"area_{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def signed(value: str) -> str:
+    return f"{float(value):+.1f} %" if value else "–"
+
+
+def number(value: str) -> str:
+    return f"{float(value):.0f}" if value else "–"
+
+
+def elements(found: list[Row]) -> str:
+    head = ["element", "sums", "bits", "flip-flops", "µm²", "ps", "over plain", "no slower than plain: µm²", "over plain"]
+    body = []
+    for r in found:
+        cells = [f"A{r['activation_bits']}W{r['weight_bits']} {r['element']}", r["sums"], r["sum_bits"], r["flip_flops"], number(r["area"])]
+        cells += [number(r["period_ps"]), signed(r["over_plain_percent"]), number(r["no_slower_area"])]
+        body.append([*cells, signed(r["no_slower_over_plain_percent"])])
+    return table(head, body)
+
+
+def a4w8() -> str:
+    return elements(
+        [r for r in rows("elements") if (r["activation_bits"], r["weight_bits"]) == ("4", "8") and r["sums"] != "beside A4" and nangate(r)]
+    )
+
+
+def others() -> str:
+    """All other element rows: other widths, the second library."""
+    own = [r for r in rows("elements") if r["sums"] != "beside A4"]
+    rest = [r for r in own if not ((r["activation_bits"], r["weight_bits"]) == ("4", "8") and nangate(r))]
+    parts = []
+    for library in dict.fromkeys(r["library"] for r in rest):
+        parts.append(f"{library}:\n\n{elements([r for r in rest if r['library'] == library])}")
+    return "\n\n".join(parts)
+
+
+def nangate(row: Row) -> bool:
+    return row["library"].startswith("Nangate")
+
+
+def rivals() -> str:
+    found = [r for r in rows("elements") if r["sums"] == "beside A4" and r["weight_bits"] == "8"]
+    head = ["element, W8, 24-bit sums", "library", "flip-flops", "µm²", "ps", "over plain A4W8"]
+    keys = ("flip_flops",)
+    body = []
+    for r in found:
+        cells = [f"{r['element']} A{r['activation_bits']}", r["library"].split("_")[0], *(r[k] for k in keys), number(r["area"])]
+        body.append([*cells, number(r["period_ps"]), signed(r["over_plain_percent"])])
+    return table(head, body)
+
+
+def clock() -> str:
+    names = ("plain", "range c=1", "range c=4", "full c=4")
+    found = [r for r in rows("clock") if nangate(r)]
+    head = ["clock, ps", "plain µm²", *(f"{name} µm²" for name in names[1:])]
+    body = []
+    for r in found:
+        others = [f"{number(r[n])} ({signed(r[f'{n} over plain %'])})" if r[n] else "–" for n in names[1:]]
+        body.append([number(r["period_ps"]), number(r["plain"]), *others])
+    return table(head, body)
+
+
+def ideas() -> str:
+    head = ["idea", "what", "µm²", "ps", "more", "ordinary", "no slower", "default recipe"]
+    body = []
+    for r in rows("ideas"):
+        cells = [r["idea"], r["what"], number(r["area"]), number(r["ps"]), signed(r["more_percent"])]
+        two = r["idea"].startswith("9 ")
+        ordinary = "–" if two else signed(r["more_than_ordinary_percent"])
+        body.append([*cells, ordinary, signed(r["no_slower_percent"]), signed(r["default_percent"])])
+    return table(head, body)
+
+
+def parts() -> str:
+    head = ["design", "part", "count", "µm² each", "µm² all", "flip-flops each", "ps"]
+    keys = ("area_each", "area_all")
+    return table(
+        head,
+        [
+            [r["design"], r["part"], r["count"], *(number(r[k]) for k in keys), r["flip_flops_each"], number(r["period_ps"])]
+            for r in rows("parts")
+        ],
+    )
+
+
+def energy() -> str:
+    head = ["element A4W8, 24-bit sums", "library", "fJ per vector", "vectors"]
+    return table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in rows("energy")])
+
+
+TABLES = {"elements": a4w8, "others": others, "clock": clock, "rivals": rivals, "ideas": ideas, "parts": parts, "energy": energy}
+
+
+def main() -> None:
+    page = ROOT / "docs" / "hardware.md"
+    text = page.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        block = f"<!-- begin {name} -->\n{make()}\n<!-- end {name} -->"
+        text = re.sub(rf"<!-- begin {name} -->\n.*?<!-- end {name} -->", lambda _, new=block: new, text, flags=re.S)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
