@@ -1,0 +1,102 @@
+"""Machine: the array whose cycles are counted, and the time table of its folds.
+
+A fold is one tile of weights (rows lanes × columns outputs) and all vectors that pass through it. Cycle numbers:
+
+    one register a weight   load in cycles S … S+rows-1, the first vector's lane 0 in T = S + rows, the next fold when the last sum is out:
+                            2·rows + columns + vectors - 2 cycles a fold
+    double buffered         a second register a weight is filled while vectors stream: load from L, first vector in T >= L + rows + 1.
+                            The new weights become active as a wave just ahead of the first vector (element (k, j) at the end of cycle
+                            T-1+k+j), and the next load follows the wave (L = T - 1), so folds start max(vectors + gap, rows) cycles apart
+
+gap is 1 where a lane can use the previous row's weight: row k still needs it, for the old fold's last vector, in the very cycle in which
+row k-1 would compute with the new one. The plain array needs no gap. `rows` cycles apart is also the closest at which a column's partial sum
+is back before the next tile of the same dot product needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from overq.errors import FormatError
+from overq.spec import Format, accumulator_bits, fraction_bits
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A weight-stationary array of rows × columns elements.
+
+    format            of the activations; its `lanes` becomes `rows`
+    weight_bits       two's complement weights, 2 to 8
+    double_buffered   a second weight register per element
+    """
+
+    format: Format = field(default_factory=Format)
+    rows: int = 16
+    columns: int = 16
+    weight_bits: int = 8
+    double_buffered: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("rows", 1, 4096), ("columns", 1, 4096), ("weight_bits", 2, 8)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise FormatError(f"Machine.{name} must be an integer from {low} to {high}, not {value!r}")
+        if self.format.lanes not in (None, self.rows):
+            raise FormatError(f"Format.lanes is {self.format.lanes} but the array has {self.rows} rows: one tile is one column of rows")
+
+    @property
+    def tile(self) -> Format:
+        """The format with its tile length made explicit."""
+        return self.format.with_(lanes=self.rows)
+
+    @property
+    def gap(self) -> int:
+        """Idle cycles between two folds' vectors when double buffered."""
+        return int(self.format.cascade > 0)
+
+    @property
+    def drop(self) -> int:
+        """Fraction bits of `spec.dot` that the accumulator does not carry."""
+        return self.format.bits - fraction_bits(self.format)
+
+    def sum_bits(self, depth: int) -> int:
+        """Width of a partial sum over `depth` lanes, all tiles together."""
+        return accumulator_bits(self.format, self.weight_bits, depth)
+
+
+class FoldTime(NamedTuple):
+    """load: the first cycle of loading; start: the cycle of the first vector's lane 0."""
+
+    load: int
+    start: int
+
+
+def timetable(machine: Machine, vectors: Sequence[int]) -> Iterator[FoldTime]:
+    """When each fold loads and starts, given its number of vectors."""
+    rows = machine.rows
+    if not machine.double_buffered:
+        load = 0
+        for count in vectors:
+            yield FoldTime(load, load + rows)
+            load += fold_cycles(machine, count)
+        return
+    start = rows + 1
+    yield FoldTime(0, start)
+    for before, _ in pairwise(vectors):
+        load, start = start - 1, start + max(before + machine.gap, rows)
+        yield FoldTime(load, start)
+
+
+def fold_cycles(machine: Machine, vectors: int) -> int:
+    """One fold on its own, one register a weight: from the first weight to the last sum."""
+    return 2 * machine.rows + machine.columns + vectors - 2
+
+
+def total_cycles(machine: Machine, vectors: int, folds: int) -> int:
+    """`folds` folds of `vectors` each, until the last sum has left."""
+    if not machine.double_buffered:
+        return folds * fold_cycles(machine, vectors)
+    return 1 + fold_cycles(machine, vectors) + (folds - 1) * max(vectors + machine.gap, machine.rows)
