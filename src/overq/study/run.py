@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from overq.study.store import Store
@@ -48,7 +49,6 @@ def _record(store: Store, outcome: Outcome, tally: Tally) -> None:
             reason = f"the result could not be written: {error}"
             tally.unwritten += 1
     tally.failed += 1
-    try:
+    # If not even that fits, the cell stays with this process and is pending again once it ends.
+    with suppress(sqlite3.OperationalError):
         store.fail(outcome.key, reason)
-    except sqlite3.OperationalError:
-        pass  # not even that fits: the cell stays with this process and is pending again once it ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -53,10 +54,8 @@ class LocalWorkers:
     def submit(self, key: str, task: str) -> None:
         pipe, process = self._idle.pop()
         self._busy[pipe] = process, key
-        try:
+        with suppress(OSError):  # it died while idle: `results` sees the closed pipe
             pipe.send((key, task))
-        except OSError:
-            pass  # it died while idle: `results` sees the closed pipe
 
     def results(self) -> Iterator[Outcome]:
         for pipe in wait(list(self._busy)):

@@ -1,0 +1,156 @@
+"""The store: claims, dead processes, a full disk; and the executor's dying workers."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from overq.study.compare import mcnemar, paired
+from overq.study.run import run
+from overq.study.store import Store, bits
+from overq.study.workers import LocalWorkers, Outcome
+
+REPO = Path(__file__).resolve().parents[2]
+SMALL = """
+shards = 4
+samples = 0
+batch_size = 112
+[[networks]]
+name = "digits"
+model = "overq.study.digits:network"
+images = "digits"
+calibration = "digits"
+[[methods]]
+method = "overq"
+bits = 3
+"""
+
+
+def rows(count):
+    return [{"key": f"k{i}", "study": "s", "network": "n", "label": "l", "method": "m", "shard": i, "task": str(i)} for i in range(count)]
+
+
+class Inline:
+    """An executor without processes: the narrow interface is enough. Cell 1 fails, the rest give seven images."""
+
+    slots = 2
+
+    def __init__(self):
+        self.waiting = []
+
+    def submit(self, key, task):
+        self.waiting.append((key, int(task)))
+
+    def results(self):
+        for key, i in self.waiting:
+            yield Outcome(key, reason="out of memory") if i == 1 else Outcome(key, (np.arange(7) % 2 == 0, {"a": 1.0}, 0.5, {}))
+        self.waiting = []
+
+    def close(self):
+        pass
+
+
+def test_a_failed_cell_is_marked_and_retried_and_the_rest_goes_on(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    store.add(rows(5))
+    tally = run(store, [r["key"] for r in rows(5)], Inline())
+    assert (tally.done, tally.failed) == (4, 1)
+    assert [(r["state"], r["reason"]) for r in store.rows()][1] == ("failed", "out of memory")
+    np.testing.assert_array_equal(bits(store.rows()[0]), [1, 0, 1, 0, 1, 0, 1])
+    store.add(rows(6))  # more cells later: what is done stays
+    assert store.retry() == 1
+    assert run(store, ["k5"], Inline()).done == 1
+    assert [r["completions"] for r in store.rows()] == [1, 0, 1, 1, 1, 1]
+
+
+def test_a_claim_is_exclusive_and_a_dead_owner_gives_it_back(tmp_path):
+    one, two = Store(tmp_path / "s.sqlite"), Store(tmp_path / "s.sqlite")
+    one.add(rows(1))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    two.owner = one.owner.rsplit(":", 2)[0] + f":{dead.pid}:1"
+    assert two.claim({"k0"}) is not None
+    assert one.claim({"k0"}) is None
+    assert one.free_dead() == 1
+    assert one.claim({"k0"})["key"] == "k0"
+    assert not two.finish("k0", np.ones(3, bool), {}, 1.0, {}), "a cell that was taken away cannot be recorded twice"
+    assert one.free_dead() == 0, "a living owner keeps its cell"
+
+
+def test_a_full_disk_leaves_the_cell_for_later(tmp_path):
+    store = Store(tmp_path / "s.sqlite")
+    store.add(rows(1))
+    pages = store.db.execute("PRAGMA page_count").fetchone()[0]
+    store.db.execute(f"PRAGMA max_page_count={pages}")
+
+    class Big(Inline):
+        def results(self):
+            for key, _ in self.waiting:
+                yield Outcome(key, (np.ones(1_000_000, bool), {}, 0.5, {}))
+            self.waiting = []
+
+    tally = run(store, ["k0"], Big())
+    assert (tally.done, tally.unwritten) == (0, 1)
+    row = store.rows()[0]
+    assert row["state"] == "failed"
+    assert "full" in row["reason"]
+    store.db.execute("PRAGMA max_page_count=100000")
+    store.retry()
+    assert run(store, ["k0"], Big()).done == 1
+
+
+def test_a_dead_worker_is_replaced_and_its_cell_gets_the_reason():
+    workers = LocalWorkers(1, 1)
+    try:
+        os.kill(workers._idle[0][1].pid, signal.SIGKILL)
+        workers.submit("k", "{}")
+        assert "died (exit code -9)" in next(iter(workers.results())).reason
+        workers.submit("k", "not json")
+        assert next(iter(workers.results())).reason.startswith("JSONDecodeError")
+    finally:
+        workers.close()
+
+
+def test_mcnemar_by_hand():
+    assert mcnemar(0, 5) == 2 / 32
+    assert mcnemar(3, 3) == 1.0
+    assert mcnemar(1, 8) == pytest.approx(2 * (1 + 9) / 512)
+    result = paired(np.array([1, 1, 0, 0] * 50, bool), np.array([1, 1, 1, 0] * 50, bool))
+    assert (result.only_a, result.only_b, result.difference) == (0, 50, 25.0)
+    assert 18 < result.low < 20 < 30 < result.high < 32
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path, kills):
+    (tmp_path / "s.toml").write_text(SMALL)
+    command = [sys.executable, "-m", "overq", "study", "run", str(tmp_path / "s.toml"), "--store", str(tmp_path / "s.sqlite")]
+    chance, seen, interrupted = random.Random(1910), {}, 0
+    for _ in range(kills):
+        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 8))
+        interrupted += process.poll() is None
+        process.kill()
+        process.wait()
+        if (tmp_path / "s.sqlite").exists():
+            now = {r["key"]: r["correct"] for r in Store(tmp_path / "s.sqlite").rows() if r["state"] == "done"}
+            assert seen.items() <= now.items(), "a recorded result is never lost or changed"
+            seen = now
+            if len(seen) == 32:  # start over, so that later kills meet work too
+                for file in tmp_path.glob("s.sqlite*"):
+                    file.unlink()
+                seen = {}
+    assert interrupted >= kills // 2
+    store = Store(tmp_path / "s.sqlite")
+    store.retry()  # a cell that was under way in three kills counts as a killer
+    store.close()
+    subprocess.run(command, cwd=REPO, check=True, capture_output=True)
+    done = Store(tmp_path / "s.sqlite").rows()
+    assert len(done) == 32
+    assert {(r["state"], r["completions"]) for r in done} == {("done", 1)}
+    assert sum(r["images"] for r in done if r["label"] == "float") == 896
