@@ -81,7 +81,10 @@ def _panel(axes: Axes, results: list[Result], level: float | None, cost: str) ->
     methods = sorted({r.method for r in results}, key=lambda m: (m != "uniform", m != "overq", m))
     for i, method in enumerate(methods):
         mine = sorted((r for r in results if r.method == method), key=lambda r: getattr(r, cost))
-        style: Any = {"color": {"uniform": "0.2", "overq": "#d55e00"}.get(method, colormaps["tab10"](i % 10)), "marker": "Do^vs<>P*Xh"[i % 11]}
+        style: Any = {
+            "color": {"uniform": "0.2", "overq": "#d55e00"}.get(method, colormaps["tab10"](i % 10)),
+            "marker": "Do^vs<>P*Xh"[i % 11],
+        }
         axes.plot(
             [getattr(r, cost) for r in mine], [r.top1 for r in mine], linestyle="-" if method == "uniform" else "none", markersize=7,
             label="plain A3…A8" if method == "uniform" else method, **style,
