@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from overq import calib
 from overq.calib import CALIBRATORS, Observed
+from overq.calib.aciq import gauss_constant, laplace_constant
 from overq.calib.observed import BINS
 from overq.errors import FormatError
 from overq.kernels import array
@@ -149,5 +152,89 @@ def test_histogram_counts_every_value_in_its_bin() -> None:
 
 
 def test_unknown_methods_are_refused_with_the_list() -> None:
-    with pytest.raises(FormatError, match=r"^no calibration method 'median'; there are max, percentile, mse, format-mse"):
+    with pytest.raises(FormatError, match=r"^no calibration method 'median'; there are max, moving-max, percentile, std, mse, kl,"):
         calib.get("median")
+
+
+def test_parameters_by_name() -> None:
+    x = activations(4000)
+    mean, deviation = float(x.mean()), float(x.std())
+    assert calib.get("std:3")(observed(x), Format.plain(4)) == pytest.approx((mean + 3 * deviation) / 15, rel=1e-3)
+    for wrong in ("std:0", "std:-1", "std:nan", "percentile:101"):
+        with pytest.raises(FormatError):
+            calib.get(wrong)
+    with pytest.raises(FormatError, match=r"^the parameter of calibration 'std:x' must be a number, as in std:4$"):
+        calib.get("std:x")
+    with pytest.raises(FormatError, match="takes no parameter"):
+        calib.get("kl:3")
+
+
+def test_moving_max_forgets_one_odd_batch_and_merges_in_order() -> None:
+    batches = [np.full((4, 8), peak) for peak in (1.0, 50.0, *[2.0] * 30)]
+    expected = 0.0
+    for batch in batches:
+        expected = 0.9 * expected + 0.1 * float(batch.max())
+    expected /= 1 - 0.9 ** len(batches)
+    step = calib.get("moving-max")(observed(*batches), Format.plain(4))
+    assert step == pytest.approx(expected / 15, rel=1e-6)
+    assert step < 5 / 15
+    merged = observed(*batches[:7]).merge(observed(*batches[7:]))
+    assert merged.moving_extremes == pytest.approx(observed(*batches).moving_extremes, rel=1e-12)
+
+
+def modelled_error(clip: float, bits: int, density: Callable[[np.ndarray], np.ndarray]) -> float:
+    """D of the convention in `aciq`, by brute integration."""
+    x = np.linspace(clip, clip + 40, 40_001)
+    return float(2 * np.trapezoid((x - clip) ** 2 * density(x), x) + (2 * clip / 2**bits) ** 2 / 12)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_aciq_constants_minimize_the_model(bits: int) -> None:
+    densities = {
+        gauss_constant: lambda x: np.exp(-x * x / 2) / np.sqrt(2 * np.pi),
+        laplace_constant: lambda x: np.exp(-x) / 2,
+    }
+    for constant, density in densities.items():
+        grid = np.linspace(0.5, 15, 2901)
+        best = grid[int(np.argmin([modelled_error(a, bits, density) for a in grid]))]
+        assert constant(bits) == pytest.approx(best, abs=0.006)
+
+
+def test_aciq_constants_are_the_published_ones() -> None:
+    """Banner et al.: Laplace 2.83, 3.89, 5.03 for 2, 3 and 4 bits (the second is cut, not rounded: 3.897)."""
+    assert [laplace_constant(bits) for bits in (2, 3, 4)] == pytest.approx([2.83, 3.89, 5.03], abs=0.01)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("name", ["gauss", "laplace"])
+def test_aciq_is_near_the_best_step_for_its_own_density(name: str, bits: int, signed: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8000, 32)) if name == "gauss" else rng.laplace(size=(8000, 32))
+    x = (x if signed else np.maximum(x, 0)).astype(np.float32)
+    fmt = Format.plain(bits, signed=signed)
+    seen = observed(x)
+    closed, best = (error(x, calib.get(n)(seen, fmt), fmt) for n in (f"aciq-{name}", "format-mse"))
+    assert closed <= 1.15 * best  # the model's grid is symmetric; the format's reaches one step less far above zero (1.136 at 3 bits)
+
+
+def test_kl_clips_a_far_outlier_but_not_a_dense_tail() -> None:
+    uniform = np.random.default_rng(0).uniform(0, 1, (4000, 32))
+    fmt = Format.plain(4)
+    assert calib.get("kl")(observed(uniform), fmt) * 15 > 0.9
+    uniform[0, 0] = 100.0
+    assert calib.get("kl")(observed(uniform), fmt) * 15 < 3
+
+
+def test_output_mse_follows_the_channels_that_weigh() -> None:
+    """Channel 0 has long tails and the others short ones: the step depends on which of them the weights read."""
+    x = activations(2000, 8)
+    x[:, 0] *= 20
+    fmt, seen = Format.plain(4), observed(x)
+    tail, rest = np.zeros((1, 8)), np.ones((1, 8))
+    tail[0, 0], rest[0, 0] = 1, 0
+    assert calib.get("output-mse", rest)(seen, fmt) < 0.3 * calib.get("output-mse", tail)(seen, fmt)
+    flat = calib.get("output-mse", np.eye(8))(seen, fmt)  # orthonormal weights: the output's error is the input's
+    assert flat == pytest.approx(calib.get("format-mse")(seen, fmt), rel=0.03)
+    with pytest.raises(FormatError, match=r"^calibration 'output-mse' needs the layer's weight"):
+        calib.get("output-mse")(seen, fmt)

@@ -13,6 +13,7 @@ import numpy as np
 BINS = 8192  # on each side of zero
 SAMPLE_VALUES = 1 << 19  # values kept in whole vectors: 2 MiB a layer
 _SMALLEST_LIMIT = 2.0**-40
+DECAY = 0.9  # of the moving average of each batch's extremes
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Observed:
     histogram   int64 [2·BINS]
     sample      float32 [M, K]: a uniform sample of the channel vectors seen, M·K ≤ SAMPLE_VALUES (at least 64 vectors)
     keys        float64 [M]: the random key of each sampled vector; the smallest keys stay
+    batches     how many batches were counted
+    moving      (low, high): exponential moving averages of each batch's extremes, from a start at 0
     """
 
     low: float = float("inf")
@@ -34,6 +37,8 @@ class Observed:
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(2 * BINS, np.int64))
     sample: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    batches: int = 0
+    moving: tuple[float, float] = (0.0, 0.0)
 
     @property
     def signed(self) -> bool:
@@ -50,12 +55,21 @@ class Observed:
         """Float64 [2·BINS]: the middle of each bin."""
         return (np.arange(-BINS, BINS) + 0.5) * (self.limit / BINS)
 
+    @property
+    def moving_extremes(self) -> tuple[float, float]:
+        """Moving averages of the least and greatest value of a batch, corrected for the start at 0; zeros before anything was seen."""
+        share = 1 - DECAY**self.batches
+        return (self.moving[0] / share, self.moving[1] / share) if self.batches else (0.0, 0.0)
+
     def add_values(self, values: np.ndarray) -> None:
         """Count a batch of finite float32 values, any shape."""
         if not values.size:
             return
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        low, high = float(values.min()), float(values.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
         self.values += values.size
+        self.batches += 1
+        self.moving = (DECAY * self.moving[0] + (1 - DECAY) * low, DECAY * self.moving[1] + (1 - DECAY) * high)
         self._grow(self.largest)
         # limit / BINS is a power of two, so this product and floor are exact.
         index = np.floor(values.ravel() * np.float32(BINS / self.limit)).astype(np.int32)
@@ -86,9 +100,11 @@ class Observed:
             self.sample, self.keys = self.sample[stay], self.keys[stay]
 
     def merge(self, other: Observed) -> Observed:
-        """What one observer of both streams would have seen."""
+        """What one observer of both streams would have seen: first this one, then the other (only the moving average asks which)."""
         merged = Observed(min(self.low, other.low), max(self.high, other.high), self.values + other.values)
         merged._grow(max(self.limit, other.limit) / 2)
+        merged.batches, fade = self.batches + other.batches, DECAY**other.batches
+        merged.moving = (fade * self.moving[0] + other.moving[0], fade * self.moving[1] + other.moving[1])
         for part in (self, other):
             merged.histogram += _coarser(part.histogram, round(np.log2(merged.limit / part.limit)))
             if part.keys.size:

@@ -68,11 +68,11 @@ def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> L
     """The layer's format and step as calibration finds them, and what they do to the sample."""
     wanted = rule.format.with_(signed=observed.signed)
     fmt = fitted_format(wanted, module)
-    step = calib.get(rule.calibration)(observed, fmt)
+    step = calib.get(rule.calibration, weight_rows(module))(observed, fmt)
     backend = kernels.get("auto", fmt)
     decoded = backend.overwrite(observed.sample, step, fmt)
-    signal = float(np.vdot(observed.sample, observed.sample))
-    noise = float(np.vdot(decoded - observed.sample, decoded - observed.sample))
+    signal = float(np.square(observed.sample).sum())
+    noise = float(np.square(decoded - observed.sample).sum())
     notes = []
     if fmt != wanted:
         notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
@@ -88,6 +88,12 @@ def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> L
         sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
         note=", ".join(notes),
     )
+
+
+def weight_rows(module: FloatLayer) -> np.ndarray:
+    """Float32 [R, K]: the layer's weights with the input channels of a group last, one row for each output and kernel tap."""
+    weight = module.weight.detach().float().cpu()
+    return weight.movedim(1, -1).reshape(-1, weight.shape[1]).numpy()
 
 
 def replaced(model: nn.Module, replacement: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -1,0 +1,32 @@
+"""Sequential calibration: each layer is observed behind the layers already quantized, so that it sees their errors."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from overq.nn.convert import fit, replaced
+from overq.nn.layers import can_quantize, quantize_layer
+from overq.nn.observation import Forward, Observations, observe, run
+from overq.nn.recipe import Recipe
+
+
+def observe_sequentially(model: nn.Module, samples: Any, recipe: Recipe, *, forward: Forward = run) -> Observations:
+    """What each layer sees if all layers before it are quantized as `recipe` says; for `quantize(model, observations, recipe)`.
+
+    samples  as for `observe`, but run once for each layer, so no one-way iterator
+    """
+    seen = observe(model, samples, forward=forward, seed=recipe.seed)
+    partial = copy.deepcopy(model).eval()
+    names = list(seen.layers)
+    for name in names:
+        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed).layers[name]
+        rule = recipe.rule(name, first=name == names[0], last=name == names[-1])
+        if not rule.skip:
+            layer = dict(partial.named_modules())[name]
+            assert can_quantize(layer)
+            report = fit(name, layer, seen.layers[name], rule)
+            partial = replaced(partial, {layer: quantize_layer(layer, rule.weight_bits, report.step, report.format)})
+    return seen
