@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 import overq
-from overq.cli import evaluate, hardware
+from overq.cli import evaluate, hardware, study
 from overq.errors import OverqError
-from overq.study import commands as study
 
 app = typer.Typer(
     name="overq",
