@@ -32,7 +32,7 @@ ELEMENTS = {
     "full c4": Format(4, 4),
     "full signed": Format(4, 4, signed=True),
 }
-SHORT = {"b2 c2": Format(2, 2), "b4 c4": Format(4, 4), "b2 c4 range": Format(2, 4, precision_overwrite=False)}
+SHORT = {"b2 c2": Format(2, 2), "b2 c4 range": Format(2, 4, precision_overwrite=False)}
 LONG = {
     f"b{bits} c{cascade} {policy}{' signed' * signed} {'range ' * modes[0]}{'precision' * modes[1]}": Format(
         bits, cascade, *modes, policy=policy, signed=signed
