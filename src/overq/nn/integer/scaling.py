@@ -1,0 +1,57 @@
+"""Scaling: multiplication by a real number, done with an integer multiplier, an offset and a shift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from overq.errors import FormatError
+
+MULTIPLIER_BITS = 16  # unsigned; what the hardware's output stage has
+MAX_SHIFT = 62
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """y = (x · multiplier + offset) >> shift, per channel; the shift is arithmetic, so it rounds down, as t = floor(x · r) does.
+
+    multiplier, offset, shift   int64 [channels], or [1] where all channels share them; 0 <= multiplier < 2^16
+    """
+
+    multiplier: Tensor
+    offset: Tensor
+    shift: Tensor
+
+    def __call__(self, x: Tensor, dim: int) -> Tensor:
+        """x int64, channels along `dim`."""
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        return (x * self.multiplier.reshape(shape) + self.offset.reshape(shape)) >> self.shift.reshape(shape)
+
+
+def scaling(factors: Sequence[float], offsets: Sequence[float], bits: int) -> Scaling:
+    """The Scaling nearest to y = floor(x · factor + offset), factor >= 0, for x of `bits` bits.
+
+    The multiplier is rounded to 16 significant bits (relative error at most 2^-16). Where a huge offset would not fit into the
+    product's bits + 16 bits, the multiplier gives up some of its own; an offset beyond even that saturates the result anyway.
+    """
+    if bits + MULTIPLIER_BITS > 62:
+        raise FormatError(f"numbers of {bits} bits times {MULTIPLIER_BITS} do not fit 64-bit integers")
+    made = [_one(factor, offset, bits) for factor, offset in zip(factors, offsets, strict=True)]
+    multiplier, offset, shift = (torch.tensor(column, dtype=torch.int64) for column in zip(*made, strict=True))
+    return Scaling(multiplier, offset, shift)
+
+
+def _one(factor: float, offset: float, bits: int) -> tuple[int, int, int]:
+    limit = (1 << (bits + MULTIPLIER_BITS - 1)) - 1
+    if not (math.isfinite(factor) and math.isfinite(offset) and 0 <= factor < 1 << MULTIPLIER_BITS):
+        raise FormatError(f"a factor of {factor:.4g} (offset {offset:.4g}) cannot be a {MULTIPLIER_BITS}-bit multiplier and a right shift")
+    shift = min(MULTIPLIER_BITS - 1 - math.floor(math.log2(factor)), MAX_SHIFT) if factor else MULTIPLIER_BITS
+    while shift and abs(offset) * 2.0**shift > limit:
+        shift -= 1
+    multiplier = min(round(factor * 2.0**shift), (1 << MULTIPLIER_BITS) - 1)
+    return multiplier, max(-limit, min(limit, round(offset * 2.0**shift))), shift
