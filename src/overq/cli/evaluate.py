@@ -33,7 +33,7 @@ def evaluate(
     cascades: Annotated[str, typer.Option(help="Cascade factors.")] = "1,2,4,6",
     policy: Annotated[str, typer.Option(help="Which outlier a zero serves: first or largest.")] = "first",
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
-    calibration: Annotated[str, typer.Option(help="max, percentile[:99.9], mse or format-mse.")] = "format-mse",
+    calibration: Annotated[str, typer.Option(help="max, moving-max, percentile[:99.9], std[:4], mse, kl, aciq-gauss, aciq-laplace, format-mse or output-mse.")] = "format-mse",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. Default: 64; 448 of the built-in digits, which are small.")] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,

@@ -8,6 +8,7 @@ from overq.nn.observation import Observations, observe
 from overq.nn.op import overwrite
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.report import LayerReport, Summary
+from overq.nn.sequential import observe_sequentially
 
 __all__ = [
     "LayerReport",
@@ -19,6 +20,7 @@ __all__ = [
     "count_lanes",
     "load",
     "observe",
+    "observe_sequentially",
     "overwrite",
     "quantize",
     "save",

@@ -9,8 +9,8 @@ A fold is one tile of weights (rows lanes × columns outputs) and all vectors th
                             T-1+k+j), and the next load follows the wave (L = T - 1), so folds start max(vectors + gap, rows) cycles apart
 
 gap is 1 where a lane can use the previous row's weight: row k still needs it, for the old fold's last vector, in the very cycle in which
-row k-1 would compute with the new one. The plain array needs no gap. Folds `rows` cycles apart are also the closest for which a column's
-partial sum is back before the next tile of the same dot product needs it.
+row k-1 would compute with the new one. The plain array needs no gap. Folds `rows` cycles apart are also the closest for which a
+column's partial sum is back before the next tile of the same dot product needs it.
 """
 
 from __future__ import annotations
