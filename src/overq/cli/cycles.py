@@ -1,0 +1,126 @@
+"""`overq cycles`: parse, call, print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from overq.cli.evaluate import _check_output, _digits, _network, _numbers, _write
+from overq.cli.hardware import Bits, Cascade, Columns, Modes, Policy, _format
+from overq.errors import InputError
+
+if TYPE_CHECKING:
+    from overq.study.cycles import NetworkCycles
+
+app = typer.Typer()
+
+
+@app.command()
+def cycles(
+    model: Annotated[str | None, typer.Option(help="As in `overq evaluate`. Default: the built-in digits network.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint to load.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Any folder of images, or .npz.")] = None,
+    calibration_images: Annotated[Path | None, typer.Option(help="Images to calibrate on. Default: --images.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 64,
+    count: Annotated[int, typer.Option(min=1, help="How many images to run, one after another through each tile of weights.")] = 1,
+    resize: Annotated[int, typer.Option(min=0, help="Short side in pixels; 0 keeps the size.")] = 256,
+    crop: Annotated[int, typer.Option(min=0, help="Center crop in pixels; 0 crops nothing.")] = 224,
+    mean: Annotated[str, typer.Option(help="Per-channel mean of pixels scaled to 0 … 1.")] = "0.485,0.456,0.406",
+    std: Annotated[str, typer.Option(help="Per-channel standard deviation.")] = "0.229,0.224,0.225",
+    bits: Bits = 4,
+    cascade: Cascade = 4,
+    modes: Modes = "both",
+    policy: Policy = "first",
+    weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
+    calibration: Annotated[str, typer.Option(help="max, percentile[:99.9], mse or format-mse.")] = "format-mse",
+    rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 16,
+    columns: Columns = 16,
+    double_buffer: Annotated[bool, typer.Option("--double-buffer", help="Load the next weights while vectors stream.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare every sum of the array with the integer layer's.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per layer; - is standard output.")] = None,
+) -> None:  # fmt: skip
+    """Cycles, utilization and traffic of every layer on the weight-stationary array, from real activations.
+
+    The first layer and the classifier have 8 plain bits; their cycles are those of an array whose elements take 8-bit digits.
+    """
+    import overq
+    from overq.study.cycles import network_cycles, recipe
+    from overq.study.data import Preprocess, open_images, some_of
+
+    for path in (json_file, csv_file):
+        _check_output(path)
+    plan = recipe(_format(bits, cascade, modes, policy, signed=False), rows, weight_bits, calibration)
+    network, name = _network(model, weights, images, "cpu")
+    if images is None:
+        shown, seen = _digits()
+    else:
+        preprocess = Preprocess(resize or None, crop or None, _numbers("--mean", mean), _numbers("--std", std))
+        shown = open_images(images, None, preprocess, labelled=False)
+        seen = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else shown
+    if count > shown.count:
+        raise InputError(f"--count {count}: there are only {shown.count} images")
+    quantized = overq.quantize(network, some_of(seen, samples).batches(32), plan)
+    result = network_cycles(
+        quantized,
+        shown.load(range(count)),
+        rows=rows,
+        columns=columns,
+        double_buffered=double_buffer,
+        check=check,
+        names=(name, shown.name),
+    )
+    _show(result, checked=check, quiet=Path("-") in (json_file, csv_file))
+    if json_file is not None:
+        _write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+    if csv_file is not None:
+        _write(csv_file, _csv(result))
+
+
+def _csv(result: NetworkCycles) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(asdict(result.layers[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(layer) for layer in result.layers)
+    return out.getvalue()
+
+
+def _show(result: NetworkCycles, *, checked: bool, quiet: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if quiet:
+        return
+    kind = "double-buffered" if result.double_buffered else "one register a weight"
+    table = Table(title=f"{result.model}, {result.images} × {result.data}, {result.rows} × {result.columns} array, {kind}")
+    for head in (
+        "layer", "A", "depth", "outputs", "vectors", "folds", "cycles", "used", "digits ≠ 0", "second digits",
+        "array kB", "of it states", "memory kB: on write", "on read",
+    ):  # fmt: skip
+        table.add_column(head, justify="left" if head == "layer" else "right")
+    for layer in result.layers:
+        numbers: tuple[Any, ...] = layer.bits, layer.depth, layer.outputs, layer.vectors, layer.folds, layer.cycles
+        shares = layer.utilization, layer.nonzero, layer.second
+        table.add_row(layer.name, *map(str, numbers), *(f"{share:.1%}" for share in shares), *_moved(layer))
+    total = result.total("folds"), result.total("cycles")
+    table.add_row("all", "", "", "", "", *map(str, total), f"{result.utilization:.1%}", "", "", *_moved(result.total))
+    console = Console(width=180)
+    console.print(table)
+    extra = result.total("cycles") / result.total("plain_cycles") - 1
+    console.print(f"plain array: {result.total('plain_cycles')} cycles; OverQ {extra:+.2%}")
+    if checked:
+        console.print("every sum equals the integer layer's")
+
+
+def _moved(of: Any) -> tuple[str, ...]:
+    """Activation bits of a layer, or of all through a function, in kB."""
+    get = of if callable(of) else lambda name: getattr(of, name)
+    states, digits = get("array_states"), get("array_digits")
+    parts = digits + states, states, get("memory_digits") + get("memory_states"), get("memory_unencoded")
+    return tuple(f"{part / 8000:.1f}" for part in parts)
