@@ -4,8 +4,8 @@
     python scripts/layer_vectors.py out.json --network networks.py:resnet20 --images test.npz --layer layer1.0.conv1
 
 Without --network: the built-in digits network. The integers are those of `overq.nn.integer`: weights with the batch norm's sign,
-multiplier, offset and shift per channel. The layer must be read by exactly one other layer of the same format, so that the output stage makes that
-layer's t; the file is checked against what that layer really got in the integer network.
+multiplier, offset and shift per channel. The layer must be read by exactly one other layer of the same format, so that the output
+stage makes that layer's t; the file is checked against what that layer really got in the integer network.
 """
 
 from __future__ import annotations
