@@ -1,0 +1,81 @@
+"""Cycles and traffic of one network in several formats, with the time and memory the model takes.
+
+    python benchmarks/cycles.py networks.py:resnet50 images calibration [--rows 128] [--columns 128] [--csv file]
+
+networks.py:resnet50 as in `overq cycles --model`; one image of `images` is run, the first 64 of `calibration` are calibrated on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import sys
+import time
+from pathlib import Path
+
+import overq
+from overq.nn import observe
+from overq.sim import Machine, total_cycles
+from overq.spec import Format
+from overq.study.cycles import NetworkCycles, network_cycles, recipe
+from overq.study.data import Preprocess, open_images, some_of
+from overq.study.models import load_model
+
+FORMATS = {
+    "A4 plain": Format.plain(4),
+    "A6 plain": Format.plain(6),
+    "A8 plain": Format.plain(8),
+    "A4 range c=1": Format(4, 1, precision_overwrite=False),
+    "A4 range c=4": Format(4, 4, precision_overwrite=False),
+    "A4 range+precision c=1": Format(4, 1),
+    "A4 range+precision c=4": Format(4, 4),
+    "A3 range+precision c=4": Format(3, 4),
+}
+
+
+def double_buffered(run: NetworkCycles, fmt: Format) -> int:
+    """Cycles with a second weight register, from the same folds; the 8-bit edge layers are plain."""
+    total = 0
+    for layer in run.layers:
+        used = fmt if layer.state_bits else Format.plain(layer.bits)
+        total += total_cycles(Machine(used, run.rows, run.columns, layer.weight_bits, True), layer.vectors, layer.folds)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("images", type=Path)
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--columns", type=int, default=128)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    model, preprocess = load_model(options.model), Preprocess()
+    calibration = some_of(open_images(options.calibration, None, preprocess, labelled=False), 64)
+    x = open_images(options.images, None, preprocess, labelled=False).load([0])
+    seen = observe(model, calibration.batches(32))
+    rows = []
+    for name, fmt in FORMATS.items():
+        quantized = overq.quantize(model, seen, recipe(fmt, options.rows))
+        start = time.perf_counter()
+        run = network_cycles(quantized, x, rows=options.rows, columns=options.columns)
+        moved = {key: run.total(key) / 8000 for key in ("array_digits", "array_states", "array_weights", "array_sums")}
+        memory = run.total("memory_digits") + run.total("memory_states"), run.total("memory_unencoded"), run.total("memory_weights")
+        rows.append(
+            {"format": name, "cycles": run.total("cycles"), "double_buffered": double_buffered(run, fmt)}
+            | {f"{key}_kB": round(value) for key, value in moved.items()}
+            | dict(zip(("memory_on_write_kB", "memory_on_read_kB", "memory_weights_kB"), (round(m / 8000) for m in memory), strict=True))
+            | {"seconds": round(time.perf_counter() - start, 1)}
+            | {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        )
+        print(rows[-1], flush=True)
+    with options.csv.open("w", newline="") if options.csv else sys.stdout as out:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
