@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.evaluate import _check_output, _digits, _network, _numbers, _write
-from overq.cli.hardware import Bits, Cascade, Columns, Modes, Policy, _format
+from overq.cli.hardware import Bits, Cascade, Columns, Modes, Policy
+from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
+from overq.cli.outputs import check_output, write
 from overq.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def cycles(
     modes: Modes = "both",
     policy: Policy = "first",
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
-    calibration: Annotated[str, typer.Option(help="max, percentile[:99.9], mse or format-mse.")] = "format-mse",
+    calibration: Annotated[str, typer.Option(help="As in `overq evaluate`.")] = "format-mse",
     rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 16,
     columns: Columns = 16,
     double_buffer: Annotated[bool, typer.Option("--double-buffer", help="Load the next weights while vectors stream.")] = False,
@@ -55,13 +56,13 @@ def cycles(
     from overq.study.data import Preprocess, open_images, some_of
 
     for path in (json_file, csv_file):
-        _check_output(path)
-    plan = recipe(_format(bits, cascade, modes, policy, signed=False), rows, weight_bits, calibration)
-    network, name = _network(model, weights, images, "cpu")
+        check_output(path)
+    plan = recipe(format_of(bits, cascade, modes, policy, signed=False), rows, weight_bits, calibration)
+    network, name = network_of(model, weights, images, "cpu")
     if images is None:
-        shown, seen = _digits()
+        shown, seen = built_in_digits()
     else:
-        preprocess = Preprocess(resize or None, crop or None, _numbers("--mean", mean), _numbers("--std", std))
+        preprocess = Preprocess(resize or None, crop or None, numbers("--mean", mean), numbers("--std", std))
         shown = open_images(images, None, preprocess, labelled=False)
         seen = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else shown
     if count > shown.count:
@@ -78,9 +79,9 @@ def cycles(
     )
     _show(result, checked=check, quiet=Path("-") in (json_file, csv_file))
     if json_file is not None:
-        _write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+        write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
-        _write(csv_file, _csv(result))
+        write(csv_file, _csv(result))
 
 
 def _csv(result: NetworkCycles) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from overq.cli.inputs import built_in_digits, integers, network_of, numbers
+from overq.cli.outputs import check_output, write
 from overq.errors import InputError
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -48,54 +50,26 @@ def evaluate(
     from overq.study.accuracy import Plan
 
     for path in (json_file, csv_file, plot):
-        _check_output(path)
+        check_output(path)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     plan = Plan(
-        _integers("--plain-bits", plain_bits), _integers("--bits", bits), _integers("--cascades", cascades),
+        integers("--plain-bits", plain_bits), integers("--bits", bits), integers("--cascades", cascades),
         policy, weight_bits, calibration, batch_size or (64 if images else 448), seed,
     )  # fmt: skip
     for fmt in plan.formats():
         plan.recipe(fmt)  # refuse a senseless setting before anything is read
-    network, name = _network(model, weights, images, device)
+    network, name = network_of(model, weights, images, device)
     if images is None:
-        scored, calibrated = _digits()
+        scored, calibrated = built_in_digits()
     else:
         from overq.study.data import Preprocess, open_images
 
-        preprocess = Preprocess(resize or None, crop or None, _numbers("--mean", mean), _numbers("--std", std))
+        preprocess = Preprocess(resize or None, crop or None, numbers("--mean", mean), numbers("--std", std))
         scored = open_images(images, labels, preprocess)
         calibrated = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else None
     result = _run(network, scored, plan, limit, model_name=name, calibration=calibrated, samples=samples)
     _show(result, json_file, csv_file, plot)
-
-
-def _network(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:
-    import torch
-
-    if (model is None) != (images is None):
-        raise InputError("--model and --images go together: give both, or neither for the built-in digits")
-    if model is None:
-        if weights is not None:
-            raise InputError("--weights needs --model")
-        from overq.study.digits import network
-
-        net, name = network(), "digits network"
-    else:
-        from overq.study.models import load_model
-
-        net, name = load_model(model, weights), model.rpartition(":")[2]
-    try:
-        return net.to(torch.device(device)), name
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {' '.join(str(error).split())[:160]}") from error
-
-
-def _digits() -> tuple[Any, Any]:
-    from overq.study import digits
-    from overq.study.data import from_tensors
-
-    return from_tensors("handwritten digits (test half)", *digits.images("test")), from_tensors("digits", digits.images("calibration")[0])
 
 
 def _run(network: Any, scored: Any, plan: Any, limit: int | None, **options: Any) -> Any:
@@ -130,47 +104,12 @@ def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path
     if Path("-") not in (json_file, csv_file):
         Console(width=None if sys.stdout.isatty() else 110).print(table(result))
     if json_file is not None:
-        _write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+        write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
-        _write(csv_file, to_csv(result))
+        write(csv_file, to_csv(result))
     if plot is not None:
         from overq.report.charts import evaluation_figure
 
         picture = io.BytesIO()
         evaluation_figure(result).savefig(picture, format=plot.suffix[1:].lower(), dpi=120)
-        _write(plot, picture.getvalue())
-
-
-def _check_output(path: Path | None) -> None:
-    if path is None or path == Path("-"):
-        return
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Whole or not at all: to a neighbour first, then renamed."""
-    if path == Path("-"):
-        print(content, end="")
-        return
-    neighbour = path.with_name(f".{path.name}.part")
-    try:
-        neighbour.write_bytes(content.encode() if isinstance(content, str) else content)
-        neighbour.replace(path)
-    finally:
-        neighbour.unlink(missing_ok=True)
-
-
-def _integers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise InputError(f"{option} {text}: write whole numbers separated by commas") from None
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{option} {text}: write numbers separated by commas") from None
+        write(plot, picture.getvalue())

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from overq.cli.inputs import format_of
 from overq.errors import InputError, ToolError
 from overq.spec import POLICIES, Format
 
@@ -23,14 +24,6 @@ WeightBits = Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")]
 Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
 Columns = Annotated[int, typer.Option(help="Columns: output channels side by side.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
-
-
-def _format(bits: int, cascade: int, modes: str, policy: str, signed: bool) -> Format:
-    if cascade == 0:
-        return Format.plain(bits, signed)
-    if modes not in ("range", "precision", "both"):
-        raise InputError(f"--modes must be range, precision or both, not {modes!r}")
-    return Format(bits, cascade, modes != "precision", modes != "range", policy, signed)
 
 
 @app.command()
@@ -60,7 +53,7 @@ def rtl(
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
-        config = ArrayConfig(_format(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth or rows * tiles)
+        config = ArrayConfig(format_of(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth or rows * tiles)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     paths = verilog.write(layer.config, out) + testbench.write(layer, out)
     (out / "README.md").write_text(readme.text(layer.config), encoding="utf-8")
@@ -97,7 +90,7 @@ def synth(
     from overq.rtl.liberty import Library
     from overq.rtl.parts import array_area, parts, write_csv
 
-    config = ArrayConfig(_format(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth)
+    config = ArrayConfig(format_of(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth)
     plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
     library = Library(liberty) if liberty else None
     designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}

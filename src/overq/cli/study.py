@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from overq.cli.outputs import check_output, write
 from overq.errors import InputError, ToolError
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None) ->
 
     results = _results(store, study)
     if output.suffix == ".csv":
-        output.write_text(to_csv(results), encoding="utf-8")
+        check_output(output)
+        write(output, to_csv(results))
     elif output.suffix == ".parquet":
         try:
             import pyarrow
@@ -137,7 +140,10 @@ def plot(
     results = _results(store, study)
     if not any(r.method != "float" for r in results):
         raise InputError(f"{store}: no quantized setting is complete yet")
-    study_figure(results, cost).savefig(output, dpi=120)
+    picture = io.BytesIO()
+    study_figure(results, cost).savefig(picture, format=output.suffix[1:], dpi=120)
+    check_output(output)
+    write(output, picture.getvalue())
 
 
 def _open(path: Path) -> Any:

@@ -1,0 +1,64 @@
+"""What several commands read from their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from overq.errors import InputError
+from overq.spec import Format
+
+
+def integers(option: str, text: str) -> tuple[int, ...]:
+    """An option's comma-separated whole numbers."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"{option} {text}: write whole numbers separated by commas") from None
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """An option's comma-separated numbers."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} {text}: write numbers separated by commas") from None
+
+
+def format_of(bits: int, cascade: int, modes: str, policy: str, signed: bool) -> Format:
+    """The format that the options spell; cascade 0 is plain."""
+    if cascade == 0:
+        return Format.plain(bits, signed)
+    if modes not in ("range", "precision", "both"):
+        raise InputError(f"--modes must be range, precision or both, not {modes!r}")
+    return Format(bits, cascade, modes != "precision", modes != "range", policy, signed)
+
+
+def network_of(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:
+    """The user's network, or the built-in one, on the device; and its name."""
+    import torch
+
+    if (model is None) != (images is None):
+        raise InputError("--model and --images go together: give both, or neither for the built-in digits")
+    if model is None:
+        if weights is not None:
+            raise InputError("--weights needs --model")
+        from overq.study.digits import network
+
+        net, name = network(), "digits network"
+    else:
+        from overq.study.models import load_model
+
+        net, name = load_model(model, weights), model.rpartition(":")[2]
+    try:
+        return net.to(torch.device(device)), name
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: {' '.join(str(error).split())[:160]}") from error
+
+
+def built_in_digits() -> tuple[Any, Any]:
+    """(images to show, images to calibrate on)."""
+    from overq.study import digits
+    from overq.study.data import from_tensors
+
+    return from_tensors("handwritten digits (test half)", *digits.images("test")), from_tensors("digits", digits.images("calibration")[0])
