@@ -69,8 +69,7 @@ def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> L
     wanted = rule.format.with_(signed=observed.signed)
     fmt = fitted_format(wanted, module)
     step = calib.get(rule.calibration, weight_rows(module))(observed, fmt)
-    backend = kernels.get("auto", fmt)
-    decoded = backend.overwrite(observed.sample, step, fmt)
+    decoded, counts = kernels.get("auto", fmt).overwrite_counted(observed.sample, step, fmt)
     signal = float(np.square(observed.sample).sum())
     noise = float(np.square(decoded - observed.sample).sum())
     notes = []
@@ -84,7 +83,7 @@ def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> L
         format=fmt,
         weight_bits=rule.weight_bits,
         step=step,
-        counts=backend.counts(kernels.get("array").to_fixed(observed.sample, step, fmt), fmt),
+        counts=counts,
         sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
         note=", ".join(notes),
     )

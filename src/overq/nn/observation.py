@@ -34,13 +34,14 @@ def run(model: nn.Module, batch: Any) -> Any:
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def observe(model: nn.Module, samples: Any, *, forward: Forward = run, seed: int = 0) -> Observations:
+def observe(model: nn.Module, samples: Any, *, forward: Forward = run, seed: int = 0, only: str | None = None) -> Observations:
     """Run a copy of `model`, in eval mode and without gradients, over the samples and record the input of every layer.
 
     samples  one tensor, cut into batches of 32 along its first axis, or an iterable of batches as `forward` takes them.
              They are moved to the model's device and, where the model has one floating dtype, to that dtype.
     forward  how a batch meets the model; `run` unless given
     seed     of the sample of channel vectors
+    only     dotted name of the one layer to watch; None watches all
 
     Raises CalibrationError where there is no sample, or a layer sees NaN or infinity.
     """
@@ -48,7 +49,9 @@ def observe(model: nn.Module, samples: Any, *, forward: Forward = run, seed: int
     seen = Observations()
     # A module shared between places has one name and one record: all its calls are observed together.
     hooks = [
-        m.register_forward_pre_hook(_watch(name, seen, seed), with_kwargs=True) for name, m in model.named_modules() if can_quantize(m)
+        module.register_forward_pre_hook(_watch(name, seen, seed), with_kwargs=True)
+        for name, module in model.named_modules()
+        if can_quantize(module) and only in (None, name)
     ]
     device, dtype = home(model)
     count = 0

@@ -22,7 +22,7 @@ def observe_sequentially(model: nn.Module, samples: Any, recipe: Recipe, *, forw
     partial = copy.deepcopy(model).eval()
     names = list(seen.layers)
     for name in names:
-        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed).layers[name]
+        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed, only=name).layers[name]
         rule = recipe.rule(name, first=name == names[0], last=name == names[-1])
         if not rule.skip:
             layer = dict(partial.named_modules())[name]
