@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from overq.methods.weights import scales
+
 
 def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(integers int8 [O, …], scale float32 [O]) with weight ≈ integers · scale.
@@ -11,12 +13,10 @@ def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torc
     weight: [O, …], output channels first, finite. The largest magnitude of a channel maps to 2^(bits-1) - 1; a channel
     of zeros gets scale 1.
     """
-    flat = weight.detach().float().flatten(1)
-    largest = 2 ** (bits - 1) - 1
-    scale = flat.abs().amax(dim=1) / largest
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    integers = torch.round(flat / scale[:, None]).clamp(-largest, largest)
-    return integers.to(torch.int8).reshape(weight.shape), scale
+    weight, largest = weight.detach().float(), 2 ** (bits - 1) - 1
+    scale = scales(weight, bits)
+    integers = torch.round(weight / scale).clamp(-largest, largest)
+    return integers.to(torch.int8), scale.flatten()
 
 
 def dequantize_weight(integers: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
