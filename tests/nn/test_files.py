@@ -104,7 +104,7 @@ def test_another_version_or_architecture_is_refused(saved: Path) -> None:
     with pytest.raises(ModelFileError, match=r"tensor '8\.\w+' is missing"):
         overq.load(saved, longer)
     edited(saved, lambda manifest, tensors: manifest.update(version=99))
-    with pytest.raises(ModelFileError, match="layout version 99; this overq reads version 1$"):
+    with pytest.raises(ModelFileError, match="layout version 99; this overq reads version 2$"):
         overq.load(saved, network())
 
 

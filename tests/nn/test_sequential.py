@@ -43,7 +43,7 @@ def test_output_mse_lowers_the_error_of_the_layers_output() -> None:
     layer = nn.Linear(8, 4, bias=False)
     layer.weight.data[:, 0] *= 0.01
     fmt, seen = Format.plain(4), observe(layer, x).layers[""]
-    rows = weight_rows(layer)
+    rows = weight_rows(layer.weight)
     ours, plain = (
         (overwrite(x, calib.get(name, rows)(seen, fmt), fmt) - x).square().matmul(layer.weight.detach().square().T).sum().item()
         for name in ("output-mse", "format-mse")
@@ -53,7 +53,7 @@ def test_output_mse_lowers_the_error_of_the_layers_output() -> None:
 
 def test_convolution_rows_hold_a_groups_channels_last() -> None:
     conv = nn.Conv2d(6, 4, 3, groups=2)
-    rows = weight_rows(conv)
+    rows = weight_rows(conv.weight)
     assert rows.shape == (4 * 9, 3)
     assert np.array_equal(rows[10], conv.weight.detach()[1, :, 0, 1].numpy())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,46 @@ from torch import nn
 from overq import calib, kernels
 from overq.calib import Observed
 from overq.errors import CalibrationError, FormatError, InputError
-from overq.nn.layers import FloatLayer, can_quantize, fitted_format, input_groups, input_lanes, kind, quantize_layer
+from overq.nn.bias import check_repeatable, correct_biases
+from overq.nn.equalize import channel_scales
+from overq.nn.layers import (
+    AS_IT_IS,
+    Arrangement,
+    FloatLayer,
+    Quantized,
+    can_quantize,
+    fitted_format,
+    input_groups,
+    input_lanes,
+    kind,
+    quantize_layer,
+)
 from overq.nn.observation import Forward, Observations, observe, run
 from overq.nn.recipe import LayerRule, Recipe
+from overq.nn.reorder import lane_order
 from overq.nn.report import LayerReport, Summary
+from overq.spec import Format
 
 DEFAULT_RECIPE = Recipe()
 
 
-def quantize(model: nn.Module, samples: Any, recipe: Recipe = DEFAULT_RECIPE, *, forward: Forward = run) -> nn.Module:
+def quantize(
+    model: nn.Module, samples: Any, recipe: Recipe = DEFAULT_RECIPE, *, forward: Forward = run, seen: Observations | None = None
+) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
     model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and an overwritten
              input. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` lists them.
     samples  unlabelled calibration batches as for `observe`, or the Observations it returned
     recipe   number format, calibration, exceptions
+    seen     what `observe` returned on these samples, where that is known already: saves a run of the model
 
     Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer).
     """
-    seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, seed=recipe.seed)
+    if recipe.bias_correction:
+        check_repeatable(samples)
+    if seen is None:
+        seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, seed=recipe.seed)
     if not seen.layers:
         raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
     result = copy.deepcopy(model).eval()
@@ -43,10 +65,13 @@ def quantize(model: nn.Module, samples: Any, recipe: Recipe = DEFAULT_RECIPE, *,
     for name in reached:
         rule = recipe.rule(name, first=name == reached[0], last=name == reached[-1])
         if not rule.skip:
-            reports.append(fit(name, layers[name], seen.layers[name], rule))
-            replacement[layers[name]] = quantize_layer(layers[name], rule.weight_bits, reports[-1].step, reports[-1].format)
+            report, replacement[layers[name]] = fit_layer(name, layers[name], seen.layers[name], rule)
+            reports.append(report)
     left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
     result = replaced(result, replacement)
+    if recipe.bias_correction:
+        correct_biases(result, model, samples, forward=forward)
+        reports = [replace(report, note=", ".join(filter(None, (report.note, "bias corrected")))) for report in reports]
     attach(result, Summary(tuple(reports), left), recipe)
     return result
 
@@ -64,20 +89,40 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
         )
 
 
+def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Quantized]:
+    """The quantized layer that the rule asks for, and what is known of it."""
+    report, arrangement = _fit(name, module, observed, rule)
+    return report, quantize_layer(module, rule.weight_bits, report.step, report.format, arrangement)
+
+
 def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> LayerReport:
-    """The layer's format and step as calibration finds them, and what they do to the sample."""
+    """What calibration finds for the layer, without making it."""
+    return _fit(name, module, observed, rule)[0]
+
+
+def _fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Arrangement]:
+    """The layer's format and step as calibration finds them, what they do to the sample, and how its channels meet the lanes."""
     wanted = rule.format.with_(signed=observed.signed)
     fmt = fitted_format(wanted, module)
-    step = calib.get(rule.calibration, weight_rows(module))(observed, fmt)
-    decoded, counts = kernels.get("auto", fmt).overwrite_counted(observed.sample, step, fmt)
-    signal = float(np.square(observed.sample).sum())
-    noise = float(np.square(decoded - observed.sample).sum())
+    arrangement = AS_IT_IS
     notes = []
     if fmt != wanted:
         notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
     if observed.largest == 0:
         notes.append("input always zero")
-    return LayerReport(
+    elif rule.equalize and observed.sample.shape[1] > 1:
+        arrangement = Arrangement(channel_scales(observed.sample, rule.equalize))
+        notes.append(f"equalized {rule.equalize:g}")
+    step = calibrated(module, observed, rule, fmt, arrangement)
+    if rule.reorder and fmt.cascade and observed.largest:
+        arrangement = replace(arrangement, order=lane_order(arrangement.vectors(observed.sample), step, fmt))
+        step = calibrated(module, observed, rule, fmt, arrangement)
+        notes.append("reordered")
+    sample = arrangement.vectors(observed.sample)
+    decoded, counts = kernels.get("auto", fmt).overwrite_counted(sample, step, fmt)
+    signal = float(np.square(sample).sum())
+    noise = float(np.square(decoded - sample).sum())
+    report = LayerReport(
         name=name,
         kind=kind(module).__name__,
         format=fmt,
@@ -87,11 +132,28 @@ def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> L
         sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
         note=", ".join(notes),
     )
+    return report, arrangement
 
 
-def weight_rows(module: FloatLayer) -> np.ndarray:
-    """Float32 [R, K]: the layer's weights with the input channels of a group last, one row for each output and kernel tap."""
-    weight = module.weight.detach().float().cpu()
+def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: Format, arrangement: Arrangement) -> float:
+    """The step that the rule's calibration finds for the arranged input.
+
+    Scaled inputs are known by the sample only: their extremes and histogram are the sample's.
+    """
+    vectors = arrangement.vectors(observed.sample)
+    if arrangement.scale is None:
+        observed = replace(observed, sample=vectors)
+    else:
+        observed = Observed()
+        observed.add_values(vectors)
+        observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
+    weight = arrangement.weight(module.weight.detach().float().cpu())
+    return calib.get(rule.calibration, weight_rows(weight))(observed, fmt)
+
+
+def weight_rows(weight: torch.Tensor) -> np.ndarray:
+    """Float32 [R, K] of a layer's weight [O, K, ...]: the input channels of a group last, one row for each output and kernel tap."""
+    weight = weight.detach().float().cpu()
     return weight.movedim(1, -1).reshape(-1, weight.shape[1]).numpy()
 
 

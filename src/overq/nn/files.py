@@ -8,7 +8,8 @@ The manifest stands in the file's metadata under the key "overq":
     float     (name, reason) of what stayed float
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
-Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8) and `weight_scale` in place of `weight`.
+Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8) and `weight_scale` in place of `weight`,
+and where it has them `lane_order` (int64) and `input_scale`. A bias that correction gave to a layer without one is there too.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from torch import nn
 
 from overq.errors import InputError, ModelFileError, OverqError
 from overq.nn.convert import attach, replaced, summary
-from overq.nn.layers import Quantized, can_quantize, quantized_layer
+from overq.nn.layers import Arrangement, Quantized, can_quantize, give_bias, quantized_layer
 from overq.nn.recipe import Recipe
 from overq.nn.report import LayerReport, Summary
 
-VERSION = 1
+VERSION = 2  # 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -91,11 +92,24 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             raise ModelFileError(
                 f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(module.weight.shape)}"
             )
-        replacement[module] = quantized_layer(module, integers, scale, report.step, report.format)
+        layer = quantized_layer(module, integers, scale, report.step, report.format, _arrangement(tensors, prefix, integers, path))
+        if prefix + "bias" in tensors:
+            give_bias(layer)
+        replacement[module] = layer
     result = replaced(result, replacement)
     _fill(result, tensors, path)
     attach(result, Summary(reports, left), recipe)
     return result
+
+
+def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.Tensor, path: Path) -> Arrangement:
+    """How the layer's channels meet its lanes; refused where it would not be a permutation or would divide by zero."""
+    scale, order, lanes = tensors.get(prefix + "input_scale"), tensors.get(prefix + "lane_order"), integers.shape[1]
+    if order is not None and (order.dtype != torch.int64 or not torch.equal(order.sort().values, torch.arange(lanes))):
+        raise ModelFileError(f"{path}: {prefix + 'lane_order'!r} is not a permutation of {lanes} lanes")
+    if scale is not None and (scale.shape != (lanes,) or not bool((scale > 0).all())):
+        raise ModelFileError(f"{path}: {prefix + 'input_scale'!r} is not {lanes} positive numbers")
+    return Arrangement(scale, order)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

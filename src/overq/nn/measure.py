@@ -21,7 +21,7 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
 
     def watch(name: str) -> Any:
         def hook(layer: Quantized, args: tuple[torch.Tensor, ...]) -> None:
-            x, fmt, dim = by_group(args[0].detach(), layer.format, layer.channel_dim, input_groups(layer))
+            x, fmt, dim = by_group(layer.arranged(args[0].detach()), layer.format, layer.channel_dim, input_groups(layer))
             counted = kernels.get("auto", fmt, x.device.type).overwrite_counted(x, layer.step, fmt, dim)[1]
             totals[name] = totals.get(name, Counts()) + counted
 

@@ -15,12 +15,14 @@ WEIGHT_BITS = (4, 8)
 
 @dataclass(frozen=True)
 class LayerRule:
-    """What one layer gets. `format.signed` is decided in calibration; `skip` leaves the layer in float."""
+    """What one layer gets. `format.signed` is decided in calibration; `skip` leaves the layer in float; the rest as in `Recipe`."""
 
     format: Format = Format()
     weight_bits: int = 8
     calibration: str = "format-mse"
     skip: bool = False
+    reorder: bool = False
+    equalize: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -28,6 +30,10 @@ class LayerRule:
         low, high = WEIGHT_BITS
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
+        if not isinstance(self.reorder, bool):
+            raise FormatError(f"reorder must be True or False, not {self.reorder!r}")
+        if isinstance(self.equalize, bool) or not isinstance(self.equalize, (int, float)) or not 0 <= self.equalize <= 1:
+            raise FormatError(f"equalize must be an exponent from 0 (off) to 1, not {self.equalize!r}")
         calib.get(self.calibration)
 
 
@@ -45,6 +51,9 @@ class Recipe:
     overrides    (pattern, rule) pairs: layers whose dotted name matches the shell-style pattern get that rule; the last
                  match wins, also over `first` and `last`
     seed         of the calibration sample
+    reorder      lay each layer's input channels on the lanes in an order that raises coverage (see `nn.reorder`)
+    equalize     exponent 0 to 1 of per-channel input scales folded into the weights; 0 is off (see `nn.equalize`)
+    bias_correction  shift every quantized layer's bias, edges too, so that its mean output is the float layer's (see `nn.bias`)
     """
 
     format: Format = Format()
@@ -54,17 +63,22 @@ class Recipe:
     last: LayerRule | None = EDGE
     overrides: tuple[tuple[str, LayerRule], ...] = ()
     seed: int = 0
+    reorder: bool = False
+    equalize: float = 0.0
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overrides", tuple((pattern, rule) for pattern, rule in self.overrides))
         for pattern, rule in self.overrides:
             if not isinstance(pattern, str) or not isinstance(rule, LayerRule):
                 raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {(pattern, rule)!r}")
-        _ = self.default  # a LayerRule checks format, weight_bits and calibration
+        if not isinstance(self.bias_correction, bool):
+            raise FormatError(f"bias_correction must be True or False, not {self.bias_correction!r}")
+        _ = self.default  # a LayerRule checks the fields it shares
 
     @property
     def default(self) -> LayerRule:
-        return LayerRule(self.format, self.weight_bits, self.calibration)
+        return LayerRule(self.format, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize)
 
     def rule(self, name: str, *, first: bool = False, last: bool = False) -> LayerRule:
         """The rule of the layer with that dotted name."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from overq.nn.convert import fit, replaced
-from overq.nn.layers import can_quantize, quantize_layer
+from overq.nn.convert import fit_layer, replaced
+from overq.nn.layers import can_quantize
 from overq.nn.observation import Forward, Observations, observe, run
 from overq.nn.recipe import Recipe
 
@@ -27,6 +27,5 @@ def observe_sequentially(model: nn.Module, samples: Any, recipe: Recipe, *, forw
         if not rule.skip:
             layer = dict(partial.named_modules())[name]
             assert can_quantize(layer)
-            report = fit(name, layer, seen.layers[name], rule)
-            partial = replaced(partial, {layer: quantize_layer(layer, rule.weight_bits, report.step, report.format)})
+            partial = replaced(partial, {layer: fit_layer(name, layer, seen.layers[name], rule)[1]})
     return seen

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
@@ -25,6 +26,7 @@ class IntegerLayer:
     weight_bits    two's complement width of a weight
     scale          per output channel, what one unit of the accumulator is worth: step · weight scale / 2^fraction bits
     linear         input [..., K] instead of [N, C, H, W]
+    order          int64 [C]: lane i of each group carries its channel order[i], weights alike; None: as they are
     """
 
     name: str
@@ -38,6 +40,7 @@ class IntegerLayer:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     linear: bool = False
+    order: Tensor | None = None
 
     @property
     def unit(self) -> float:
@@ -56,7 +59,8 @@ class IntegerLayer:
 
     def lanes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(digits int16, states uint8) [N, H, W, groups, C] of t [N, C, H, W] (or [N, K]): each group's channels are one vector."""
-        rows = self._pixels(t).movedim(1, -1).unflatten(-1, (self.groups, -1)).contiguous()
+        rows = self._pixels(t).movedim(1, -1).unflatten(-1, (self.groups, -1))
+        rows = rows.contiguous() if self.order is None else rows.index_select(-1, self.order)
         return kernels.get("auto", self.format).encode(rows, self.format)
 
     def accumulate(self, t: Tensor) -> Tensor:
@@ -96,18 +100,20 @@ def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer:
-    """The integers of a quantized Conv2d or Linear. FormatError: anything else, or padding other than zeros by a number."""
+    """The integers of a quantized Conv2d or Linear. FormatError: anything else, equalized or oddly padded inputs."""
+    if layer.input_scale is not None:
+        raise FormatError(f"layer {name!r}: integers are not for equalized inputs, whose scales differ by channel")
     fmt = layer.format
     one = layer.step / (1 << fraction_bits(fmt))
     scale = [one * float(s) for s in layer.weight_scale]
     weights = layer.weight_integers.detach().cpu().to(torch.int64)
-    make: Callable[..., IntegerLayer] = lambda w, **more: IntegerLayer(name, layer.step, fmt, w, weight_bits, scale, **more)  # noqa: E731
+    make = partial(IntegerLayer, name, layer.step, fmt, weight_bits=weight_bits, scale=scale, order=layer.lane_order)
     if isinstance(layer, nn.Linear):
-        return make(weights[:, :, None, None], linear=True)
+        return make(weights=weights[:, :, None, None], linear=True)
     if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise FormatError(f"layer {name!r}: integers are for Conv2d with zero padding given as a number, and for Linear")
     return make(
-        weights,
+        weights=weights,
         stride=pair(layer.stride),
         padding=pair(layer.padding),
         dilation=pair(layer.dilation),

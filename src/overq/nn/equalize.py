@@ -1,0 +1,33 @@
+"""Channel equalization: per-channel input scales, folded into the weights of the input channels.
+
+One step serves a whole tensor, so a channel with a small range gets few of its levels. Dividing channel j by s_j and multiplying
+the weights that read it by s_j leaves the float function as it was and evens out the ranges:
+
+    s_j = range_j^α / geometric mean over j,    range_j = the given percentile of |x_j| on the sample
+
+α = 0 changes nothing; α = 1 gives all channels one range and leaves the whole spread to the weights, whose scale is per output
+channel: what the activations gain, the weights lose. In hardware the producer's requantization, which has one multiplier per
+channel, absorbs 1 / s_j; a tensor that several layers read then needs one s for all of them, or a requantization for each.
+
+Source: the exchange of per-channel scales between layers is that of Nagel et al. 2019 (arXiv 1906.04721, section 4.1); the exponent
+is that of SmoothQuant (Xiao et al. 2022, arXiv 2211.10438, equation 4) without its weight term.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+PERCENT = 99.9  # of |x_j|: a single far value does not set a channel's range
+SMALLEST = 1 / 256  # of the largest range: a channel that is almost always zero is not blown up beyond this
+
+
+def channel_scales(sample: np.ndarray, exponent: float) -> torch.Tensor:
+    """Float32 [K], positive, geometric mean 1, of channel vectors [M, K]; the exponent is α."""
+    ranges = np.percentile(np.abs(sample), PERCENT, axis=0)
+    if not ranges.max():
+        ranges = np.abs(sample).max(axis=0)
+    if not ranges.max():
+        return torch.ones(sample.shape[1])
+    logs = exponent * np.log(np.maximum(ranges / ranges.max(), SMALLEST))
+    return torch.from_numpy(np.exp(logs - logs.mean()).astype(np.float32))

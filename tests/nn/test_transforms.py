@@ -1,0 +1,122 @@
+"""Recipes with reordering, equalization and bias correction: the float function stays, files keep every bit, senseless ones are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import overq
+from overq import Format, LayerRule, Recipe
+from overq.errors import CalibrationError, FormatError, ModelFileError
+from overq.nn import Quantized, observe
+from overq.nn.layers import Arrangement
+
+ALL = Recipe(Format(3, 2), first=None, last=None, reorder=True, equalize=0.5, bias_correction=True)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(6, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.Conv2d(12, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=12), nn.Flatten(), nn.Linear(12 * 16, 4),
+    ).eval()  # fmt: skip
+
+
+X = torch.randn(48, 6, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 0.3, 1, 1, 3, 9]).view(1, 6, 1, 1)
+
+
+@pytest.mark.parametrize(("layer", "groups"), [(nn.Conv1d, 1), (nn.Conv1d, 3), (nn.Conv2d, 1), (nn.Conv2d, 3), (nn.Linear, 1)])
+def test_an_arranged_layer_computes_the_float_layer_s_function(layer: type, groups: int) -> None:
+    """32 bits and no clipping are out of reach, so: the arranged input through the arranged weights, in float64."""
+    torch.manual_seed(0)
+    module = nn.Linear(12, 6) if layer is nn.Linear else layer(12, 6, 3, groups=groups)
+    shape = {nn.Conv1d: (4, 12, 9), nn.Conv2d: (4, 12, 5, 5), nn.Linear: (4, 2, 12)}[layer]
+    x = torch.rand(shape)
+    recipe = Recipe(Format(8, 4), first=None, last=None, reorder=True, equalize=0.7)
+    quantized = overq.quantize(module, x, recipe)
+    wanted = module(x)
+    assert quantized.lane_order is not None
+    assert quantized.input_scale is not None
+    float_weight = Arrangement(quantized.input_scale, quantized.lane_order).weight(module.weight)
+    quantized.weight.data, quantized.quantize_input = float_weight, quantized.arranged
+    assert torch.allclose(quantized(x), wanted, rtol=0, atol=2e-6)
+
+
+def test_save_and_load_keep_every_bit(tmp_path: Path) -> None:
+    quantized = overq.quantize(network(), X, ALL)
+    overq.save(quantized, tmp_path / "a.safetensors")
+    loaded = overq.load(tmp_path / "a.safetensors", network())
+    assert torch.equal(loaded(X), quantized(X))
+    assert loaded.overq_recipe == ALL
+    assert overq.summary(loaded) == overq.summary(quantized)
+    assert loaded[0].bias is not None  # correction gave it one
+    assert loaded[3].lane_order is not None
+    assert loaded[5].lane_order is None  # one channel a group has no neighbours
+
+
+@pytest.mark.parametrize(("name", "bad", "message"), [
+    ("lane_order", torch.zeros(6, dtype=torch.int64), "'0.lane_order' is not a permutation of 6 lanes"),
+    ("input_scale", torch.zeros(6), "'0.input_scale' is not 6 positive numbers"),
+])  # fmt: skip
+def test_a_stored_arrangement_that_makes_no_sense_is_refused(tmp_path: Path, name: str, bad: torch.Tensor, message: str) -> None:
+    quantized = overq.quantize(network(), X, ALL)
+    setattr(quantized[0], name, bad)
+    overq.save(quantized, tmp_path / "a.safetensors")
+    with pytest.raises(ModelFileError, match=message):
+        overq.load(tmp_path / "a.safetensors", network())
+
+
+def test_recipes_carry_the_transforms_through_json() -> None:
+    recipe = ALL.with_(overrides=(("a", LayerRule(reorder=True, equalize=1)),))
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    assert ALL.rule("x").reorder
+    assert ALL.rule("x").equalize == 0.5
+    assert Recipe() == Recipe(reorder=False, equalize=0, bias_correction=False)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Recipe(reorder=1), "reorder must be True or False, not 1"),
+    (lambda: Recipe(equalize=1.5), r"equalize must be an exponent from 0 \(off\) to 1"),
+    (lambda: Recipe(bias_correction="yes"), "bias_correction must be True or False, not 'yes'"),
+])  # fmt: skip
+def test_senseless_transforms_are_refused(make, message: str) -> None:
+    with pytest.raises(FormatError, match=f"^{message}"):
+        make()
+
+
+def test_the_summary_says_what_was_done() -> None:
+    notes = [report.note for report in overq.summary(overq.quantize(network(), X, ALL))]
+    assert notes[0] == "equalized 0.5, reordered, bias corrected"
+    assert notes[2] == "one channel a group: plain, bias corrected"
+
+
+def test_bias_correction_takes_the_mean_error_out_of_every_layer() -> None:
+    model = network()
+    quantized = overq.quantize(model, X, ALL)
+    outputs: dict[str, dict[str, torch.Tensor]] = {"float": {}, "quantized": {}}
+    for key, net in (("float", model), ("quantized", quantized)):
+        for name, module in net.named_modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.register_forward_hook(lambda m, a, y, key=key, name=name: outputs[key].__setitem__(name, y.detach()))
+        net(X)
+    for name, wanted in outputs["float"].items():
+        got = outputs["quantized"][name]
+        dims = [d for d in range(got.ndim) if d != 1]
+        assert torch.allclose(got.mean(dims), wanted.mean(dims), rtol=0, atol=2e-5 * wanted.abs().max().item())
+    plain = overq.quantize(model, X, ALL.with_(bias_correction=False))
+    assert (plain(X) - model(X)).mean(0).abs().max() > 100 * (quantized(X) - model(X)).mean(0).abs().max()
+
+
+def test_bias_correction_needs_samples_it_can_run_again() -> None:
+    with pytest.raises(CalibrationError, match="not a one-way iterator$"):
+        overq.quantize(network(), iter([X]), ALL)
+    seen = observe(network(), X)
+    with pytest.raises(CalibrationError, match="the observations as seen=$"):
+        overq.quantize(network(), seen, ALL)
+    with_both, with_samples = (overq.quantize(network(), X, ALL, seen=given) for given in (seen, None))
+    assert torch.equal(with_both(X), with_samples(X))
+    assert isinstance(with_both[0], Quantized)
