@@ -16,8 +16,8 @@ from rich.table import Table
 from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
-from overq.nn.convert import DEFAULT_RECIPE, fit, replaced
-from overq.nn.layers import FloatLayer, can_quantize, kind, quantize_layer
+from overq.nn.convert import DEFAULT_RECIPE, fit_layer, replaced
+from overq.nn.layers import FloatLayer, Quantized, can_quantize, kind
 from overq.nn.observation import Forward, Observations, batches, home, moved, observe, run
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.report import mode
@@ -147,7 +147,8 @@ def sensitivity(
 
     samples     batches as for `observe`; a one-way iterator is read once and kept
     candidates  formats, their `signed` decided per layer in calibration
-    recipe      weight bits and calibration; layers that its first, last or overrides govern are left alone
+    recipe      weight bits, calibration, reordering and equalization (biases are not corrected); layers that its first, last or
+                overrides govern are left alone
     seen        what `observe` returned, if it is known already; one observation serves all trials
     labels      class numbers, one for each row of all outputs [N, classes]; to count top-1 as well
     loss        "kl" for class scores, "mse" for any output (as a share of the output's power)
@@ -179,8 +180,7 @@ def sensitivity(
     correct = None if labels is None else _correct(wanted, labels)
     scale = sum(LOSSES[loss][1](output) for output in wanted)
 
-    def measure(layer: FloatLayer, format: Format, step: float) -> tuple[float, int | None]:
-        quantized = quantize_layer(layer, recipe.weight_bits, step, format)
+    def measure(layer: FloatLayer, quantized: Quantized) -> tuple[float, int | None]:
         trial = replaced(model, {layer: quantized})
         with torch.no_grad():
             got = list(_outputs(trial, kept, forward))
@@ -194,9 +194,9 @@ def sensitivity(
         trials: list[Trial] = []
         for candidate in candidates:
             progress(name, len(result) * len(candidates) + len(trials), len(names) * len(candidates))
-            report = fit(name, layers[name], seen.layers[name], rule_for(recipe, candidate))
+            report, quantized = fit_layer(name, layers[name], seen.layers[name], rule_for(recipe, candidate))
             if report.format not in known:
-                lost, right = measure(layers[name], report.format, report.step)
+                lost, right = measure(layers[name], quantized)
                 known[report.format] = Trial(candidate, report.format, report.step, lost, right)
             trials.append(replace(known[report.format], candidate=candidate))
         result.append(LayerTrials(name, kind(layers[name]).__name__, seen.layers[name].values, macs[name], tuple(trials)))
