@@ -1,0 +1,177 @@
+"""Mixed formats under a budget against one format everywhere: sensitivity, assignment, then top-1 of the whole network.
+
+    python benchmarks/sensitivity.py networks.py:resnet20 calibration.npz test.npz --resize 0 --crop 0 --csv results.csv --layers layers.csv
+
+Losses are measured on the calibration images, without labels; top-1 on the scored ones. Edge layers keep 8 plain bits everywhere and count
+in no average. Each row's `won` and `lost` are images that it gets right and wrong where uniform plain quantization at that budget does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from overq.nn import Recipe, observe, quantize
+from overq.nn.assign import Assignment, best_assignment
+from overq.nn.sensitivity import Sensitivity, sensitivity
+from overq.spec import Format
+from overq.study.data import Images, Preprocess, open_images, some_of
+from overq.study.models import load_model
+
+PLAIN = tuple(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 7, 8))
+OVERQ = (
+    *(Format(bits, 1, precision_overwrite=False) for bits in (2, 3, 4, 5, 6)),  # one state bit
+    *(Format(bits, cascade) for cascade in (2, 4, 8) for bits in (2, 3, 4, 5)),  # two state bits
+)
+SETS = {"plain": PLAIN, "plain + OverQ": PLAIN + OVERQ}
+BUDGETS = {"stored": (3.0, 3.5, 4.0, 4.5, 5.0), "multiplier": (24.0, 32.0)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting; loss is the KL to the float model in nats: the sum of the layers' own, and the whole model's on the same images."""
+
+    network: str
+    what: str
+    unit: str
+    budget: float
+    average: float
+    predicted_kl: float
+    calibration_kl: float
+    correct: int
+    scored: int
+    float_correct: int
+    won: int
+    lost: int
+    formats: str
+    layers: str
+
+
+class Bench:
+    """One network with its images."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.model, self.name = load_model(options.model), options.model.rpartition(":")[2]
+        size = Preprocess(options.resize or None, options.crop or None)
+        calibration = some_of(open_images(options.calibration, None, size, labelled=False), options.samples)
+        self.samples = list(calibration.batches(options.batch))
+        self.scored: Images = some_of(open_images(options.images, options.labels, size), options.score)
+        self.batch = options.batch
+        self.seen = observe(self.model, self.samples, seed=options.seed)
+        self.recipe = Recipe(calibration=options.calibration_method, seed=options.seed)
+        assert self.scored.labels is not None
+        self.right_float = self.logits(self.model).argmax(1).numpy() == self.scored.labels
+        with torch.no_grad():
+            self.wanted = torch.cat([self.model(x) for x in self.samples]).double().log_softmax(1)
+
+    def logits(self, model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([model(x) for x in self.scored.batches(self.batch)])
+
+    def measure(self, recipe: Recipe) -> tuple[np.ndarray, float]:
+        """(which scored images are right, KL on the calibration images)."""
+        model = quantize(self.model, self.seen, recipe)
+        with torch.no_grad():
+            got = torch.cat([model(x) for x in self.samples]).double().log_softmax(1)
+        kl = (self.wanted.exp() * (self.wanted - got)).sum(1).mean().item()
+        return self.logits(model).argmax(1).numpy() == self.scored.labels, kl
+
+
+def restricted(table: Sensitivity, formats: tuple[Format, ...]) -> Sensitivity:
+    """The trials of some candidates only."""
+    layers = tuple(
+        type(layer)(layer.name, layer.kind, layer.values, layer.macs, tuple(t for t in layer.trials if t.candidate in formats))
+        for layer in table.layers
+    )
+    return Sensitivity(table.loss, table.recipe, layers)
+
+
+def rows_of(bench: Bench, table: Sensitivity) -> list[Row]:
+    results: dict[Recipe, tuple[np.ndarray, float]] = {}
+    rows: list[Row] = []
+    references: dict[tuple[str, float], np.ndarray] = {}
+
+    def row(what: str, unit: str, budget: float, found: Assignment) -> None:
+        if found.recipe not in results:
+            results[found.recipe] = bench.measure(found.recipe)
+        right, kl = results[found.recipe]
+        reference = references.setdefault((unit, budget), right)  # plain comes first
+        chosen = [(name, trial.label) for name, trial in found.chosen]
+        rows.append(
+            Row(
+                bench.name, what, unit, budget, found.average, found.loss, kl, int(right.sum()), len(right), int(bench.right_float.sum()),
+                int((right & ~reference).sum()), int((reference & ~right).sum()),
+                "; ".join(f"{count} × {label}" for label, count in Counter(label for _, label in chosen).most_common()),
+                "; ".join(f"{name}={label}" for name, label in chosen),
+            )
+        )  # fmt: skip
+        last = rows[-1]
+        print(
+            f"{what:24s} {unit} {budget:5.2f} {last.average:6.3f} KL {found.loss:.4f} -> {kl:.4f} top-1 {100 * right.mean():.2f}",
+            flush=True,
+        )
+
+    for unit, budgets in BUDGETS.items():
+        for budget in budgets:
+            for fmt in PLAIN + OVERQ:
+                found = best_assignment(restricted(table, (fmt,)), np.inf, unit)
+                if found.average == budget:
+                    row(f"uniform {found.chosen[0][1].label}", unit, budget, found)
+            for name, formats in SETS.items():
+                row(f"mixed {name}", unit, budget, best_assignment(restricted(table, formats), budget, unit))
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *facts], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | facts for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--resize", type=int, default=256)
+    parser.add_argument("--crop", type=int, default=224)
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--score", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--calibration-method", default="format-mse")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--layers", type=Path, required=True)
+    options = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    shown = [Path(word).name if "/" in word and ":" not in word else word.rpartition("/")[2] for word in sys.argv[1:]]
+    facts = {
+        "seed": options.seed, "calibration": options.calibration_method, "calibration_images": options.samples, "commit": commit,
+        "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
+        "command": shlex.join(["python", "benchmarks/sensitivity.py", *shown]),
+    }  # fmt: skip
+    bench = Bench(options)
+    print(f"{bench.name}: float {100 * bench.right_float.mean():.2f}", flush=True)
+    start = time.perf_counter()
+    table = sensitivity(bench.model, bench.samples, PLAIN + OVERQ, recipe=bench.recipe, seen=bench.seen)
+    print(f"sensitivity: {time.perf_counter() - start:.0f} s for {len(table.layers)} layers × {len(PLAIN + OVERQ)} formats", flush=True)
+    write(options.layers, [{"network": bench.name, **record} for record in table.records()], facts)
+    write(options.csv, [asdict(row) for row in rows_of(bench, table)], facts)
+
+
+if __name__ == "__main__":
+    main()
