@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import platform
 import shlex
 import subprocess
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--calibration-method", default="format-mse")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", type=Path, help="JSON file that keeps the sensitivity between runs")
     parser.add_argument("--csv", type=Path, required=True)
     parser.add_argument("--layers", type=Path, required=True)
     options = parser.parse_args()
@@ -167,8 +169,13 @@ def main() -> None:
     bench = Bench(options)
     print(f"{bench.name}: float {100 * bench.right_float.mean():.2f}", flush=True)
     start = time.perf_counter()
-    table = sensitivity(bench.model, bench.samples, PLAIN + OVERQ, recipe=bench.recipe, seen=bench.seen)
-    print(f"sensitivity: {time.perf_counter() - start:.0f} s for {len(table.layers)} layers × {len(PLAIN + OVERQ)} formats", flush=True)
+    if options.table and options.table.exists():
+        table = Sensitivity.from_json(json.loads(options.table.read_text()))
+    else:
+        table = sensitivity(bench.model, bench.samples, PLAIN + OVERQ, recipe=bench.recipe, seen=bench.seen)
+        print(f"sensitivity: {time.perf_counter() - start:.0f} s for {len(table.layers)} layers × {len(PLAIN + OVERQ)} formats", flush=True)
+        if options.table:
+            options.table.write_text(json.dumps(table.to_json()))
     write(options.layers, [{"network": bench.name, **record} for record in table.records()], facts)
     write(options.csv, [asdict(row) for row in rows_of(bench, table)], facts)
 

@@ -72,6 +72,7 @@ def test_budget_is_kept_and_a_larger_one_is_never_worse(seed: int, unit: str) ->
     found: list[Assignment] = [best_assignment(table, budget, unit) for budget in np.linspace(top / 4, top, 13).tolist()]
     assert all(a.average <= budget for a, budget in zip(found, np.linspace(top / 4, top, 13), strict=True))
     assert all(more.loss <= less.loss for less, more in pairwise(found))
+    assert best_assignment(table, float("inf"), unit) == found[-1]
     assert found[-1].loss == sum(min(t.loss for t in layer.trials) for layer in table.layers)
 
 

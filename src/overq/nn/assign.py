@@ -96,6 +96,7 @@ def least_loss(costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]]
     cheapest choices is the caller's error.
     """
     rows = [(np.asarray(c, np.int64), np.asarray(v, np.float64)) for c, v in zip(costs, losses, strict=True)]
+    budget = min(budget, sum(max(row) for row in costs) / total)  # no more can be spent; an infinite one is then finite
     price, ceiling = _multiplier(rows, budget, total)
     # What layers k, k+1, … cost and lose at least; the last entry is for none left.
     rest_cost = np.cumsum([0] + [int(c.min()) for c, _ in rows[::-1]])[::-1]

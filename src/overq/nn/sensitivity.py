@@ -109,6 +109,12 @@ class Sensitivity:
         """Plain JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Sensitivity:
+        """The inverse of `to_json`."""
+        layers = (LayerTrials(**{**layer, "trials": tuple(map(_trial, layer["trials"]))}) for layer in data["layers"])
+        return cls(**{**data, "recipe": Recipe.from_json(data["recipe"]), "layers": tuple(layers)})
+
     def table(self) -> Table:
         """A rich table: one row for each layer, one column for each candidate; loss, and top-1 points lost where labels are known."""
         what = "output error / output power" if self.loss == "mse" else "KL to the float model, nats"
@@ -129,6 +135,10 @@ class Sensitivity:
         out = io.StringIO()
         Console(file=out, width=40 + 20 * len(self.layers[0].trials)).print(self.table())
         return out.getvalue()
+
+
+def _trial(data: dict[str, Any]) -> Trial:
+    return Trial(**{**data, "candidate": Format(**data["candidate"]), "format": Format(**data["format"])})
 
 
 def sensitivity(
