@@ -160,6 +160,6 @@ def similarities(vectors: Tensor) -> Tensor:
     return (vectors[i].double() * vectors[j].double()).sum(1)
 
 
-def rank_correlation(model: nn.Module, reference: Tensor, lines: Sequence[str]) -> float:
-    """Spearman's correlation of the cosines of all pairs of sentences with those of the reference embeddings."""
-    return float(spearmanr(similarities(embed(model, lines)).numpy(), similarities(reference).numpy()).statistic)
+def spearman(vectors: Tensor, reference: Tensor) -> float:
+    """Rank correlation of the cosines of all pairs of rows with those of the reference rows."""
+    return float(spearmanr(similarities(vectors).numpy(), similarities(reference).numpy()).statistic)
