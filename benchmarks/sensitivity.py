@@ -3,7 +3,8 @@
     python benchmarks/sensitivity.py networks.py:resnet20 calibration.npz test.npz --resize 0 --crop 0 --csv results.csv --layers layers.csv
 
 Losses are measured on the calibration images, without labels; top-1 on the scored ones. Edge layers keep 8 plain bits everywhere and count
-in no average. Each row's `won` and `lost` are images that it gets right and wrong where uniform plain quantization at that budget does not.
+in no average. `won` and `lost` are images that a row gets right, or wrong, unlike its budget's first row: uniform plain, or mixed plain
+where no uniform format fits.
 """
 
 from __future__ import annotations
@@ -26,31 +27,28 @@ import torch
 
 from overq.nn import Recipe, observe, quantize
 from overq.nn.assign import Assignment, best_assignment
-from overq.nn.sensitivity import Sensitivity, sensitivity
+from overq.nn.sensitivity import LOSSES, Sensitivity, sensitivity
 from overq.spec import Format
 from overq.study.data import Images, Preprocess, open_images, some_of
 from overq.study.models import load_model
 
 PLAIN = tuple(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 7, 8))
-OVERQ = (
-    *(Format(bits, 1, precision_overwrite=False) for bits in (2, 3, 4, 5, 6)),  # one state bit
-    *(Format(bits, cascade) for cascade in (2, 4, 8) for bits in (2, 3, 4, 5)),  # two state bits
-)
-SETS = {"plain": PLAIN, "plain + OverQ": PLAIN + OVERQ}
+NEIGHBOUR = tuple(Format(bits, 1, precision_overwrite=False) for bits in (2, 3, 4, 5, 6))  # one state bit
 BUDGETS = {"stored": (3.0, 3.5, 4.0, 4.5, 5.0), "multiplier": (24.0, 32.0)}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting; loss is the KL to the float model in nats: the sum of the layers' own, and the whole model's on the same images."""
+    """One setting. Losses are of the kind named: the sum of the layers' own, and the whole model's on the same images."""
 
     network: str
     what: str
     unit: str
     budget: float
     average: float
-    predicted_kl: float
-    calibration_kl: float
+    loss: str
+    sum_of_losses: float
+    loss_of_all: float
     correct: int
     scored: int
     float_correct: int
@@ -70,24 +68,27 @@ class Bench:
         self.samples = list(calibration.batches(options.batch))
         self.scored: Images = some_of(open_images(options.images, options.labels, size), options.score)
         self.batch = options.batch
+        cascading = tuple(Format(bits, int(cascade)) for cascade in options.cascades.split(",") for bits in (2, 3, 4, 5))  # two state bits
+        self.sets = {"plain": PLAIN, "plain + OverQ": PLAIN + NEIGHBOUR + cascading}
+        self.formats = self.sets["plain + OverQ"]
         self.seen = observe(self.model, self.samples, seed=options.seed)
         self.recipe = Recipe(calibration=options.calibration_method, seed=options.seed)
         assert self.scored.labels is not None
         self.right_float = self.logits(self.model).argmax(1).numpy() == self.scored.labels
+        self.loss, (self.sum, self.scale) = options.loss, LOSSES[options.loss]
         with torch.no_grad():
-            self.wanted = torch.cat([self.model(x) for x in self.samples]).double().log_softmax(1)
+            self.wanted = torch.cat([self.model(x) for x in self.samples])
 
     def logits(self, model: Any) -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([model(x) for x in self.scored.batches(self.batch)])
 
     def measure(self, recipe: Recipe) -> tuple[np.ndarray, float]:
-        """(which scored images are right, KL on the calibration images)."""
+        """(which scored images are right, loss on the calibration images)."""
         model = quantize(self.model, self.seen, recipe)
         with torch.no_grad():
-            got = torch.cat([model(x) for x in self.samples]).double().log_softmax(1)
-        kl = (self.wanted.exp() * (self.wanted - got)).sum(1).mean().item()
-        return self.logits(model).argmax(1).numpy() == self.scored.labels, kl
+            got = torch.cat([model(x) for x in self.samples])
+        return self.logits(model).argmax(1).numpy() == self.scored.labels, self.sum(self.wanted, got) / self.scale(self.wanted)
 
 
 def restricted(table: Sensitivity, formats: tuple[Format, ...]) -> Sensitivity:
@@ -107,30 +108,28 @@ def rows_of(bench: Bench, table: Sensitivity) -> list[Row]:
     def row(what: str, unit: str, budget: float, found: Assignment) -> None:
         if found.recipe not in results:
             results[found.recipe] = bench.measure(found.recipe)
-        right, kl = results[found.recipe]
+        right, loss = results[found.recipe]
         reference = references.setdefault((unit, budget), right)  # plain comes first
         chosen = [(name, trial.label) for name, trial in found.chosen]
+        counts = Counter(label for _, label in chosen).most_common()
         rows.append(
             Row(
-                bench.name, what, unit, budget, found.average, found.loss, kl, int(right.sum()), len(right), int(bench.right_float.sum()),
+                bench.name, what, unit, budget, found.average, bench.loss, found.loss, loss,
+                int(right.sum()), len(right), int(bench.right_float.sum()),
                 int((right & ~reference).sum()), int((reference & ~right).sum()),
-                "; ".join(f"{count} × {label}" for label, count in Counter(label for _, label in chosen).most_common()),
-                "; ".join(f"{name}={label}" for name, label in chosen),
+                "; ".join(f"{count} × {label}" for label, count in counts), "; ".join(f"{name}={label}" for name, label in chosen),
             )
         )  # fmt: skip
-        last = rows[-1]
-        print(
-            f"{what:24s} {unit} {budget:5.2f} {last.average:6.3f} KL {found.loss:.4f} -> {kl:.4f} top-1 {100 * right.mean():.2f}",
-            flush=True,
-        )
+        sums = f"{bench.loss} {found.loss:.5f} -> {loss:.5f}"
+        print(f"{what:30s} {unit} {budget:5.2f} {found.average:6.3f} {sums} top-1 {100 * right.mean():.2f}", flush=True)
 
     for unit, budgets in BUDGETS.items():
         for budget in budgets:
-            for fmt in PLAIN + OVERQ:
+            for fmt in bench.formats:
                 found = best_assignment(restricted(table, (fmt,)), np.inf, unit)
                 if found.average == budget:
                     row(f"uniform {found.chosen[0][1].label}", unit, budget, found)
-            for name, formats in SETS.items():
+            for name, formats in bench.sets.items():
                 row(f"mixed {name}", unit, budget, best_assignment(restricted(table, formats), budget, unit))
     return rows
 
@@ -153,6 +152,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--score", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--cascades", default="2,4,8")
+    parser.add_argument("--loss", choices=sorted(LOSSES), default="kl")
     parser.add_argument("--calibration-method", default="format-mse")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", type=Path, help="JSON file that keeps the sensitivity between runs")
@@ -172,8 +173,8 @@ def main() -> None:
     if options.table and options.table.exists():
         table = Sensitivity.from_json(json.loads(options.table.read_text()))
     else:
-        table = sensitivity(bench.model, bench.samples, PLAIN + OVERQ, recipe=bench.recipe, seen=bench.seen)
-        print(f"sensitivity: {time.perf_counter() - start:.0f} s for {len(table.layers)} layers × {len(PLAIN + OVERQ)} formats", flush=True)
+        table = sensitivity(bench.model, bench.samples, bench.formats, recipe=bench.recipe, seen=bench.seen, loss=bench.loss)
+        print(f"sensitivity: {time.perf_counter() - start:.0f} s for {len(table.layers)} layers × {len(bench.formats)} formats", flush=True)
         if options.table:
             options.table.write_text(json.dumps(table.to_json()))
     write(options.layers, [{"network": bench.name, **record} for record in table.records()], facts)
