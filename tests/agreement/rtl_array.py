@@ -1,48 +1,102 @@
-"""One fold through the RTL array in Amaranth's simulator, with its clock counted."""
+"""A layer's folds through the RTL array in Amaranth's simulator, at the times that the cycle model says, with its clock counted."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from amaranth.hdl import Module
+from amaranth.lib.wiring import Component
 from amaranth.sim import Simulator
 
 from overq.rtl import ArrayConfig, RowState, SystolicArray
-from overq.spec import Lane
+from overq.sim import ArrayLayer, Machine
+from overq.sim.machine import timetable
+from overq.spec import State
 
 
-def run_fold(config: ArrayConfig, lanes: list[list[Lane]], weights: list[list[int]]) -> tuple[list[list[int]], int]:
-    """(sums [vectors][columns], cycles from the first weight loaded to the last sum out)."""
-    dut, state = SystolicArray(config=config), RowState(config.format)
-    sums = [[0] * config.columns for _ in lanes]
-    cycles = 0
+class Ran(NamedTuple):
+    """sums [vectors, outputs]; cycles from the first weight to the last sum; registers[name] [cycles, rows, columns] after every clock."""
+
+    sums: np.ndarray
+    cycles: int
+    registers: dict[str, np.ndarray]
+
+
+def run(config: ArrayConfig, machine: Machine, layer: ArrayLayer, watch: tuple[str, ...] = ()) -> Ran:
+    """watch: ports of the elements to look at after every clock."""
+    elements: dict[str, Component] = {}
+
+    def place(m: Module, name: str, block: Component) -> Component:
+        m.submodules[name] = elements[name] = block
+        return block
+
+    dut, state = SystolicArray(config=config, place=place), RowState(config.format)
+    rows, columns, double = config.rows, config.columns, config.double_buffered
+    folds = list(layer.folds(machine))
+    times = list(timetable(machine, [layer.vectors] * len(folds)))
+    finished = [np.zeros((layer.vectors, columns), np.int64) for _ in folds]
+    seen: dict[str, list[list[list[int]]]] = {name: [] for name in watch}
+    cycle = 0
+
+    def drive(ctx: Any) -> None:
+        load, swap = [0] * rows, [0] * rows
+        digits, states = [0] * rows, [State.OWN] * rows
+        weights, sums = [0] * columns, [0] * columns
+        for index, (fold, time) in enumerate(zip(folds, times, strict=True)):
+            lanes, outputs = fold.weights.shape
+            for k in range(rows):
+                load[k] |= k * double <= cycle - time.load < rows
+                swap[k] |= cycle == time.start - 1 + k
+                v = cycle - time.start - k
+                if 0 <= v < layer.vectors and k < lanes:
+                    digits[k], states[k] = int(fold.digits[v, k]), State(fold.states[v, k])
+            for j in range(columns):
+                row = rows - 1 - (cycle - time.load - j * double)
+                if 0 <= row < rows:
+                    weights[j] = int(fold.weights[row, j]) if row < lanes and j < outputs else 0
+                v = cycle - time.start - j
+                if 0 <= v < layer.vectors and not fold.first:
+                    sums[j] = int(finished[index - 1][v, j])
+        for k in range(rows):
+            ctx.set(dut.digits[k], digits[k])
+            if state.width:
+                ctx.set(dut.states[k], state.bits(states[k]))
+            if double:
+                ctx.set(dut.load[k], load[k])
+                ctx.set(dut.swap[k], swap[k])
+        if not double:
+            ctx.set(dut.load, load[0])
+        for j in range(columns):
+            ctx.set(dut.weights[j], weights[j])
+            ctx.set(dut.sums_in[j], sums[j])
+
+    def collect(ctx: Any) -> int:
+        for name, found in seen.items():
+            found.append([[ctx.get(getattr(elements[f"element_{k}_{j}"], name)) for j in range(columns)] for k in range(rows)])
+        left = 0
+        for done, time in zip(finished, times, strict=True):
+            for j in range(columns):
+                v = cycle - time.start - (rows - 1) - j
+                if 0 <= v < layer.vectors:
+                    done[v, j] = ctx.get(dut.sums_out[j])
+                    left += 1
+        return left
 
     async def bench(ctx: Any) -> None:
-        nonlocal cycles
-        ctx.set(dut.load, 1)
-        for row in reversed(range(config.rows)):
-            for column in range(config.columns):
-                ctx.set(dut.weights[column], weights[row][column])
+        nonlocal cycle
+        left = 0
+        while left < len(folds) * layer.vectors * columns:
+            drive(ctx)
             await ctx.tick()
-            cycles += 1
-        ctx.set(dut.load, 0)
-        left, start = 0, cycles
-        while left < len(lanes) * config.columns:
-            for k in range(config.rows):
-                v = cycles - start - k
-                lane = lanes[v][k] if 0 <= v < len(lanes) else Lane(0, 0)  # type: ignore[arg-type]
-                ctx.set(dut.digits[k], lane.digit)
-                if state.width:
-                    ctx.set(dut.states[k], state.bits(lane.state))
-            await ctx.tick()
-            for j in range(config.columns):
-                v = cycles - start - (config.rows - 1) - j
-                if 0 <= v < len(lanes):
-                    sums[v][j] = ctx.get(dut.sums_out[j])
-                    left += 1
-            cycles += 1
+            left += collect(ctx)
+            cycle += 1
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-9)
     simulator.add_testbench(bench)
     simulator.run()
-    return sums, cycles
+    sums = np.zeros((layer.vectors, layer.weights.shape[3]), np.int64)
+    for fold, done in zip(folds, finished, strict=True):
+        sums[:, fold.outputs] = done[:, : fold.outputs.stop - fold.outputs.start]  # a later tile holds the earlier ones' sums
+    return Ran(sums, cycle, {name: np.array(found) for name, found in seen.items()})

@@ -21,6 +21,7 @@ class ArrayConfig:
     columns      output channels side by side, 1 to 1024
     depth        lanes of one whole dot product (all tiles that are added up), at least `rows`; None is `rows`
     sum_bits     width of every partial sum; None is the least that holds any dot product of `depth` lanes
+    double_buffered   a second weight register per element: the next tile loads while vectors stream
     """
 
     format: Format = field(default_factory=Format)
@@ -29,6 +30,7 @@ class ArrayConfig:
     columns: int = 16
     depth: int | None = None
     sum_bits: int | None = None
+    double_buffered: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -38,6 +40,8 @@ class ArrayConfig:
         _check_integer("columns", self.columns, 1, MAX_ROWS)
         if self.depth is not None:
             _check_integer("depth", self.depth, self.rows, 2**31 - 1)
+        if not isinstance(self.double_buffered, bool):
+            raise FormatError(f"ArrayConfig.double_buffered must be True or False, not {self.double_buffered!r}")
         if self.format.lanes not in (None, self.rows):
             raise FormatError(f"Format.lanes is {self.format.lanes} but the array has {self.rows} rows: one tile is one column of rows")
         if self.format.cascade and self.rows < 2:
@@ -83,7 +87,7 @@ class ArrayConfig:
             ("range", "precision"): f"full_c{fmt.cascade}",
         }[fmt.modes]
         policy = "_largest" if fmt.cascade and fmt.policy == "largest" else ""
-        return f"a{fmt.bits}{'s' if fmt.signed else ''}w{self.weight_bits}_{kind}{policy}"
+        return f"a{fmt.bits}{'s' if fmt.signed else ''}w{self.weight_bits}_{kind}{policy}{'_double' * self.double_buffered}"
 
 
 @dataclass(frozen=True)

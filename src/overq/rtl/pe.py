@@ -4,13 +4,14 @@
 
 Weights enter through a chain: while `load` is high every element takes its upper neighbour's weight. The same wire is
 the neighbour's weight that OverQ needs, so the array gains no weight wiring at all.
+Double buffered, the chain runs through registers of its own, whose weights become the active ones on `swap`.
 """
 
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from overq.rtl.config import ArrayConfig, RowState, exponent
 from overq.spec import fraction_bits
@@ -29,6 +30,11 @@ class ProcessingElement(wiring.Component):
     sum_in → sum_out      the partial sum, one cycle
     load                  take weight_in as own weight at the next clock
 
+    Double buffered:
+    load, swap            from the left, to load_out and swap_out one cycle later
+    chain_in, chain_out   the load chain; `load` takes chain_in
+    weight_in, weight_out the active weights, absent in the plain array; `swap` makes chain_out the active one
+
     first=True is the element of row 0: it has no neighbour, so it has neither state nor choice.
     With the plain format there is no state either, and first makes no difference.
     """
@@ -40,8 +46,7 @@ class ProcessingElement(wiring.Component):
             "load": In(1),
             "digit_in": In(digit_shape(config)),
             "digit_out": Out(digit_shape(config)),
-            "weight_in": In(signed(config.weight_bits)),
-            "weight_out": Out(signed(config.weight_bits)),
+            **self._weight_ports(),
             "sum_in": In(signed(config.psum_bits)),
             "sum_out": Out(signed(config.psum_bits)),
         }
@@ -55,28 +60,51 @@ class ProcessingElement(wiring.Component):
     def has_state(self) -> bool:
         return self.state.width > 0 and not self.first
 
+    def _weight_ports(self) -> dict[str, Member]:
+        weight = signed(self.config.weight_bits)
+        if not self.config.double_buffered:
+            return {"weight_in": In(weight), "weight_out": Out(weight)}
+        ports = {"load_out": Out(1), "swap": In(1), "swap_out": Out(1), "chain_in": In(weight), "chain_out": Out(weight)}
+        if self.has_state:
+            ports["weight_in"] = In(weight)
+        if self.state.width:
+            ports["weight_out"] = Out(weight)
+        return ports
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + self.addend(m))]
-        with m.If(self.load):
-            m.d.sync += self.weight_out.eq(self.weight_in)
         if self.has_state:
             m.d.sync += self.state_out.eq(self.state_in)
         return m
 
+    def own_weight(self, m: Module) -> Signal:
+        """The weight register, and what fills it."""
+        if not self.config.double_buffered:
+            with m.If(self.load):
+                m.d.sync += self.weight_out.eq(self.weight_in)
+            return self.weight_out
+        own = Signal(signed(self.config.weight_bits), name="active", reset_less=True) if not self.state.width else self.weight_out
+        m.d.sync += [self.load_out.eq(self.load), self.swap_out.eq(self.swap)]
+        with m.If(self.load):
+            m.d.sync += self.chain_out.eq(self.chain_in)
+        with m.If(self.swap):
+            m.d.sync += own.eq(self.chain_out)
+        return own
+
     def addend(self, m: Module) -> ValueLike:
         """The shifted product."""
-        fmt = self.config.format
+        fmt, own = self.config.format, self.own_weight(m)
         weight = Signal(signed(self.config.weight_bits))
         product = Signal(signed(fmt.bits + self.config.weight_bits))
         m.d.comb += product.eq(self.digit_in * weight)
         if not self.has_state:
-            m.d.comb += weight.eq(self.weight_out)
+            m.d.comb += weight.eq(own)
             return product << fraction_bits(fmt)
         neighbour = self.state_in[0]
         # AND-OR rather than Mux: synthesizes a little smaller (docs/hardware.md, idea 2).
         every = neighbour.replicate(self.config.weight_bits)
-        m.d.comb += weight.eq((self.weight_in.as_unsigned() & every) | (self.weight_out.as_unsigned() & ~every))
+        m.d.comb += weight.eq((self.weight_in.as_unsigned() & every) | (own.as_unsigned() & ~every))
         second_digit = Signal()
         m.d.comb += second_digit.eq(neighbour & ~self.neighbour_above if self.state.has_moved else neighbour)
         top = max(exponent(state, fmt) for state in fmt.states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -25,7 +25,10 @@ def delayed(m: Module, value: Value, cycles: int, name: str, reset_less: bool = 
 class Accelerator(wiring.Component):
     """One tile of weights at a time; vectors stream through.
 
-    weight_valid, weight_ready, weights   `rows` transfers load a tile, the last row first; ready while nothing is in flight
+    weight_valid, weight_ready, weights   `rows` transfers load a tile, the last row first; ready while nothing is in the array.
+                                          Double buffered: ready unless a whole tile waits for its first vector
+    in_first                              double buffered only: this vector is the first that meets the waiting tile. Refused until that
+                                          is whole and, in overwriting formats, in the cycle right after another vector
     in_valid, in_ready                    one tile of one vector; in_t and in_enable as the encoder's
     in_sums                               per column, what the sum starts from: 0, or the partial sums of the tiles before
     in_last                               the sums are then complete and go through the output stage
@@ -48,6 +51,7 @@ class Accelerator(wiring.Component):
                 "in_enable": In(config.rows),
                 "in_sums": In(sums),
                 "in_last": In(1),
+                **({"in_first": In(1)} if config.double_buffered else {}),
                 "out_valid": Out(1),
                 "out_sums": Out(sums),
                 "out_last": Out(1),
@@ -73,15 +77,20 @@ class Accelerator(wiring.Component):
         accept = self.in_valid & self.in_ready
         m.d.sync += flying.eq(accept | flying << 1)
         m.d.comb += [
-            self.weight_ready.eq(~flying.any()),
-            self.in_ready.eq(encoder.in_ready & ~self.weight_valid),
-            encoder.in_valid.eq(self.in_valid & ~self.weight_valid),
+            encoder.in_valid.eq(accept),
             Value.cast(encoder.in_t).eq(Value.cast(self.in_t)),
             encoder.in_enable.eq(self.in_enable),
             encoder.out_ready.eq(1),
-            array.load.eq(self.weight_valid & self.weight_ready),
-            Value.cast(array.weights).eq(Value.cast(self.weights)),
         ]
+        if config.double_buffered:
+            self._load_beside(m, array, accept, flying[0])
+        else:
+            m.d.comb += [
+                self.weight_ready.eq(~flying[:-1].any()),
+                self.in_ready.eq(~self.weight_valid),
+                array.load.eq(self.weight_valid & self.weight_ready),
+                Value.cast(array.weights).eq(Value.cast(self.weights)),
+            ]
         self._skew(m, encoder, array)
         spread = config.columns - 1
         for column in range(config.columns):
@@ -99,6 +108,28 @@ class Accelerator(wiring.Component):
         for name in ("multipliers", "biases", "shifts"):
             m.d.comb += Value.cast(getattr(output, name)).eq(Value.cast(getattr(self, name)))
         return m
+
+    def _load_beside(self, m: Module, array: SystolicArray, accept: Value, just_before: Value) -> None:
+        """Weights of the next tile while vectors stream: they enter two cycles late, so that a tile's first transfer can be in the cycle
+        in which the first vector of the tile before is accepted (its digits reach row 0 after three cycles)."""
+        rows, columns, late = self.config.rows, self.config.columns, OverwriteEncoder.latency - 1
+        moved, begin, advance = Signal(rows), Signal(), Signal()  # moved[k]: more than k transfers of the tile are done
+        free = ~just_before if self.config.format.cascade else 1
+        joined = Cat(1, moved[:-1] & ~begin.replicate(rows - 1))
+        m.d.comb += [
+            self.in_ready.eq(~self.in_first | (moved[-1] & free)),
+            begin.eq(accept & self.in_first),
+            self.weight_ready.eq(~moved[-1] | begin),
+            advance.eq(self.weight_valid & self.weight_ready),
+        ]
+        m.d.sync += moved.eq(Mux(advance, joined, Mux(begin, 0, moved)))
+        for row in range(rows):
+            m.d.comb += [
+                array.load[row].eq(delayed(m, advance & joined[row], late, f"load_{row}")),
+                array.swap[row].eq(delayed(m, begin, late + row, f"swap_{row}")),
+            ]
+        for column in range(columns):
+            m.d.comb += array.weights[column].eq(delayed(m, self.weights[column], late + column, f"weight_{column}"))
 
     def _skew(self, m: Module, encoder: OverwriteEncoder, array: SystolicArray) -> None:
         """Row k enters k cycles late; the state code becomes the bits that travel along the row."""
