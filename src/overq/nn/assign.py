@@ -62,13 +62,13 @@ def assign(
 
     Raises FormatError where even the cheapest candidates exceed the budget; and what `sensitivity` raises.
     """
-    _unit(unit)
+    unit_of(unit)
     return best_assignment(sensitivity(model, samples, candidates, recipe=recipe, **options), budget, unit).recipe
 
 
 def best_assignment(measured: Sensitivity, budget: float, unit: str = "stored") -> Assignment:
     """The assignment with the least sum of losses under the budget; one sensitivity serves any number of budgets."""
-    weight, bits = _unit(unit)
+    weight, bits = unit_of(unit)
     base = measured.recipe
     costs = [[weight(layer) * bits(trial, base.weight_bits) for trial in layer.trials] for layer in measured.layers]
     total = sum(weight(layer) for layer in measured.layers)
@@ -83,7 +83,8 @@ def best_assignment(measured: Sensitivity, budget: float, unit: str = "stored") 
     return Assignment(base.with_(overrides=base.overrides + overrides), chosen, spent / total, sum(trial.loss for _, trial in chosen))
 
 
-def _unit(unit: str) -> tuple[Callable[[LayerTrials], int], Callable[[Trial, int], int]]:
+def unit_of(unit: str) -> tuple[Callable[[LayerTrials], int], Callable[[Trial, int], int]]:
+    """The entry of UNITS; FormatError where there is none."""
     if unit not in UNITS:
         raise FormatError(f"no budget unit {unit!r}; there are {', '.join(UNITS)}")
     return UNITS[unit]
