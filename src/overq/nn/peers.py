@@ -44,7 +44,7 @@ def install(model: nn.Module, seen: Observations, method: Method, weight_bits: i
         layer.register_forward_pre_hook(_Overwrite(fitted))
         rows = observed.sample[:COST_ROWS]
         (edges if edge else costs).append((fitted.cost(rows, weight_bits=weight_bits), observed.values))
-    return result, _mean(costs or edges)
+    return result, mean_cost(costs or edges)
 
 
 class _Overwrite:
@@ -70,7 +70,8 @@ def _suited(method: Method, layer: nn.Module) -> Method:
     return Uniform(min(method.bits, 8)) if input_lanes(layer) == 1 else method  # type: ignore[attr-defined]  # every method has bits
 
 
-def _mean(costs: list[tuple[Cost, int]]) -> Cost:
+def mean_cost(costs: list[tuple[Cost, int]]) -> Cost:
+    """The mean over values, from (cost of one, how many) of each layer."""
     total = sum(values for _, values in costs)
 
     def mean(field: str) -> float:

@@ -20,11 +20,24 @@ from overq.errors import InputError
 from overq.nn import Observations, observe
 from overq.nn.peers import install
 from overq.study import digits
-from overq.study.data import Images, Preprocess, from_tensors, open_images, some_of
+from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
 from overq.study.models import load_model
-from overq.study.plan import Network, Setting, Study
+from overq.study.plan import RECIPE, Network, Setting, Study
+from overq.study.recipes import install_recipe
 
-CODE = ("spec", "kernels", "calib", "methods", "nn", "study/cell.py", "study/data.py", "study/digits.py")
+CODE = (
+    "spec",
+    "kernels",
+    "calib",
+    "methods",
+    "nn",
+    "study/cell.py",
+    "study/data.py",
+    "study/digits.py",
+    "study/models.py",
+    "study/plan.py",
+    "study/recipes.py",
+)
 
 
 def tasks(study: Study) -> list[dict[str, Any]]:
@@ -40,7 +53,7 @@ def tasks(study: Study) -> list[dict[str, Any]]:
                 key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
                 rows.append({
                     "key": key, "study": study.name, "network": network.name, "label": setting.label,
-                    "method": setting.method, "shard": shard, "task": json.dumps(task),
+                    "method": setting.family, "shard": shard, "task": json.dumps(task),
                 })  # fmt: skip
     return rows
 
@@ -48,7 +61,8 @@ def tasks(study: Study) -> list[dict[str, Any]]:
 def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, str]]:
     """Run the cell of a stored task: (bool [images] correct, cost, seconds, versions)."""
     begin, task = time.perf_counter(), json.loads(text)
-    model, cost = _installed(json.dumps([task["network"], task["samples"], task["batch_size"], task["seed"]]), json.dumps(task["setting"]))
+    network = json.dumps([task["network"], task["samples"], task["batch_size"], task["seed"]])
+    model, cost = _installed(network, json.dumps(task["setting"]), task["seed"])
     images = _open(_network(task["network"]))
     chosen = some_of(images, task["limit"] or images.count)
     assert chosen.labels is not None
@@ -83,7 +97,7 @@ def code() -> str:
 
 
 @lru_cache(2)
-def _observed(text: str) -> tuple[nn.Module, Observations]:
+def _observed(text: str) -> tuple[nn.Module, Observations, Batches]:
     entry, samples, batch, seed = json.loads(text)
     network = _network(entry)
     model = load_model(network.model, Path(network.weights) if network.weights else None)
@@ -91,18 +105,21 @@ def _observed(text: str) -> tuple[nn.Module, Observations]:
         images = from_tensors("digits", digits.images("calibration")[0])
     else:
         images = open_images(Path(network.calibration), None, _preprocess(network), labelled=False)
-    images = some_of(images, samples or images.count)
-    return model, observe(model, images.batches(batch), seed=seed)
+    batches = Batches(some_of(images, samples or images.count), batch)
+    return model, observe(model, batches, seed=seed), batches
 
 
 @lru_cache(1)
-def _installed(network: str, setting_text: str) -> tuple[nn.Module, dict[str, float]]:
-    model, seen = _observed(network)
+def _installed(network: str, setting_text: str, seed: int) -> tuple[nn.Module, dict[str, float]]:
+    model, seen, batches = _observed(network)
     entry = json.loads(setting_text)
     setting = Setting(entry["method"], tuple((k, v) for k, v in entry["parameters"]), entry["weight_bits"])
     if setting.method == "float":
         return model, {"payload_bits": 32.0, "metadata_bits": 0.0, "activation_bits": 32.0, "weight_bits": 32, "extra_lanes": 0.0}
-    result, cost = install(model, seen, setting.build(), setting.weight_bits)
+    if setting.method == RECIPE:
+        result, cost = install_recipe(model, seen, batches, dict(setting.parameters), setting.weight_bits, seed)
+    else:
+        result, cost = install(model, seen, setting.build(), setting.weight_bits)
     return result, asdict(cost)
 
 

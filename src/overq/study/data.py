@@ -77,6 +77,17 @@ class Images:
             yield self.load(positions[start : start + size])
 
 
+@dataclass(frozen=True)
+class Batches:
+    """Batches of at most `size` images, loaded anew each time they are iterated over."""
+
+    images: Images
+    size: int
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return self.images.batches(self.size)
+
+
 def from_tensors(name: str, x: torch.Tensor, labels: torch.Tensor | None = None) -> Images:
     """Images already in memory, normalized."""
     return Images(name, len(x), lambda positions: x[list(positions)], None if labels is None else labels.numpy())

@@ -1,15 +1,18 @@
-"""A study, declared: networks × methods × settings × data shards. Read from TOML, or built in Python from the same dataclasses."""
+"""A study, declared: networks × settings (of methods and of recipes) × data shards. Read from TOML, or built in Python."""
 
 from __future__ import annotations
 
 import itertools
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from overq.errors import FormatError, InputError
 from overq.methods import METHODS
+from overq.study.recipes import canonical, recipe_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,6 +20,7 @@ else:
     import tomli as tomllib
 
 PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # always in a study, so that every plot has its baseline
+RECIPE = "recipe"  # in place of a method's name: the parameters are a recipe's, for `overq.quantize`
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,19 @@ class Network:
 
 @dataclass(frozen=True)
 class Setting:
-    """A method with parameters (name, value) and its weight bits; method "float" leaves the network as it is."""
+    """A method with parameters (name, value) and its weight bits.
+
+    method "float" leaves the network as it is, "recipe" stands for `overq.quantize` with the recipe that the parameters spell.
+    """
 
     method: str
     parameters: tuple[tuple[str, Any], ...] = ()
     weight_bits: int = 32
 
     def __post_init__(self) -> None:
-        if self.method != "float":
+        if self.method == RECIPE:
+            recipe_of(dict(self.parameters), self.weight_bits)
+        elif self.method != "float":
             self.build()
 
     def build(self) -> Any:
@@ -64,11 +73,18 @@ class Setting:
             raise FormatError(f"method {self.method!r} has the parameters {known}: {error}") from error
 
     @property
+    def family(self) -> str:
+        """What a plot gives one colour: the method, or which kind of recipe."""
+        if self.method != RECIPE:
+            return self.method
+        return "plain_recipe" if dict(self.parameters).get("cascade") == 0 else "overq_recipe"
+
+    @property
     def label(self) -> str:
         """How the setting is named on the command line and in tables, e.g. overq:bits=4,cascade=2:W8."""
         if self.method == "float":
             return "float"
-        return f"{self.method}:{','.join(f'{k}={v}' for k, v in self.parameters)}:W{self.weight_bits}"
+        return f"{self.method}:{','.join(f'{k}={_plain(v)}' for k, v in self.parameters)}:W{self.weight_bits}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,16 @@ class Study:
     batch_size: int = 64
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("shards", 1), ("limit", 0), ("samples", 0), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"a study's {name} must be a whole number from {least} on, not {value!r}")
+        if not self.networks:
+            raise InputError("a study needs at least one network")
+        if len({n.name for n in self.networks}) < len(self.networks):
+            raise InputError("two networks of a study have the same name")
+
 
 def read(path: Path) -> Study:
     """The study of a TOML file; relative paths in it are relative to the file. InputError, FormatError in one line."""
@@ -92,28 +118,55 @@ def read(path: Path) -> Study:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML file: {error}") from error
     try:
-        widths = tuple(data.pop("weight_bits", [8]))
-        settings = expand(data.pop("methods"), widths)
-        networks = tuple(_network(entry, path.parent) for entry in data.pop("networks"))
+        widths = data.pop("weight_bits", [8])
+        tables = {name: _tables(data, name) for name in ("networks", "methods", "recipes")}
+        if not tables["methods"] and not tables["recipes"]:
+            raise InputError("a study needs at least one of [[methods]] or [[recipes]]")
+        settings = expand(tables["methods"], tuple(widths) if isinstance(widths, list) else (widths,), tables["recipes"])
+        networks = tuple(_network(entry, path.parent) for entry in tables["networks"])
         study = Study(networks=networks, settings=settings, **{"name": path.stem, **data})
     except KeyError as missing:
         raise InputError(f"{path}: a study needs {missing}") from None
     except TypeError as error:
-        raise InputError(f"{path}: {str(error).replace('__init__() got an', 'has an')}") from error
-    if not networks or study.shards < 1:
-        raise InputError(f"{path}: a study needs at least one network and one shard")
+        raise InputError(f"{path}: {_unknown_key(error)}") from error
+    except (InputError, FormatError) as error:
+        raise type(error)(f"{path}: {error}") from error
     return study
 
 
-def expand(methods: list[dict[str, Any]], widths: tuple[int, ...]) -> tuple[Setting, ...]:
+def expand(methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequence[dict[str, Any]] = ()) -> tuple[Setting, ...]:
     """float, plain A3 … A8, then every combination of the listed values; each once."""
-    wanted = [{"method": "uniform", "bits": list(PLAIN_BITS)}, *methods]
+    wanted = [{"method": "uniform", "bits": list(PLAIN_BITS)}, *methods, *({**entry, "method": RECIPE} for entry in recipes)]
     found = {Setting("float"): None}
     for entry, width in itertools.product(wanted, widths):
         lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"}
         for values in itertools.product(*lists.values()):
-            found[Setting(entry["method"], tuple(zip(lists, values, strict=True)), width)] = None
+            parameters = dict(zip(lists, values, strict=True))
+            if entry["method"] == RECIPE:
+                parameters = canonical(parameters)
+            found[Setting(entry["method"], tuple(parameters.items()), width)] = None
     return tuple(found)
+
+
+def _tables(data: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    tables = data.pop(name, [])
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
+        raise InputError(f"{name} must be tables, each written below a line [[{name}]]")
+    return tables
+
+
+def _plain(value: Any) -> Any:
+    """As TOML spells it."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _unknown_key(error: TypeError) -> str:
+    """Python's words for a keyword that a dataclass lacks, or one that it needs, in the file's."""
+    return re.sub(r"(\w+)\.__init__\(\) (got an unexpected keyword argument|missing \d+ required \w+ arguments?:)", _words, str(error))
+
+
+def _words(match: re.Match[str]) -> str:
+    return f"a {match[1].lower()} {'has no key' if match[2].startswith('got') else 'needs the keys'}"
 
 
 def _network(entry: dict[str, Any], base: Path) -> Network:

@@ -1,0 +1,65 @@
+"""Settings that `overq.quantize` runs: a number format and a recipe, spelled as the flat keys of a study file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from overq.errors import FormatError
+from overq.methods import Cost
+from overq.nn import LayerRule, Observations, Recipe, observe_sequentially, quantize, summary
+from overq.nn.peers import mean_cost
+from overq.spec import Format
+
+FORMAT_KEYS = ("bits", "cascade", "range_overwrite", "precision_overwrite", "policy", "lanes")
+MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
+RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("format", "weight_bits", "first", "last", "overrides", "seed"))
+OWN_KEYS = ("sequential",)  # observe each layer behind the quantized ones before it
+
+
+def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a plain format does not use, so that lists which multiply out give a plain setting once."""
+    plain = parameters.get("cascade") == 0
+    return {key: value for key, value in parameters.items() if not (plain and key in MODE_KEYS)}
+
+
+def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) -> Recipe:
+    """The recipe that the keys spell; first layer and classifier keep 8 plain bits. FormatError in one line for what makes no sense."""
+    known = (*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS)
+    for key, value in parameters.items():
+        if key not in known:
+            raise FormatError(f"a recipe has no key {key!r}; there are {', '.join(known)}")
+        if key in ("calibration", "policy") and not isinstance(value, str):
+            raise FormatError(f"a recipe's {key} must be a name, not {value!r}")
+    if not isinstance(parameters.get("sequential", False), bool):
+        raise FormatError(f"a recipe's sequential must be true or false, not {parameters['sequential']!r}")
+    wanted = {key: value for key, value in parameters.items() if key in FORMAT_KEYS}
+    if wanted.get("cascade") == 0:
+        wanted |= {"range_overwrite": False, "precision_overwrite": False}
+    edge = LayerRule(Format.plain(8), weight_bits, "max")
+    rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
+    return Recipe(Format(**wanted), weight_bits, first=edge, last=edge, seed=seed, **rest)
+
+
+def install_recipe(
+    model: nn.Module, seen: Observations, samples: Iterable[torch.Tensor], parameters: Mapping[str, Any], weight_bits: int, seed: int
+) -> tuple[nn.Module, Cost]:
+    """The quantized copy of `model` and its average cost, counted as `overq.nn.peers.install` counts it.
+
+    seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again.
+    """
+    recipe = recipe_of(parameters, weight_bits, seed)
+    if parameters.get("sequential", False):
+        seen = observe_sequentially(model, samples, recipe)
+    result = quantize(model, samples, recipe, seen=seen)
+    names = list(seen.layers)
+    costs: list[tuple[Cost, int]] = []
+    edges: list[tuple[Cost, int]] = []
+    for layer in summary(result):
+        cost = Cost(layer.format.bits, layer.format.state_bits, layer.format.bits, weight_bits)
+        (edges if layer.name in (names[0], names[-1]) else costs).append((cost, seen.layers[layer.name].values))
+    return result, mean_cost(costs or edges)
