@@ -11,27 +11,50 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COSTS = {
+    "bits": "bits stored and moved per activation value, metadata included",
+    "multiplier": "multiplier: activation bits × weight bits",
+    "area": "area of one element",
+    "cycles": "cycles of one image",
+}
+OURS = ("overq", "overq_recipe")
+BASELINE = "uniform"
+
 
 @dataclass(frozen=True)
 class Result:
-    """One setting over all its shards; top1 in percent, bits per activation value, multiplier = activation bits × weight bits."""
+    """One setting over all its shards.
 
+    top1                     percent
+    difference, low, high    to float on the same images, in points, with the 95 % interval; None where float is not done
+    bits                     per activation value, payload and metadata; multiplier = activation bits × weight bits
+    area, cycles             of the hardware, where a table was given that has them
+    """
+
+    study: str
     network: str
     label: str
     method: str
     images: int
     correct: int
     top1: float
+    difference: float | None
+    low: float | None
+    high: float | None
     payload_bits: float
     metadata_bits: float
     bits: float
     multiplier: float
     weight_bits: int
+    area: float | None
+    cycles: float | None
     seed: int
     seconds: float
     overq: str
     code: str
+    commit: str
     torch: str
+    numpy: str
 
 
 def to_csv(results: list[Result]) -> str:
@@ -54,61 +77,65 @@ def front(results: list[Result], cost: str = "bits") -> list[Result]:
 
 def verdict(results: list[Result], cost: str = "bits") -> str:
     """Where OverQ stands, in one sentence."""
-    names = [r.label for r in front(results, cost) if r.method == "overq"]
-    if not any(r.method == "overq" for r in results):
+    ours = [r for r in results if r.method in OURS]
+    if not ours:
         return "OverQ was not run"
-    return f"OverQ is on the front: {', '.join(names)}" if names else "OverQ is NOT on the front"
+    names = [r.label for r in front(results, cost) if r in ours]
+    if names:
+        return f"OverQ is on the front: {', '.join(names)}"
+    best = max(ours, key=lambda r: (r.top1, -getattr(r, cost)))
+    beaten = max((r for r in results if getattr(r, cost) <= getattr(best, cost)), key=lambda r: (r.top1, r not in ours))
+    for_no_more = f"{beaten.label} gives {beaten.top1:.2f} for no more"
+    return f"OverQ is NOT on the front: its best, {best.label}, gives {best.top1:.2f},\n{for_no_more}"
 
 
-def study_figure(results: list[Result], cost: str = "bits") -> Figure:
-    """One panel per network and weight width."""
+def study_figure(results: list[Result], cost: str = "bits", note: str = "") -> Figure:
+    """One panel per network and weight width; settings whose cost is unknown are left out. note: more words for the cost axis."""
     from matplotlib.figure import Figure
 
-    quantized = [r for r in results if r.method != "float"]
-    panels = sorted({(r.network, r.weight_bits) for r in quantized})
-    figure = Figure(figsize=(8.5 * len(panels), 6.2), layout="constrained")
+    shown = [r for r in results if r.method != "float" and getattr(r, cost) is not None]
+    panels = sorted({(r.network, r.weight_bits) for r in shown})
+    figure = Figure(figsize=(8.5 * len(panels), 6.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, (network, width) in zip(axes, panels, strict=True):
         level = next((r.top1 for r in results if r.network == network and r.method == "float"), None)
-        _panel(panel, [r for r in quantized if (r.network, r.weight_bits) == (network, width)], level, cost)
-        panel.set_title(f"{network}, W{width}\n{panel.get_title()}", fontsize=10)
+        mine = [r for r in shown if (r.network, r.weight_bits) == (network, width)]
+        _panel(panel, mine, level, cost)
+        panel.set_xlabel(COSTS[cost] + note)
+        panel.set_title(f"{network}, W{width}, {mine[0].images} images\n{verdict(mine, cost)}", fontsize=10)
     return figure
 
 
 def _panel(axes: Axes, results: list[Result], level: float | None, cost: str) -> None:
     from matplotlib import colormaps
 
-    methods = sorted({r.method for r in results}, key=lambda m: (m != "uniform", m != "overq", m))
+    methods = sorted({r.method for r in results}, key=lambda m: (m != BASELINE, m not in OURS, m))
     for i, method in enumerate(methods):
         mine = sorted((r for r in results if r.method == method), key=lambda r: getattr(r, cost))
         style: Any = {
-            "color": {"uniform": "0.2", "overq": "#d55e00"}.get(method, colormaps["tab10"](i % 10)),
+            "color": {BASELINE: "0.2", "overq": "#d55e00"}.get(method, colormaps["tab10"](i % 10)),
             "marker": "Do^vs<>P*Xh"[i % 11],
         }
-        axes.plot(
-            [getattr(r, cost) for r in mine], [r.top1 for r in mine], linestyle="-" if method == "uniform" else "none", markersize=7,
-            label="plain A3…A8" if method == "uniform" else method, **style,
+        axes.errorbar(
+            [getattr(r, cost) for r in mine], [r.top1 for r in mine], yerr=_bars(mine), elinewidth=0.7, capsize=2,
+            linestyle="-" if method == BASELINE else "none", markersize=7, label="plain A3…A8" if method == BASELINE else method, **style,
         )  # fmt: skip
     best = front(results, cost)
     axes.step(
-        [getattr(r, cost) for r in best],
-        [r.top1 for r in best],
-        where="post",
-        color="#009e73",
-        alpha=0.5,
-        linewidth=4,
-        zorder=0,
+        [getattr(r, cost) for r in best], [r.top1 for r in best], where="post", color="#009e73", alpha=0.5, linewidth=4, zorder=0,
         label="Pareto front",
-    )
+    )  # fmt: skip
     if level is not None:
         axes.axhline(level, color="0.4", linestyle=":", linewidth=1, label=f"float {level:.2f}")
-    axes.set(
-        xlabel={
-            "bits": "bits stored and moved per activation value, metadata included",
-            "multiplier": "multiplier: activation bits × weight bits",
-        }[cost],
-        ylabel="top-1 (%)",
-    )
-    axes.set_title(verdict(results, cost))
+    axes.set_ylabel("top-1 (%); bars: 95 % interval of the difference to float")
     axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.25)
+
+
+def _bars(results: list[Result]) -> list[list[float]]:
+    """Lengths [below, above] of each bar; 0 where float is not done yet."""
+    known = [(r.difference, r.low, r.high) for r in results]
+    return [
+        [0.0 if d is None or low is None else max(0.0, d - low) for d, low, _ in known],
+        [0.0 if d is None or high is None else max(0.0, high - d) for d, _, high in known],
+    ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -15,52 +15,49 @@ import numpy as np
 import torch
 from torch import nn
 
-import overq
-from overq.errors import InputError
+from overq.errors import InputError, ToolError
 from overq.nn import Observations, observe
 from overq.nn.peers import install
 from overq.study import digits
 from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
+from overq.study.fingerprint import fingerprint
 from overq.study.models import load_model
 from overq.study.plan import RECIPE, Network, Setting, Study
 from overq.study.recipes import install_recipe
+from overq.study.version import commit, package, versions
 
-CODE = (
-    "spec",
-    "kernels",
-    "calib",
-    "methods",
-    "nn",
-    "study/cell.py",
-    "study/data.py",
-    "study/digits.py",
-    "study/models.py",
-    "study/plan.py",
-    "study/recipes.py",
-)
+ABSENT = "absent:"  # how the key of a cell begins whose network could not be opened
 
 
 def tasks(study: Study) -> list[dict[str, Any]]:
-    """Rows for `Store.add`, shards of one setting together. A network whose files are absent raises InputError."""
-    rows = []
-    for network in study.networks:
-        content = _fingerprint(network)
-        for setting in study.settings:
-            for shard in range(study.shards):
-                task = {"network": asdict(network), "setting": asdict(setting), "shard": shard}
-                task |= {k: getattr(study, k) for k in ("shards", "limit", "samples", "batch_size", "seed")}
-                what = [content, task["setting"], [task[k] for k in ("shard", "shards", "limit", "samples", "batch_size", "seed")]]
-                key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-                rows.append({
-                    "key": key, "study": study.name, "network": network.name, "label": setting.label,
-                    "method": setting.family, "shard": shard, "task": json.dumps(task),
-                })  # fmt: skip
-    return rows
+    """Rows for `Store.add`, shards of one setting together. Those of a network whose files are absent have failed, with the reason."""
+    return [row for network in study.networks for row in _tasks(study, network)]
+
+
+def _tasks(study: Study, network: Network) -> Iterator[dict[str, Any]]:
+    content, made, reason = "", versions(), None
+    try:
+        content = fingerprint(network)
+    except (InputError, ToolError) as error:
+        reason = str(error)
+    for setting in study.settings:
+        for shard in range(study.shards):
+            task = {"network": asdict(network), "setting": asdict(setting), "shard": shard, "content": content, "versions": made}
+            task |= {k: getattr(study, k) for k in ("shards", "limit", "samples", "batch_size", "seed")}
+            what = {key: value for key, value in task.items() if key != "network"}
+            key = hashlib.sha256(json.dumps([what, "" if content else network.name], sort_keys=True).encode()).hexdigest()
+            yield {
+                "key": key if content else ABSENT + key, "study": study.name, "network": network.name, "label": setting.label,
+                "method": setting.family, "shard": shard, "task": json.dumps(task),
+                "state": "failed" if reason else "pending", "reason": reason,
+            }  # fmt: skip
 
 
 def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, str]]:
     """Run the cell of a stored task: (bool [images] correct, cost, seconds, versions)."""
     begin, task = time.perf_counter(), json.loads(text)
+    if task["versions"] != versions():
+        raise InputError("the code or a library changed after the study was started; start it again")
     network = json.dumps([task["network"], task["samples"], task["batch_size"], task["seed"]])
     model, cost = _installed(network, json.dumps(task["setting"]), task["seed"])
     images = _open(_network(task["network"]))
@@ -73,27 +70,7 @@ def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, 
             part = positions[start : start + task["batch_size"]]
             predicted = model(chosen.load(part)).argmax(1).numpy()
             correct[start : start + len(part)] = predicted == chosen.labels[list(part)]
-    return correct, cost, time.perf_counter() - begin, versions()
-
-
-def versions() -> dict[str, str]:
-    return {
-        "overq": overq.__version__,
-        "code": code(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-@lru_cache(1)
-def code() -> str:
-    """Hash of the source that decides a result."""
-    root, digest = Path(overq.__file__).parent, hashlib.sha256()
-    for part in CODE:
-        for file in sorted((root / part).glob("*.py")) if (root / part).is_dir() else [root / part]:
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
+    return correct, cost, time.perf_counter() - begin, versions() | {"commit": commit(package())}
 
 
 @lru_cache(2)
@@ -136,30 +113,3 @@ def _network(entry: dict[str, Any]) -> Network:
 
 def _preprocess(network: Network) -> Preprocess:
     return Preprocess(network.resize or None, network.crop or None, network.mean, network.std)
-
-
-def _fingerprint(network: Network) -> str:
-    """Hash of architecture, weights, images, preprocessing, library and code; not of where the files lie."""
-    model = load_model(network.model, Path(network.weights) if network.weights else None)
-    digest = hashlib.sha256(repr(model).encode())
-    for key, value in model.state_dict().items():
-        digest.update(
-            f"{key}{value.dtype}{list(value.shape)}".encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        )
-    source = network.model.rpartition(":")[0]
-    for name in (network.images, network.labels, network.calibration, source if source.endswith(".py") else ""):
-        if name and name != "digits":
-            _hash_files(digest, Path(name))
-    digest.update(repr([network.resize, network.crop, network.mean, network.std, network.images == "digits", versions()]).encode())
-    return digest.hexdigest()
-
-
-def _hash_files(digest: Any, path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        digest.update(str(file.relative_to(path)).encode() if file != path else b"")
-        try:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-        except OSError:  # the cells that need it will say so
-            digest.update(b"unreadable")

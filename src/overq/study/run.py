@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from overq.errors import InputError
 from overq.study.store import Store
 from overq.study.workers import Executor, Outcome
 
@@ -26,7 +27,7 @@ def run(store: Store, keys: Iterable[str], executor: Executor, progress: Callabl
     store.free_dead()
     try:
         while True:
-            while under_way < executor.slots and (cell := store.claim(wanted)) is not None:
+            while under_way < executor.slots and (cell := _claim(store, wanted, under_way)) is not None:
                 executor.submit(cell["key"], cell["task"])
                 under_way += 1
             if not under_way:
@@ -37,6 +38,16 @@ def run(store: Store, keys: Iterable[str], executor: Executor, progress: Callabl
                 progress(tally)
     finally:
         executor.close()
+
+
+def _claim(store: Store, wanted: set[str], under_way: int) -> sqlite3.Row | None:
+    """The next cell. On a disk without room for a claim, what is under way comes in first."""
+    try:
+        return store.claim(wanted)
+    except InputError:
+        if not under_way:
+            raise
+        return None
 
 
 def _record(store: Store, outcome: Outcome, tally: Tally) -> None:

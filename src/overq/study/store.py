@@ -10,6 +10,8 @@ import os
 import socket
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class Store:
     """One connection; safe to open from several processes at once."""
 
     def __init__(self, path: Path) -> None:
-        self.owner = process_name(os.getpid())
+        self.path, self.owner = path, process_name(os.getpid())
         try:
             self.db = sqlite3.connect(path, timeout=60, isolation_level=None)
             self.db.row_factory = sqlite3.Row
@@ -41,22 +43,38 @@ class Store:
         self.db.close()
 
     def add(self, rows: list[dict[str, Any]]) -> None:
-        """Add cells; those that are there already stay as they are."""
-        self.db.execute("BEGIN IMMEDIATE")
-        self.db.executemany(
-            "INSERT OR IGNORE INTO cells (key, study, network, label, method, shard, task) "
-            "VALUES (:key, :study, :network, :label, :method, :shard, :task)",
-            rows,
-        )
-        self.db.execute("COMMIT")
+        """Add cells; those that are there already stay as they are. A row may come with a state and its reason."""
+        rows = [{"state": "pending", "reason": None, **row} for row in rows]
+        with self._whole("add cells"):
+            self.db.executemany(
+                "INSERT OR IGNORE INTO cells (key, study, network, label, method, shard, task, state, reason) "
+                "VALUES (:key, :study, :network, :label, :method, :shard, :task, :state, :reason)",
+                rows,
+            )
+
+    @contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """All that is written inside, or nothing; InputError where it cannot be, most likely because the disk is full."""
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if self.db.in_transaction:  # SQLite may have rolled it back itself
+                self.db.execute("ROLLBACK")
+            raise InputError(f"{self.path}: cannot {what}: {error}") from error
+
+    def forget(self, study: str, prefix: str) -> None:
+        """Remove a study's cells without a result whose key begins so."""
+        with self._whole("remove cells"):
+            self.db.execute("DELETE FROM cells WHERE study=? AND state<>'done' AND substr(key, 1, ?)=?", (study, len(prefix), prefix))
 
     def claim(self, keys: set[str]) -> sqlite3.Row | None:
         """Take one pending cell out of `keys`, oldest first; no other process can take it too."""
-        self.db.execute("BEGIN IMMEDIATE")
-        found = next((r for r in self.db.execute("SELECT * FROM cells WHERE state='pending' ORDER BY rowid") if r["key"] in keys), None)
-        if found is not None:
-            self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, found["key"]))
-        self.db.execute("COMMIT")
+        with self._whole("claim a cell"):
+            found = next((r for r in self.db.execute("SELECT * FROM cells WHERE state='pending' ORDER BY rowid") if r["key"] in keys), None)
+            if found is not None:
+                self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, found["key"]))
         return found
 
     def finish(self, key: str, correct: np.ndarray, cost: dict[str, float], seconds: float, versions: dict[str, str]) -> bool:

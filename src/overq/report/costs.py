@@ -1,0 +1,74 @@
+"""Tables of what hardware costs: the area of elements, the cycles of a network, joined to the results of a study by name."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from overq.errors import InputError
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """values: (name of the element in lower case, weight bits or None where the table does not tell) -> cost.
+
+    source: what a plot says of it.
+    """
+
+    source: str
+    values: dict[tuple[str, int | None], float]
+
+    def get(self, name: str, weight_bits: int) -> float | None:
+        """None where the table has no such element."""
+        return self.values.get((name.lower(), weight_bits), self.values.get((name.lower(), None)))
+
+
+def read_areas(path: Path) -> CostTable:
+    """A CSV as `make area` writes it: columns element, activation_bits, weight_bits, area, and, where present, sums and library.
+
+    element is plain, range c=1, full c=4, a method's name, …. Elements with sums of their own width ("own") are left out, of
+    several others the smallest counts; of several libraries the first.
+    """
+    rows = _rows(path, ("element", "activation_bits", "weight_bits", "area"))
+    library = rows[0].get("library", "")
+    values: dict[tuple[str, int | None], float] = {}
+    for row in rows:
+        if row.get("sums") == "own" or row.get("library", "") != library:
+            continue
+        name = f"A{row['activation_bits']} {row['element'].replace('full', 'range+precision')}".lower()
+        try:
+            key, area = (name, int(row["weight_bits"])), float(row["area"])
+        except ValueError as error:
+            raise InputError(f"{path}: not a number: {error}") from error
+        values[key] = min(area, values.get(key, area))
+    return CostTable(library or path.name, values)
+
+
+def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
+    """A CSV with the columns format (A4 plain, A4 range c=1, A4 range+precision c=4, …), cycles and, for several networks, network."""
+    rows = _rows(path, ("format", "cycles"))
+    tables = {name: CostTable(path.name, {}) for name in networks}
+    if len(tables) > 1 and "network" not in rows[0]:
+        raise InputError(f"{path}: a study of {len(tables)} networks needs the column 'network' in a table of cycles")
+    for row in rows:
+        for name, table in tables.items():
+            if row.get("network", name) == name:
+                try:
+                    table.values[row["format"].lower(), None] = float(row["cycles"])
+                except ValueError as error:
+                    raise InputError(f"{path}: not a number: {error}") from error
+    return tables
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV file ({type(error).__name__})") from error
+    missing = [name for name in needed if not rows or name not in rows[0]]
+    if missing:
+        raise InputError(f"{path}: no column {missing[0]!r}, or no line below the heading; it needs {', '.join(needed)}")
+    return rows
