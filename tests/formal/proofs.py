@@ -43,6 +43,7 @@ def element_harness(config: ArrayConfig) -> str:
     """sum_out is always sum_in + digit · 2^(b·e(state)) · weight of the right row, for every input and every weight."""
     fmt, state = config.format, RowState(config.format)
     b, w, s = fmt.bits, config.weight_bits, config.psum_bits
+    double = config.double_buffered
     sign = "signed" if fmt.signed else ""
     digit = "$signed(digit)" if fmt.signed else "$signed({1'b0, digit})"
     cases, legal = [], []
@@ -60,27 +61,33 @@ def element_harness(config: ArrayConfig) -> str:
         ports += f", .state_in({bits})"
         if state.has_moved:
             ports += ", .neighbour_above(above)"
+    if double:
+        ports += ", .swap(swap), .chain_in(chain_in), .chain_out(chain_out)"
+    ports += ", .weight_in(weight_in)" if state.width or not double else ""
+    ports += ", .weight_out(weight_out)" if state.width or not double else ""
     # A second digit stands below an OWN lane, a moved value below a second digit or a moved value.
     follow = f"(code == {int(MOVED)}) == above" if state.has_moved else "1"
+    filled = "if (load) loaded <= chain_in; if (swap) own_weight <= loaded;" if double else "if (load) own_weight <= weight_in;"
+    held = "always @* assert (weight_out == own_weight);" if state.width or not double else ""
+    held += " always @* assert (chain_out == loaded);" if double else ""
     return f"""
-module proof(input clk, input load, input [1:0] code, input above, input {sign} [{b - 1}:0] digit,
-             input signed [{w - 1}:0] weight_in, input signed [{s - 1}:0] sum_in);
-  reg signed [{w - 1}:0] own_weight;
+module proof(input clk, input load, input swap, input [1:0] code, input above, input {sign} [{b - 1}:0] digit,
+             input signed [{w - 1}:0] chain_in, weight_in, input signed [{s - 1}:0] sum_in);
+  reg signed [{w - 1}:0] own_weight, loaded;
   reg signed [{s - 1}:0] expected;
-  wire signed [{w - 1}:0] weight_out;
+  wire signed [{w - 1}:0] weight_out, chain_out;
   wire signed [{s - 1}:0] sum_out;
-  overq_element dut(.clk(clk), .load(load), .digit_in(digit), .weight_in(weight_in), .sum_in(sum_in),
-                    .weight_out(weight_out), .sum_out(sum_out){ports});
+  overq_element dut(.clk(clk), .load(load), .digit_in(digit), .sum_in(sum_in), .sum_out(sum_out){ports});
   always @* assume ({" || ".join(legal)});
   always @* assume (code == 0 || ({follow}));
   always @(posedge clk) begin
-    if (load) own_weight <= weight_in;
+    {filled}
     case (code)
 {chr(10).join(cases)}
       default: expected <= 0;
     endcase
   end
-  always @* assert (weight_out == own_weight);
+  {held}
   always @* assert (sum_out == expected);
 endmodule
 """

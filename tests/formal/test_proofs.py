@@ -52,6 +52,13 @@ def test_element_adds_its_shifted_product(name):
     prove(element_harness(config), element_design(config), ELEMENT_STEPS)
 
 
+@pytest.mark.parametrize("name", ["range c4", "full c4"])
+def test_element_with_two_weight_registers_uses_the_swapped_one(name):
+    """The same equation double buffered: own weight is what was loaded when `swap` came, and loading disturbs nothing."""
+    config = ArrayConfig(ELEMENTS[name], rows=8, double_buffered=True)
+    prove(element_harness(config), element_design(config), ELEMENT_STEPS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("weight_bits", [4, 8])
 @pytest.mark.parametrize("bits", [2, 3, 5, 6, 8])

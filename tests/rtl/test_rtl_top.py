@@ -1,104 +1,165 @@
-"""The whole accelerator in Amaranth's simulator: weight tiles, chained partial sums, requantization, exact latency."""
+"""The whole accelerator in Amaranth's simulator: weight tiles, chained partial sums, requantization, and every cycle counted."""
 
 import random
 
 import pytest
 from rtl_drive import FORMATS, random_row, random_weights, simulate
 
-from overq.rtl import Accelerator, ArrayConfig, requantize
+from overq.rtl import Accelerator, ArrayConfig, OverwriteEncoder, requantize
 from overq.rtl.output import MULTIPLIER_BITS
+from overq.sim import Machine, total_cycles
 from overq.spec import Format, dot, encode, fraction_bits
 
-TILES, VECTORS = 3, 12
+TILES = 3
+BOTH = pytest.mark.parametrize("double_buffered", [False, True], ids=["one register", "two registers"])
 
 
-def run_layer(config, weights, tiles, scale, relu=True):
-    """Stream every vector through every tile of weights; returns (final sums, t, latencies seen)."""
-    dut = Accelerator(config=config, relu=relu)
-    columns, rows = range(config.columns), range(config.rows)
-    sums = {}
-    results, latencies, sent = [], set(), {}
+class Run:
+    """Streams every vector through every tile of weights, as early as the ports allow."""
 
-    async def cycles(ctx, state):
-        *_, out_valid, out_sums, out_last, t_valid, t = await ctx.tick().sample(
-            dut.out_valid, dut.out_sums, dut.out_last, dut.t_valid, dut.t
-        )
-        if out_valid:
-            v = state["out"]
-            state["out"] += 1
-            sums[v] = [out_sums[j] for j in columns]
-            latencies.add(state["cycle"] - sent[v])
-            assert out_last == state["last"]
-        if t_valid:
-            results.append([t[j] for j in columns])
-        state["cycle"] += 1
+    def __init__(self, config, weights, tiles, scale, relu=True, chained=True):
+        self.config, self.weights, self.tiles, self.scale = config, weights, tiles, scale
+        self.dut = Accelerator(config=config, relu=relu)
+        self.vectors, self.chained = len(tiles[0]), chained
+        self.loaded, self.sent = 0, []  # tiles of weights; cycle of every vector's transfer
+        self.sums, self.seen = [], []  # of every vector of every tile, and the cycle in which they are out
+        self.t, self.early, self.cycle = [], 0, 0
+        simulate(self.dut, self.watch, self.load, self.stream)
 
-    async def bench(ctx):
-        state = {"cycle": 0, "out": 0, "last": 0}
-        for j in columns:
-            ctx.set(dut.multipliers[j], scale[j][0])
-            ctx.set(dut.biases[j], scale[j][1])
-            ctx.set(dut.shifts[j], scale[j][2])
+    @property
+    def cycles(self):
+        """From the first weight to the last sum."""
+        return self.seen[-1]
+
+    async def watch(self, ctx):
+        """Looks at a cycle's outputs before the others set its inputs."""
+        dut, columns = self.dut, range(self.config.columns)
+        while len(self.t) < self.vectors * (1 if self.chained else TILES):
+            if ctx.get(dut.out_valid):
+                assert ctx.get(dut.out_last) == (not self.chained or len(self.sums) >= (TILES - 1) * self.vectors)
+                self.sums.append([ctx.get(dut.out_sums[j]) for j in columns])
+                self.seen.append(self.cycle)
+            if ctx.get(dut.t_valid):
+                self.t.append([ctx.get(dut.t[j]) for j in columns])
+            await ctx.tick()
+            self.cycle += 1
+
+    async def load(self, ctx):
+        dut = self.dut
+        for j, scale in enumerate(self.scale):
+            for port, value in zip((dut.multipliers, dut.biases, dut.shifts), scale, strict=True):
+                ctx.set(port[j], value)
         for tile in range(TILES):
-            state |= {"out": 0, "last": int(tile == TILES - 1)}
+            while not self.config.double_buffered and len(self.sent) < tile * self.vectors:
+                await ctx.tick()
             ctx.set(dut.weight_valid, 1)
-            for row in reversed(rows):
-                for j in columns:
-                    ctx.set(dut.weights[j], weights[tile][row][j])
-                while not ctx.get(dut.weight_ready):
-                    await cycles(ctx, state)
-                await cycles(ctx, state)
+            for row in reversed(self.weights[tile]):
+                for j, weight in enumerate(row):
+                    ctx.set(dut.weights[j], weight)
+                await ctx.tick().until(dut.weight_ready)
+                self.early += len(self.sums) < tile * self.vectors
             ctx.set(dut.weight_valid, 0)
-            for v in range(VECTORS):
-                assert ctx.get(dut.in_ready)
-                for k in rows:
-                    ctx.set(dut.in_t[k], tiles[tile][v][k])
-                ctx.set(dut.in_enable, (1 << config.rows) - 1)
-                for j in columns:
-                    ctx.set(dut.in_sums[j], sums[v][j] if tile else 0)
-                ctx.set(dut.in_last, state["last"])
-                ctx.set(dut.in_valid, 1)
-                sent[v] = state["cycle"]
-                await cycles(ctx, state)
+            self.loaded += 1
+
+    async def stream(self, ctx):
+        dut = self.dut
+        ctx.set(dut.in_enable, (1 << self.config.rows) - 1)
+        for index in range(TILES * self.vectors):
+            tile, vector = divmod(index, self.vectors)
+            while (not self.config.double_buffered and self.loaded <= tile) or self.waits(index):
+                await ctx.tick()
+            for k, t in enumerate(self.tiles[tile][vector]):
+                ctx.set(dut.in_t[k], t)
+            for j in range(self.config.columns):
+                ctx.set(dut.in_sums[j], self.sums[index - self.vectors][j] if tile and self.chained else 0)
+            if self.config.double_buffered:
+                ctx.set(dut.in_first, vector == 0)
+            ctx.set(dut.in_last, not self.chained or tile == TILES - 1)
+            ctx.set(dut.in_valid, 1)
+            await ctx.tick().until(dut.in_ready)
+            self.sent.append(self.cycle - 1)  # watch has already counted the next one
             ctx.set(dut.in_valid, 0)
-            while state["out"] < VECTORS:
-                await cycles(ctx, state)
-        for _ in range(3):
-            await cycles(ctx, state)
 
-    simulate(dut, bench)
-    return [sums[v] for v in range(VECTORS)], results, latencies, dut
+    def waits(self, index):
+        """For the sums of the tile before."""
+        return self.chained and index >= self.vectors and len(self.sums) <= index - self.vectors
 
 
-@pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4", "full_signed"])
-def test_a_layer_of_three_tiles(name):
-    fmt = FORMATS[name]
-    config = ArrayConfig(fmt, weight_bits=6, rows=5, columns=4, depth=15)
-    rng = random.Random(name)
-    tiles = [[random_row(fmt, config.rows, rng) for _ in range(VECTORS)] for _ in range(TILES)]
-    weights = [random_weights(config, rng) for _ in range(TILES)]
+def random_case(config, vectors, seed):
+    rng = random.Random(seed)
+    tiles = [[random_row(config.format, config.rows, rng) for _ in range(vectors)] for _ in range(TILES)]
     scale = [(rng.randrange(1, 1 << MULTIPLIER_BITS), rng.randint(-(1 << 20), 1 << 20), rng.randint(12, 20)) for _ in range(config.columns)]
-    drop = fmt.bits - fraction_bits(fmt)
-    expected = [
-        [
-            sum(dot(encode(tiles[i][v], config.tile), [w[j] for w in weights[i]], config.tile) for i in range(TILES)) >> drop
-            for j in range(config.columns)
-        ]
-        for v in range(VECTORS)
+    return [random_weights(config, rng) for _ in range(TILES)], tiles, scale
+
+
+def parts(config, weights, tiles):
+    """[tile][vector][column], from the definition."""
+    drop = config.format.bits - fraction_bits(config.format)
+    return [
+        [[dot(encode(row, config.tile), [w[j] for w in grid], config.tile) >> drop for j in range(config.columns)] for row in rows]
+        for grid, rows in zip(weights, tiles, strict=True)
     ]
-    sums, t, latencies, dut = run_layer(config, weights, tiles, scale, relu=not fmt.signed)
-    assert sums == expected
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4", "full_signed"])
+def test_a_layer_of_three_tiles(name, double_buffered):
+    """Sums and t of the definition; as many cycles as the cycle model says, the encoder's added."""
+    fmt, vectors = FORMATS[name], 16
+    config = ArrayConfig(fmt, weight_bits=6, rows=5, columns=4, depth=15, double_buffered=double_buffered)
+    weights, tiles, scale = random_case(config, vectors, name)
+    ran = Run(config, weights, tiles, scale, relu=not fmt.signed)
+    expected = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*parts(config, weights, tiles), strict=True)]
+    assert ran.sums[-vectors:] == expected
     low = max(0, fmt.t_min) if not fmt.signed else fmt.t_min
-    assert t == [[requantize(total, *scale[j], low, fmt.t_max) for j, total in enumerate(row)] for row in expected]
-    assert latencies == {dut.latency}
+    assert ran.t == [[requantize(total, *scale[j], low, fmt.t_max) for j, total in enumerate(row)] for row in expected]
+    assert {out - sent for out, sent in zip(ran.seen, ran.sent, strict=True)} == {ran.dut.latency}
+    more = 2 if double_buffered else TILES * OverwriteEncoder.latency
+    assert ran.cycles == total_cycles(Machine(fmt, 5, 4, 6, double_buffered), vectors, TILES) + more
+
+
+@BOTH
+@pytest.mark.parametrize("vectors", [1, 5, 6, 11])
+@pytest.mark.parametrize("name", ["plain4", "full_c4"])
+def test_tiles_of_different_outputs_follow_as_closely_as_the_model_says(name, vectors, double_buffered):
+    """Sums that start from 0 need not wait for each other; loading overlaps streaming only with two registers."""
+    config = ArrayConfig(FORMATS[name], weight_bits=6, rows=5, columns=4, double_buffered=double_buffered)
+    weights, tiles, scale = random_case(config, vectors, name)
+    ran = Run(config, weights, tiles, scale, chained=False, relu=not config.format.signed)
+    assert ran.sums == [row for rows in parts(config, weights, tiles) for row in rows]
+    more = 2 if double_buffered else TILES * OverwriteEncoder.latency
+    assert ran.cycles == total_cycles(Machine(config.format, 5, 4, 6, double_buffered), vectors, TILES) + more
+    assert ran.early == (2 * config.rows if double_buffered else 0)  # transfers before the sums of the tile before were out
+
+
+def test_weights_that_come_with_pauses():
+    """The chain stands still while no weight comes; with two registers, tiles wait for their first vector."""
+    config = ArrayConfig(Format(4, 2), weight_bits=6, rows=4, columns=2, double_buffered=True)
+    weights, tiles, scale = random_case(config, 3, 1)
+    rng = random.Random(3)
+
+    class Hesitant(Run):
+        async def load(self, ctx):
+            for grid in self.weights:
+                for row in reversed(grid):
+                    while rng.random() < 0.6:
+                        await ctx.tick()
+                    for j, weight in enumerate(row):
+                        ctx.set(self.dut.weights[j], weight)
+                    ctx.set(self.dut.weight_valid, 1)
+                    await ctx.tick().until(self.dut.weight_ready)
+                    ctx.set(self.dut.weight_valid, 0)
+                    for j in range(self.config.columns):
+                        ctx.set(self.dut.weights[j], rng.randint(-32, 31))
+
+    ran = Hesitant(config, weights, tiles, scale, chained=False)
+    assert ran.sums == [row for rows in parts(config, weights, tiles) for row in rows]
 
 
 def test_t_saturates_at_both_ends():
     """Scales that push every sum far out of range give exactly t_max and, below, 0."""
     fmt = Format(3, cascade=2)
     config = ArrayConfig(fmt, weight_bits=4, rows=3, columns=2, depth=9)
-    rng = random.Random(2)
-    tiles = [[random_row(fmt, config.rows, rng) for _ in range(VECTORS)] for _ in range(TILES)]
-    weights = [random_weights(config, rng) for _ in range(TILES)]
-    _, t, _, _ = run_layer(config, weights, tiles, [(1, 1 << 22, 0), (1, -(1 << 22), 0)])
-    assert t == [[fmt.t_max, 0]] * VECTORS
+    weights, tiles, _ = random_case(config, 12, 2)
+    ran = Run(config, weights, tiles, [(1, 1 << 22, 0), (1, -(1 << 22), 0)])
+    assert ran.t == [[fmt.t_max, 0]] * 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overq.cli.inputs import format_of
+from overq.cli.outputs import check_output
 from overq.errors import InputError, ToolError
 from overq.spec import POLICIES, Format
 
@@ -23,6 +25,7 @@ Signed = Annotated[bool, typer.Option("--signed", help="Signed digits.")]
 WeightBits = Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")]
 Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
 Columns = Annotated[int, typer.Option(help="Columns: output channels side by side.")]
+DoubleBuffer = Annotated[bool, typer.Option("--double-buffer", help="A second weight register per element.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
 
@@ -38,6 +41,7 @@ def rtl(
     rows: Rows = 16,
     columns: Columns = 16,
     depth: Depth = None,
+    double_buffer: DoubleBuffer = False,
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
     count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
@@ -50,10 +54,12 @@ def rtl(
 
     if vectors is not None:
         layer = LayerVectors.load(vectors)
+        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer))
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
-        config = ArrayConfig(format_of(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth or rows * tiles)
+        fmt = format_of(bits, cascade, modes, policy, signed)
+        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, double_buffered=double_buffer)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     paths = verilog.write(layer.config, out) + testbench.write(layer, out)
     (out / "README.md").write_text(readme.text(layer.config), encoding="utf-8")
@@ -83,6 +89,7 @@ def synth(
     rows: Rows = 16,
     columns: Columns = 16,
     depth: Depth = None,
+    double_buffer: DoubleBuffer = False,
     csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
 ) -> None:
     """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
@@ -90,7 +97,9 @@ def synth(
     from overq.rtl.liberty import Library
     from overq.rtl.parts import array_area, parts, write_csv
 
-    config = ArrayConfig(format_of(bits, cascade, modes, policy, signed), weight_bits, rows, columns, depth)
+    fmt = format_of(bits, cascade, modes, policy, signed)
+    check_output(csv)
+    config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
     plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
     library = Library(liberty) if liberty else None
     designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}
@@ -99,14 +108,23 @@ def synth(
     console.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
     for name, made in designs.items():
         total = sum(part.total for part in made)
-        table = Table(title=f"{name}, {rows} × {columns}")
-        for head in ("part", "count", f"{unit} each", f"{unit} all", "share", "flip-flops each", "ps", "depth"):
-            table.add_column(head, justify="left" if head == "part" else "right")
+        table = Table(title=f"{name}, {rows} × {columns}, {unit}")
+        heads = ["part", "count", "each", "all", "share", "flip-flops", *(["ps", "depth"] if library else [])]
+        for head in heads:
+            table.add_column(head, justify="left" if head == "part" else "right", no_wrap=True)
         for part in made:
-            share, period = f"{part.total / total:.1%}", f"{part.period:.0f}" if library else "–"
-            cells = (part.name, part.count, f"{part.area:.1f}", f"{part.total:.0f}", share, part.flip_flops, period, part.depth or "–")
-            table.add_row(*(str(cell) for cell in cells))
-        table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)), "", "")
+            cells = (
+                part.name,
+                part.count,
+                f"{part.area:.1f}",
+                f"{part.total:.0f}",
+                f"{part.total / total:.1%}",
+                part.count * part.flip_flops,
+            )
+            path = (f"{part.period:.0f}", part.depth) if library else ()
+            table.add_row(*(str(cell) for cell in (*cells, *path)))
+        table.add_section()
+        table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)))
         console.print(table)
     if cascade:
         base, made = designs.values()

@@ -18,15 +18,17 @@ _TEXT = """\
 
 {rows} rows × {columns} columns, {bits}-bit {kind} digits, {weight_bits}-bit weights, cascade {cascade}, modes: {modes}.
 Partial sums have {sum_bits} bits, {fraction} of them fraction bits; enough for any dot product of {depth} lanes.
+{registers} per element.
 Plain Verilog-2001, one module per file, one clock (`clk`, rising edge), synchronous active-high `rst` where a module has one.
-Only valid bits are reset; hold `rst` for at least one cycle.
+Only control bits are reset; hold `rst` for at least one cycle.
 
 ## Run the testbench
 
     iverilog -g2001 -o sim *.v && vvp sim
     verilator --binary --timing -Wno-fatal -Wno-lint --top-module testbench *.v && obj_dir/Vtestbench
 
-It streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL.
+It streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL
+with the cycles from the first weight to the last sum. Nothing else is needed: no Python, no other file.
 
 ## Vectors on ports
 
@@ -36,14 +38,13 @@ A port of several values packs them without gaps, lane (or column) 0 in the leas
 ## Timing of overq_top
 
 1. Weights: {rows} transfers with `weight_valid` and `weight_ready`, one row of the tile each, **the last row first**.
-   `weight_ready` is low while vectors are in flight, and `in_ready` is low while `weight_valid` is high.
-2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low.
+   {loading}
+2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low.{first}
    `in_sums` is what each column starts from: 0 for the first tile of a dot product, later the `out_sums` of the tile before.
 3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order; nothing can stall them.
 4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next layer, 2 cycles later.
 
-A tile of V vectors without double buffering takes {rows} cycles of weights and, in the array proper, {spread} + V cycles:
-2·rows + columns + V − 2 together; the encoder adds {encoder} cycles of latency.
+{cycles}
 
 ## States
 
@@ -57,6 +58,26 @@ A tile of V vectors without double buffering takes {rows} cycles of weights and,
 Inside the array a state travels as `neighbour` (bit 0: any state but OWN) and, where both modes are on, `fine` (bit 1: PRECISION).
 MOVED is `neighbour` below a row that is `neighbour` itself for the same vector, so it needs no bit.
 """
+
+
+_SINGLE = {
+    "registers": "One weight register",
+    "loading": "`weight_ready` is low while vectors are in the array, and `in_ready` is low while `weight_valid` is high.",
+    "first": "",
+    "cycles": """\
+A tile of V vectors takes 2·rows + columns + V − 2 = {fold} cycles in the array, from its first weight to its last sum, and {encoder} more
+here, because the encoder stands before it. The next tile's first weight can follow at once.""",
+}
+_DOUBLE = {
+    "registers": "Two weight registers (double-buffered)",
+    "loading": "`weight_ready` is high unless a whole tile waits for its first vector: weights load while the tile before streams.",
+    "first": """
+   `in_first` marks the first vector of a tile: the waiting tile's weights become active just ahead of it. It is refused (`in_ready` low)
+   until that tile is whole and, where digits overwrite their neighbours, in the cycle right after another vector.""",
+    "cycles": """\
+T tiles of V vectors each take 1 + {fold} + (T − 1) · max(V{gap}, {rows}) cycles in the array, from its first weight to its last sum,
+and 2 more here. Where a tile's `in_sums` are the sums of the tile before, tiles can follow each other no closer than {chain} cycles.""",
+}
 
 
 def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]]) -> str:
@@ -87,6 +108,7 @@ def text(config: ArrayConfig) -> str:
         block._MustUse__silence = True  # looked at, not built
         tables.append(_table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}))
     fraction = fmt.bits if fmt.precision_on else 0
+    kind = _DOUBLE if config.double_buffered else _SINGLE
     return _TEXT.format(
         name=config.name,
         rows=config.rows,
@@ -101,8 +123,16 @@ def text(config: ArrayConfig) -> str:
         depth=config.dot_depth,
         tables="\n".join(tables),
         latency=OverwriteEncoder.latency + config.rows + config.columns - 1,
-        spread=f"{config.rows} + {config.columns} − 2",
-        encoder=OverwriteEncoder.latency,
+        registers=kind["registers"],
+        loading=kind["loading"],
+        first=kind["first"],
+        cycles=kind["cycles"].format(
+            fold=f"{2 * config.rows + config.columns - 2} + V",
+            encoder=OverwriteEncoder.latency,
+            chain=OverwriteEncoder.latency + config.rows + config.columns - 1,
+            rows=config.rows,
+            gap=" + 1" if fmt.cascade else "",
+        ),
         own=f"{fraction} bits",
         range=f"{fraction + fmt.bits} bits" if fmt.range_on else "does not occur",
         precision="0 bits" if fmt.precision_on else "does not occur",

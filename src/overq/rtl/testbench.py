@@ -13,6 +13,7 @@ _TEMPLATE = """\
 `timescale 1ns/1ps
 module testbench;
   localparam ROWS = {rows}, COLUMNS = {columns}, TILES = {tiles}, VECTORS = {vectors};
+  localparam DOUBLE_BUFFERED = {double};
   localparam T_BITS = {t_bits}, WEIGHT_BITS = {weight_bits}, SUM_BITS = {sum_bits}, NEXT_BITS = {next_bits};
 
   reg [ROWS*T_BITS-1:0]         tile_t [0:TILES*VECTORS-1];
@@ -22,7 +23,7 @@ module testbench;
   reg [COLUMNS*NEXT_BITS-1:0]   expected_t [0:VECTORS-1];
   reg [COLUMNS*SUM_BITS-1:0]    partial [0:VECTORS-1];
 
-  reg clk, rst, weight_valid, in_valid, in_last;
+  reg clk, rst, weight_valid, in_valid, in_first, in_last;
   reg [COLUMNS*WEIGHT_BITS-1:0] weights;
   reg [ROWS*T_BITS-1:0] in_t;
   reg [ROWS-1:0] in_enable;
@@ -34,7 +35,7 @@ module testbench;
   overq_top dut (
     .clk(clk), .rst(rst),
     .weight_valid(weight_valid), .weight_ready(weight_ready), .weights(weights),
-    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),
+    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),{first}
     .out_valid(out_valid), .out_sums(out_sums), .out_last(out_last),
     .multipliers({multipliers}),
     .biases({biases}),
@@ -42,7 +43,7 @@ module testbench;
     .t_valid(t_valid), .t(t)
   );
 
-  integer tile, vector, row, received, checked_sums, checked_t, errors, cycles;
+  integer tile, vector, row, loading, loaded, sent, received, checked_t, errors, cycles;
 
   initial begin
     $readmemh("t.hex", tile_t);
@@ -50,24 +51,24 @@ module testbench;
     $readmemh("weights.hex", tile_weights);
     $readmemh("sums.hex", expected_sums);
     $readmemh("next_t.hex", expected_t);
-    clk = 0; rst = 1; weight_valid = 0; in_valid = 0; in_last = 0;
+    clk = 0; rst = 1; weight_valid = 0; in_valid = 0; in_first = 0; in_last = 0;
     weights = 0; in_t = 0; in_enable = 0; in_sums = 0;
-    received = 0; checked_sums = 0; checked_t = 0; errors = 0; cycles = 0;
+    loaded = 0; sent = 0; received = 0; checked_t = 0; errors = 0; cycles = 0;
+    repeat (4) @(negedge clk);
+    #1 rst = 0;
   end
 
   always #5 clk = ~clk;
 
-  // Outputs are looked at in the middle of a cycle, inputs change there too.
+  // Outputs are looked at in the middle of a cycle, inputs change 1 ns later; whether a transfer takes place is looked at before its clock.
   always @(negedge clk) begin
-    cycles = cycles + 1;
+    if (!rst && (weight_valid || loaded > 0) && received < TILES * VECTORS) cycles = cycles + 1;
     if (!rst && out_valid) begin
-      partial[received] = out_sums;
-      if (out_last) begin
-        checked_sums = checked_sums + 1;
-        if (out_sums !== expected_sums[received]) begin
-          errors = errors + 1;
-          $display("vector %0d: sums %h, expected %h", received, out_sums, expected_sums[received]);
-        end
+      partial[received % VECTORS] = out_sums;
+      if (out_last !== (received >= (TILES - 1) * VECTORS)) errors = errors + 1;
+      if (out_last && out_sums !== expected_sums[received % VECTORS]) begin
+        errors = errors + 1;
+        $display("vector %0d: sums %h, expected %h", received % VECTORS, out_sums, expected_sums[received % VECTORS]);
       end
       received = received + 1;
     end
@@ -80,35 +81,48 @@ module testbench;
     end
   end
 
+  // Weights: with one register each when the tile before has been sent, with two as soon as they are taken.
   initial begin
-    repeat (4) @(negedge clk);
-    #1 rst = 0;
-    for (tile = 0; tile < TILES; tile = tile + 1) begin
-      #1 while (!weight_ready) begin @(negedge clk); #1; end
-      received = 0;
-      in_last = (tile == TILES - 1);
-      weight_valid = 1;
+    wait (!rst);
+    for (loading = 0; loading < TILES; loading = loading + 1) begin
+      while (!DOUBLE_BUFFERED && sent < loading * VECTORS) begin @(negedge clk); #1; end
       for (row = ROWS - 1; row >= 0; row = row - 1) begin
-        weights = tile_weights[tile*ROWS + row];
+        weights = tile_weights[loading*ROWS + row];
+        weight_valid = 1;
+        #3 while (!weight_ready) #10;
         @(negedge clk); #1;
       end
       weight_valid = 0;
-      in_valid = 1;
-      in_enable = tile_enable[tile];
-      for (vector = 0; vector < VECTORS; vector = vector + 1) begin
-        in_t = tile_t[tile*VECTORS + vector];
-        if (tile == 0) in_sums = 0; else in_sums = partial[vector];
-        #1 while (!in_ready) begin @(negedge clk); #1; end
-        @(negedge clk); #1;
-      end
-      in_valid = 0;
-      while (received < VECTORS) begin @(negedge clk); #1; end
+      loaded = loaded + 1;
     end
+  end
+
+  // Vectors: each after its tile's weights (with two registers in_ready sees to that), and after its sums of the tile before.
+  initial begin
+    wait (!rst);
+    for (tile = 0; tile < TILES; tile = tile + 1)
+      for (vector = 0; vector < VECTORS; vector = vector + 1) begin
+        #1 while ((!DOUBLE_BUFFERED && loaded <= tile) || (tile > 0 && received <= (tile - 1) * VECTORS + vector)) begin
+          in_valid = 0;
+          @(negedge clk); #2;
+        end
+        in_t = tile_t[tile*VECTORS + vector];
+        in_enable = tile_enable[tile];
+        if (tile == 0) in_sums = 0; else in_sums = partial[vector];
+        in_first = (vector == 0);
+        in_last = (tile == TILES - 1);
+        in_valid = 1;
+        #2 while (!in_ready) #10;
+        sent = sent + 1;
+        @(negedge clk); #1;
+        in_valid = 0;
+      end
+    while (received < TILES * VECTORS) @(negedge clk);
     repeat (4) @(negedge clk);
-    if (errors == 0 && checked_sums == VECTORS && checked_t == VECTORS)
-      $display("PASS: %0d sums and %0d t equal, %0d cycles", checked_sums * COLUMNS, checked_t * COLUMNS, cycles);
+    if (errors == 0 && received == TILES * VECTORS && checked_t == VECTORS)
+      $display("PASS: %0d sums and %0d t equal, %0d cycles", VECTORS * COLUMNS, checked_t * COLUMNS, cycles);
     else
-      $display("FAIL: %0d errors, %0d of %0d vectors of sums, %0d of t", errors, checked_sums, VECTORS, checked_t);
+      $display("FAIL: %0d errors, %0d of %0d vectors of sums, %0d of t", errors, received, TILES * VECTORS, checked_t);
     $finish;
   end
 endmodule
@@ -138,6 +152,8 @@ def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]
         columns=columns,
         tiles=len(layer.tiles),
         vectors=layer.vectors,
+        double=int(config.double_buffered),
+        first="\n    .in_first(in_first)," if config.double_buffered else "",
         t_bits=config.t_bits,
         weight_bits=config.weight_bits,
         sum_bits=config.psum_bits,
