@@ -104,7 +104,7 @@ def synth(
     library = Library(liberty) if liberty else None
     designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}
     unit = "µm²" if library else "transistors"
-    console = Console()
+    console = Console(width=96)
     console.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
     for name, made in designs.items():
         total = sum(part.total for part in made)
