@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -92,13 +92,17 @@ def _work(pipe: Connection, threads: int) -> None:
         except (EOFError, OSError, KeyboardInterrupt):
             return
         try:
-            outcome = Outcome(key, evaluate(task))
-        except MemoryError:
-            outcome = Outcome(key, reason="out of memory")
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            outcome = Outcome(key, reason="out of memory" if "can't allocate memory" in text else f"{type(error).__name__}: {text}")
-        try:
-            pipe.send(outcome)
+            pipe.send(outcome_of(key, task, evaluate))
         except OSError:
             return
+
+
+def outcome_of(key: str, task: str, evaluate: Callable[[str], Any]) -> Outcome:
+    """A cell's value, or in one line why there is none."""
+    try:
+        return Outcome(key, evaluate(task))
+    except MemoryError:
+        return Outcome(key, reason="out of memory")
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        return Outcome(key, reason="out of memory" if "can't allocate memory" in text else f"{type(error).__name__}: {text}")

@@ -1,0 +1,75 @@
+"""Study files: what is read, and what is refused in one line that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from overq.errors import OverqError
+from overq.study.plan import read
+
+NETWORK = '[[networks]]\nname = "n"\nmodel = "nets.py:build"\nimages = "test.npz"\ncalibration = "digits"\n'
+METHOD = '[[methods]]\nmethod = "overq"\nbits = [3, 4]\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_lists_multiply_out_and_plain_settings_always_stand(tmp_path: Path) -> None:
+    study = read(written(tmp_path, f"weight_bits = [8, 4]\nshards = 3\n{NETWORK}{METHOD}cascade = [1, 4]\n"))
+    labels = [s.label for s in study.settings]
+    assert (study.name, study.shards, labels[0]) == ("mine", 3, "float")
+    assert [x for x in labels if x.startswith("uniform")] == [f"uniform:bits={b}:W{w}" for w in (8, 4) for b in range(3, 9)]
+    assert [x for x in labels if x.startswith("overq")] == [
+        f"overq:bits={b},cascade={c}:W{w}" for w in (8, 4) for b in (3, 4) for c in (1, 4)
+    ]
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (network,) = read(written(tmp_path, NETWORK + METHOD)).networks
+    assert (network.model, network.images) == (f"{tmp_path}/nets.py:build", f"{tmp_path}/test.npz")
+    assert network.calibration == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = ", r"not a readable TOML file: Invalid value"),
+        (METHOD, r"a study needs at least one network"),
+        (NETWORK, r"a study needs at least one of \[\[methods\]\] or \[\[recipes\]\]"),
+        (f"shard = 2\n{NETWORK}{METHOD}", r"a study has no key 'shard'"),
+        (f"shards = 0\n{NETWORK}{METHOD}", r"a study's shards must be a whole number from 1 on, not 0"),
+        (f'seed = "a"\n{NETWORK}{METHOD}', r"a study's seed must be a whole number from 0 on, not 'a'"),
+        (f"{NETWORK}image = 3\n{METHOD}", r"a network has no key 'image'"),
+        ('[[networks]]\nname = "n"\nmodel = "m:f"\n' + METHOD, r"a network needs the keys 'images' and 'calibration'"),
+        (NETWORK + NETWORK + METHOD, r"two networks of a study have the same name"),
+        (NETWORK + '[[methods]]\nmethod = "oliv"\n', r"no method 'oliv'; there are uniform, overq, "),
+        (NETWORK + METHOD + "ratio = 3\n", r"method 'overq' has the parameters bits, cascade, "),
+        (NETWORK + "[[methods]]\nbits = 3\n", r"a study needs 'method'"),
+        (NETWORK + METHOD.replace("3", "1"), r"Format.bits must be an integer from 2 to 8, not 1"),
+        ("methods = 3\n" + NETWORK, r"methods must be tables, each written below a line \[\[methods\]\]"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(OverqError, match=f"^{tmp_path}/mine.toml: {message}") as caught:
+        read(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OverqError, match="not a readable TOML file"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OverqError, match="not a readable TOML file"):
+        read(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "imagenet"])
+def test_the_studies_of_the_repository_are_readable(name: str) -> None:
+    study = read(Path(__file__).parents[2] / "studies" / f"{name}.toml")
+    assert study.name == name
+    assert {s.method for s in study.settings} >= {"float", "uniform", "overq", "sparq", "olive", "ocs_activations", "ocs_weights", "pwlq"}
