@@ -2,9 +2,9 @@
 
     python benchmarks/calibration.py wide networks.py:resnet20 test5000.npz calibration1000.npz results.csv --limit 2000
 
-Grids: `wide` and `narrow` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and resumes at any point.
-Every row keeps, image by image, whether the network was right (hexadecimal, first image first), so that any two rows can be compared in
-pairs. First layer and classifier keep 8 plain bits everywhere.
+Grids: `wide`, `narrow` and `short` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and resumes
+at any point. Every row keeps, image by image, whether the network was right (hexadecimal, first image first), so that any two rows can be
+compared in pairs. First layer and classifier keep 8 plain bits everywhere.
 """
 
 from __future__ import annotations
@@ -70,9 +70,17 @@ class Setting:
 
 
 def grid(name: str) -> Iterator[Setting]:
-    """Float; best first, so that an interrupted sweep has the rows that matter most."""
+    """Float; best first, so that an interrupted sweep has the rows that matter most. `short` is the least that says something."""
     yield Setting(None)
     wide = name == "wide"
+    for bits in (4, 3):
+        yield Setting(Format(bits, 8, policy="largest"), reorder=True)
+        yield Setting(Format.plain(bits))
+        yield Setting(Format(bits, 4))
+    for bits in (5, 8):
+        yield Setting(Format.plain(bits))
+    if name == "short":
+        return
     for bits in (4, 3):
         yield Setting(Format.plain(bits))
         for cascade, policy in ((4, "first"), (8, "largest")):
@@ -187,7 +195,7 @@ def sweep(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("grid", choices=("wide", "narrow"))
+    parser.add_argument("grid", choices=("wide", "narrow", "short"))
     parser.add_argument("model", help="as for `overq evaluate --model`")
     parser.add_argument("images", type=Path)
     parser.add_argument("calibration", type=Path)
