@@ -1,0 +1,50 @@
+"""`install` and `quantize` are two ways to the same network: the same step and weights give the same bits."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from overq import Format, Recipe, quantize
+from overq.methods import METHODS
+from overq.methods.method import Fitted
+from overq.nn import LayerRule, observe, peers, summary
+from overq.study import digits
+
+
+@pytest.mark.parametrize("weight_bits", [8, 4])
+@pytest.mark.parametrize(
+    ("method", "fmt"),
+    [
+        (METHODS["uniform"](bits=4), Format.plain(4)),
+        (METHODS["overq"](bits=3, cascade=1, precision_overwrite=False), Format(3, 1, precision_overwrite=False)),
+        (METHODS["overq"](bits=3, cascade=4), Format(3, 4)),
+        (METHODS["overq"](bits=4, cascade=2, policy="largest", lanes=8), Format(4, 2, policy="largest", lanes=8)),
+    ],
+)
+def test_install_equals_quantize_bit_for_bit(method, fmt: Format, weight_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With quantize's steps in place of the search's, every layer's input and the logits are equal to the last bit."""
+    model, x = digits.network(), digits.images("calibration")[0]
+    seen, edge = observe(model, x), LayerRule(Format.plain(8), weight_bits, "max")
+    quantized = quantize(model, x, Recipe(fmt, weight_bits, "mse", edge, edge), seen=seen)
+    steps = {layer.name: layer.step for layer in summary(quantized)}
+    of_sample = {id(observed.sample): steps[name] for name, observed in seen.layers.items()}
+    fit = type(method).fit
+    monkeypatch.setattr(type(method), "fit", lambda self, s, signed, step=None: fit(self, s, signed, step=of_sample[id(s)]))
+    installed, _ = peers.install(model, seen, method, weight_bits)
+    test = digits.images("test")[0][:100]
+    with torch.no_grad():
+        assert torch.equal(installed(test), quantized(test))
+
+
+def test_install_leaves_the_given_model_as_it_was() -> None:
+    model, x = digits.network(), digits.images("calibration")[0]
+    before = copy.deepcopy(model.state_dict())
+    installed, _ = peers.install(model, observe(model, x), METHODS["olive"](bits=4))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    hooks = [hook.fitted for module in installed.modules() for hook in module._forward_pre_hooks.values()]
+    assert all(isinstance(fitted, Fitted) for fitted in hooks)
+    assert hooks[0].method == hooks[-1].method == METHODS["uniform"](bits=8), "the first and the last layer keep 8 plain bits"

@@ -1,0 +1,113 @@
+"""The front, the verdict, the picture and the CSV of a study, from results made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from overq.errors import InputError
+from overq.report.costs import read_areas, read_cycles
+from overq.report.study import Result, front, study_figure, to_csv, verdict
+
+
+def result(label: str, top1: float, bits: float, *, network: str = "n", width: int = 8, area: float | None = None) -> Result:
+    method = label.partition(":")[0]
+    return Result(
+        "s", network, label, method, 200, round(2 * top1), top1, top1 - 90, top1 - 92, top1 - 89, bits, 0.0, bits, 8 * bits, width,
+        area, None, 7, 1.0, "0.1.0", "c0de", "abc", "2", "3",
+    )  # fmt: skip
+
+
+FLOAT = result("float", 90.0, 32, width=32)
+RESULTS = [
+    FLOAT,
+    result("uniform:bits=3", 70.0, 3, area=30),
+    result("uniform:bits=4", 80.0, 4, area=50),
+    result("uniform:bits=6", 79.0, 6, area=60),
+    result("overq:bits=3", 85.0, 5, area=40),
+    result("sparq:bits=4", 86.0, 7.5),
+]
+QUANTIZED = RESULTS[1:]
+
+
+def test_the_front_leaves_out_what_another_beats() -> None:
+    assert [r.label for r in front(QUANTIZED)] == ["uniform:bits=3", "uniform:bits=4", "overq:bits=3", "sparq:bits=4"]
+    tie = [result("a", 80.0, 4), result("b", 80.0, 4), result("c", 80.0, 3)]
+    assert [r.label for r in front(tie)] == ["c"], "as accurate for more is not on the front"
+
+
+def test_the_verdict_says_where_overq_stands() -> None:
+    assert verdict(QUANTIZED) == "OverQ is on the front: overq:bits=3"
+    beaten = [*QUANTIZED, result("pwlq:bits=3", 87.0, 4)]
+    assert (
+        " ".join(verdict(beaten).split())
+        == "OverQ is NOT on the front: its best, overq:bits=3, gives 85.00, pwlq:bits=3 gives 87.00 for no more"
+    )
+    assert verdict([*beaten, result("overq_recipe:bits=3", 88.0, 5)]).endswith("on the front: overq_recipe:bits=3")
+    assert verdict(QUANTIZED[:3]) == "OverQ was not run"
+
+
+def test_the_picture_has_the_points_the_front_the_bars_and_the_verdict() -> None:
+    (axes,) = study_figure(RESULTS).axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    points = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    assert points["plain A3…A8"] == [[3, 70.0], [4, 80.0], [6, 79.0]]
+    assert points["overq"] == [[5, 85.0]]
+    assert lines["Pareto front"] == [[3, 70.0], [4, 80.0], [5, 85.0], [7.5, 86.0]]
+    bars = {c.get_label(): c.lines[2][0].get_segments() for c in axes.containers}
+    assert bars["overq"][0].tolist() == [[5, 83.0], [5, 86.0]]
+    assert axes.get_title() == "n, W8, 200 images\nOverQ is on the front: overq:bits=3"
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"plain A3…A8", "overq", "sparq", "Pareto front", "float 90.00"}
+
+
+def test_a_panel_for_each_network_and_weight_width_and_only_known_costs() -> None:
+    more = [*RESULTS, result("uniform:bits=3", 60.0, 3, width=4, area=20), result("uniform:bits=3", 50.0, 3, network="m", area=20)]
+    figure = study_figure(more, "area", " (lib)")
+    assert [a.get_title().splitlines()[0] for a in figure.axes] == ["m, W8, 200 images", "n, W4, 200 images", "n, W8, 200 images"]
+    assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()].count("sparq") == 0
+    assert figure.axes[0].get_xlabel() == "area of one element (lib)"
+    assert figure.axes[1].get_title().endswith("OverQ was not run")
+
+
+def test_the_csv_has_a_line_for_each_result_and_nothing_where_a_cost_is_unknown() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(RESULTS))))
+    assert [row["label"] for row in rows] == [r.label for r in RESULTS]
+    assert [row["area"] for row in rows] == ["", "30", "50", "60", "40", ""]
+    assert {(row["seed"], row["code"], row["commit"]) for row in rows} == {("7", "c0de", "abc")}
+
+
+def test_areas_of_one_library_and_of_equal_sums_are_joined_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "element,activation_bits,weight_bits,sums,area,library\nplain,4,8,equal,10,x\nplain,4,8,own,5,x\nplain,5,8,equal,13,x\n"
+        "plain,5,8,beside A4,12,x\nfull c=4,4,8,equal,11,x\nplain,4,8,equal,99,y\nSPARQ,4,8,beside A4,14,x\n"
+    )
+    table = read_areas(path)
+    assert (table.source, table.get("A4 plain", 8), table.get("A5 plain", 8)) == ("x", 10, 12)
+    assert (table.get("A4 range+precision c=4", 8), table.get("A4 sparq", 8), table.get("A4 plain", 4)) == (11, 14, None)
+
+
+def test_cycles_belong_to_their_network(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("network,format,cycles\nn,A4 plain,5\nm,A4 plain,6\n")
+    assert {name: t.get("A4 plain", 8) for name, t in read_cycles(path, ["n", "m"]).items()} == {"n": 5, "m": 6}
+    path.write_text("format,cycles\nA4 plain,5\n")
+    assert read_cycles(path, ["n"])["n"].get("A4 plain", 4) == 5
+    with pytest.raises(InputError, match="needs the column 'network'"):
+        read_cycles(path, ["n", "m"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("element,area\nplain,3\n", "no column 'activation_bits'"), ("", "no column 'element'"),
+     ("element,activation_bits,weight_bits,area\nplain,4,8,x\n", "not a number")],
+)  # fmt: skip
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_areas(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="not a readable CSV file"):
+        read_areas(tmp_path / "none.csv")
