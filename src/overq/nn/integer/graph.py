@@ -124,16 +124,23 @@ def _pooling(node: fx.Node, module: nn.Module | None) -> Operation:
     elif target in (F.max_pool2d, F.avg_pool2d):
         given = dict(zip(names, args[1:4], strict=False)) | named
     average = isinstance(module, nn.AvgPool2d) or target is F.avg_pool2d
-    usual = not given.get("ceil_mode") and given.get("dilation", 1) in (1, (1, 1)) and not given.get("return_indices")
-    if not given or not usual or (average and given.get("padding", 0) not in (0, (0, 0))):
+    usual = given.get("dilation", 1) in (1, (1, 1)) and not given.get("return_indices")
+    # An average over a window that sticks out has a divisor of its own; a maximum does not mind.
+    if not given or not usual or (average and (given.get("padding", 0) not in (0, (0, 0)) or given.get("ceil_mode"))):
         what = type(module).__name__ if module is not None else getattr(target, "__name__", str(target))
         raise InputError(f"operation {node.name!r} ({what}{' with these options' if given else ''}) has no integer form")
     kernel = pair(given["kernel_size"])
     stride, (high, wide) = pair(given.get("stride") or kernel), pair(given.get("padding", 0))
     if average:
         return "pool", lambda x: sum(taps(x, kernel, stride, (1, 1), dim=2)), kernel[0] * kernel[1]  # type: ignore[return-value]
+    ceil = bool(given.get("ceil_mode"))
     least = torch.iinfo(torch.int64).min
-    return "same", lambda x: _greatest(F.pad(x, (wide, wide, high, high), value=least), kernel, stride), None
+
+    def padded(x: Tensor) -> Tensor:
+        more = [_beyond(x.shape[2 + i], kernel[i], stride[i], pad) if ceil else 0 for i, pad in enumerate((high, wide))]
+        return F.pad(x, (wide, wide + more[1], high, high + more[0]), value=least)
+
+    return "same", lambda x: _greatest(padded(x), kernel, stride), None
 
 
 def _greatest(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
@@ -141,6 +148,14 @@ def _greatest(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Te
     for other in others:
         first = torch.maximum(first, other)
     return first
+
+
+def _beyond(size: int, kernel: int, stride: int, pad: int) -> int:
+    """How far ceil_mode's last window sticks out of the padded input; a window must start inside the input or its left padding."""
+    count = -(-(size + 2 * pad - kernel) // stride) + 1
+    if (count - 1) * stride >= size + pad:
+        count -= 1
+    return max((count - 1) * stride + kernel - size - 2 * pad, 0)
 
 
 def _has_node(value: Any) -> bool:
