@@ -36,8 +36,9 @@ def kinds(bits: int) -> dict[str, Format]:
     }
 
 
-def points_of(fmt: Format, weight_bits: int, sum_bits: int, library: Library) -> list[Point]:
-    return synthesize(ProcessingElement(config=ArrayConfig(fmt, weight_bits, ROWS, sum_bits=sum_bits)), library)
+def points_of(fmt: Format, weight_bits: int, sum_bits: int, library: Library, double: bool = False) -> list[Point]:
+    config = ArrayConfig(fmt, weight_bits, ROWS, sum_bits=sum_bits, double_buffered=double)
+    return synthesize(ProcessingElement(config=config), library)
 
 
 def element_row(
@@ -69,7 +70,7 @@ def element_row(
 
 def elements(library: Library, all_of_them: bool) -> Iterable[dict[str, object]]:
     """Equal sums: every element of one row of the table as wide as its full OverQ element needs, at least 24 bits.
-    Own sums: each as wide as 16 rows need."""
+    Own sums: each as wide as 16 rows need. Two weights: double-buffered, A4W8 with equal sums."""
     for weight_bits in (8, 4) if all_of_them else (8,):
         for bits in (3, 4, 5) if all_of_them else (4,):
             equal = max(24, accumulator_bits(Format(bits, 4), weight_bits, ROWS))
@@ -80,6 +81,11 @@ def elements(library: Library, all_of_them: bool) -> Iterable[dict[str, object]]
                     points = points_of(fmt, weight_bits, width, library)
                     base = base or points
                     yield element_row(name, bits, weight_bits, width, widths, points, base)
+        base = []
+        for name, fmt in kinds(4).items() if weight_bits == 8 else ():
+            points = points_of(fmt, 8, 24, library, double=True)
+            base = base or points
+            yield element_row(name, 4, 8, 24, "two weights", points, base)
         base = points_of(Format.plain(4), weight_bits, 24, library)
         for bits in (5, 6, 7, 8):
             yield element_row("plain", bits, weight_bits, 24, "beside A4", points_of(Format.plain(bits), weight_bits, 24, library), base)

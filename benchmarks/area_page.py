@@ -40,13 +40,24 @@ def elements(found: list[Row]) -> str:
 
 def a4w8() -> str:
     return elements(
-        [r for r in rows("elements") if (r["activation_bits"], r["weight_bits"]) == ("4", "8") and r["sums"] != "beside A4" and nangate(r)]
+        [
+            r
+            for r in rows("elements")
+            if (r["activation_bits"], r["weight_bits"]) == ("4", "8") and r["sums"] in ("equal", "own") and nangate(r)
+        ]
     )
+
+
+def double() -> str:
+    """A4W8 with a second weight register, both libraries."""
+    found = [r for r in rows("elements") if r["sums"] == "two weights"]
+    libraries = dict.fromkeys(r["library"] for r in found)
+    return "\n\n".join(f"{library}:\n\n{elements([r for r in found if r['library'] == library])}" for library in libraries)
 
 
 def others() -> str:
     """All other element rows: other widths, the second library."""
-    own = [r for r in rows("elements") if r["sums"] != "beside A4"]
+    own = [r for r in rows("elements") if r["sums"] in ("equal", "own")]
     rest = [r for r in own if not ((r["activation_bits"], r["weight_bits"]) == ("4", "8") and nangate(r))]
     parts = []
     for library in dict.fromkeys(r["library"] for r in rest):
@@ -108,7 +119,16 @@ def energy() -> str:
     return table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in rows("energy")])
 
 
-TABLES = {"elements": a4w8, "others": others, "clock": clock, "rivals": rivals, "ideas": ideas, "parts": parts, "energy": energy}
+TABLES = {
+    "elements": a4w8,
+    "double": double,
+    "others": others,
+    "clock": clock,
+    "rivals": rivals,
+    "ideas": ideas,
+    "parts": parts,
+    "energy": energy,
+}
 
 
 def main() -> None:
