@@ -1,0 +1,195 @@
+"""Pictures and tables of docs/calibration.md from benchmarks/results/calibration-*.csv: python benchmarks/calibration_page.py"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE, PICTURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "calibration.md", ROOT / "docs" / "img"
+NETWORKS = ("resnet20", "resnet44", "resnet18", "resnet50", "squeezenet")
+PLAIN, FIRST, LARGEST = "#555555", "#0072b2", "#d55e00"
+Row = dict[str, str]
+
+
+def rows(network: str) -> list[Row]:
+    path = RESULTS / f"calibration-{network}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def find(found: list[Row], **wanted: Any) -> Row | None:
+    """The row of those settings; what is not named is the plain default."""
+    defaults = {"calibration": "format-mse", "sequential": 0, "reorder": 0, "equalize": 0.0}
+    wanted = {**defaults, **wanted}
+    return next((r for r in found if all(r[key] == str(value) for key, value in wanted.items())), None)
+
+
+def plain(bits: int, **more: Any) -> dict[str, Any]:
+    return {"bits": bits, "modes": "plain", **more}
+
+
+def full(bits: int, cascade: int, policy: str, **more: Any) -> dict[str, Any]:
+    return {"bits": bits, "modes": "range+precision", "cascade": cascade, "policy": policy, **more}
+
+
+def right(row: Row) -> np.ndarray:
+    """Bool [images]."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(row["right"]), np.uint8))[: int(row["images"])].astype(bool)
+
+
+def difference(a: Row, b: Row) -> str:
+    """a - b in points with its 95 % interval, paired over images (bootstrap, seed 0)."""
+    gain = right(a).astype(float) - right(b)
+    draws = np.random.default_rng(0).integers(len(gain), size=(2000, len(gain)))
+    low, high = np.percentile(gain[draws].mean(1), [2.5, 97.5])
+    return f"{100 * gain.mean():+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def table(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell(row: Row | None, key: str = "to_float") -> str:
+    return "" if row is None else f"{float(row[key]):+.2f}" if key == "to_float" else row[key]
+
+
+def distance_to_float() -> str:
+    settings = [
+        ("plain", lambda b: plain(b)),
+        ("c = 4, first", lambda b: full(b, 4, "first")),
+        ("c = 8, largest, reordered", lambda b: full(b, 8, "largest", reorder=1)),
+    ]
+    body = []
+    for network in NETWORKS:
+        found = rows(network)
+        exact = next((r for r in found if r["modes"] == "float"), None)
+        if exact is None:
+            continue
+        line = [network, exact["images"], exact["top1"], cell(find(found, **plain(8))), cell(find(found, **plain(5)))]
+        body.append(line + [cell(find(found, **setting(b))) for b in (4, 3) for _, setting in settings])
+    head = ["network", "images", "float", "A8 plain", "A5 plain", *(f"A{b} {name}" for b in (4, 3) for name, _ in settings)]
+    return table(head, body)
+
+
+def paired() -> str:
+    body = []
+    for network in NETWORKS:
+        found = rows(network)
+        for bits in (4, 3):
+            best = max(
+                (r for r in found if (r["modes"], r["bits"], r["equalize"]) == ("plain", str(bits), "0.0")),
+                key=lambda r: float(r["top1"]),
+                default=None,
+            )
+            ours, same = find(found, **full(bits, 8, "largest", reorder=1)), find(found, **plain(bits))
+            wider = find(found, **plain(bits + 1))
+            if ours and same and best:
+                line = [network, f"A{bits}", difference(ours, same), f"{difference(ours, best)} ({best['calibration']})"]
+                body.append([*line, difference(ours, wider) if wider else ""])
+    return table(
+        ["network", "bits", "over plain, its format-mse step", "over plain, its best of the steps run", "over plain with a bit more"], body
+    )
+
+
+def by_method(network: str) -> str:
+    found, body = rows(network), []
+    methods = list(dict.fromkeys(r["calibration"] for r in found if r["calibration"]))
+    for method in methods:
+        line = [method]
+        for bits in (4, 3):
+            ours, theirs = find(found, **full(bits, 4, "first", calibration=method)), find(found, **plain(bits, calibration=method))
+            line += [cell(theirs), cell(ours), difference(ours, theirs) if ours and theirs else ""]
+        if any(line[1:]):
+            body.append(line)
+    return table(["step", *(h for b in (4, 3) for h in (f"A{b} plain", f"A{b} OverQ c = 4", "gain"))], body)
+
+
+def picture_methods(network: str, name: str) -> None:
+    found = rows(network)
+    methods = [m for m in dict.fromkeys(r["calibration"] for r in found if r["calibration"]) if find(found, **plain(3, calibration=m))]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for axes, bits in zip(figure.subplots(1, 2), (4, 3), strict=True):
+        for offset, color, label, setting in ((-0.2, PLAIN, "plain", plain(bits)), (0.2, FIRST, "OverQ, c = 4", full(bits, 4, "first"))):
+            values = [find(found, **setting, calibration=m) for m in methods]
+            shown = [(i, float(r["to_float"])) for i, r in enumerate(values) if r]
+            axes.barh([i + offset for i, _ in shown], [max(v, -15) for _, v in shown], 0.38, color=color, label=label)
+        axes.set_yticks(range(len(methods)), methods)
+        axes.invert_yaxis()
+        axes.set(xlabel="top-1 minus float, points (cut at -15)", title=f"{network}, A{bits}")
+        axes.grid(axis="x", alpha=0.25)
+    figure.axes[0].legend(fontsize=8, loc="lower left")
+    figure.savefig(PICTURES / name, dpi=110)
+
+
+def picture_cascade(network: str, name: str) -> None:
+    found = rows(network)
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    coverage, accuracy = figure.subplots(1, 2)
+    for policy, color in (("first", FIRST), ("largest", LARGEST)):
+        for reorder, line in ((0, "-"), (1, "--")):
+            shown = [(c, r) for c in range(1, 9) if (r := find(found, **full(3, c, policy, reorder=reorder)))]
+            label = f"{policy}{', reordered' if reorder else ''}"
+            _line(coverage, shown, "coverage", color, line, label)
+            _line(accuracy, shown, "output_sqnr", color, line, label)
+    theory = [(c, r) for c in range(1, 9) if (r := find(found, **full(3, c, "first")))]
+    _line(coverage, theory, "expected_coverage", "0.5", ":", "1 - (1-p)^c")
+    coverage.set(xlabel="cascade factor", ylabel="outliers served, mean over layers", title=f"{network}, A3 range + precision")
+    accuracy.set(xlabel="cascade factor", ylabel="SQNR of the class scores, dB", title="each with its own best step")
+    coverage.legend(fontsize=8)
+    for axes in (coverage, accuracy):
+        axes.grid(alpha=0.25)
+    figure.savefig(PICTURES / name, dpi=110)
+
+
+def _line(axes: Axes, shown: list[tuple[int, Row]], key: str, color: str, style: str, label: str) -> None:
+    axes.plot([c for c, _ in shown], [float(r[key]) for _, r in shown], color=color, linestyle=style, marker="o", markersize=4, label=label)
+
+
+def picture_layers(evaluation: Path, name: str) -> None:
+    """Zero and outlier rates and coverage, layer by layer, of A4 range + precision c = 4."""
+    result = next(
+        r for r in json.loads(evaluation.read_text())["results"] if (r["bits"], r["mode"], r["cascade"]) == (4, "range+precision", 4)
+    )
+    layers = result["layers"]
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    rates, covered = figure.subplots(2, 1, sharex=True)
+    at = range(len(layers))
+    rates.bar(at, [x["zero_rate"] for x in layers], color="#56b4e9", label="zeros")
+    rates.bar(at, [10 * x["outlier_rate"] for x in layers], color=LARGEST, label="outliers × 10")
+    covered.plot(at, [x["expected_coverage"] for x in layers], ":", color="0.5", label="1 - (1-p)^c")
+    covered.plot(at, [np.nan if x["coverage"] is None else x["coverage"] for x in layers], "o-", color=FIRST, markersize=4, label="served")
+    covered.axhline(0.9, color="0.8", linewidth=1)
+    covered.set_xticks(at, [x["name"] for x in layers], rotation=90, fontsize=6)
+    rates.set(ylabel="share of values", title="ImageNet ResNet-50, A4 range + precision, c = 4, first")
+    covered.set(ylabel="share of outliers")
+    for axes in (rates, covered):
+        axes.legend(fontsize=8)
+    figure.savefig(PICTURES / name, dpi=110)
+
+
+def main() -> None:
+    tables = {"distance": distance_to_float(), "paired": paired(), "methods-resnet20": by_method("resnet20")}
+    text = PAGE.read_text(encoding="utf-8")
+    for name, body in tables.items():
+        text, times = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, body=body: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
+        if times != 1:
+            raise SystemExit(f"{PAGE}: the marks <!-- {name} --> … <!-- end --> must be there once")
+    PAGE.write_text(text, encoding="utf-8")
+    picture_methods("resnet20", "calibration-methods.png")
+    picture_cascade("resnet20", "calibration-cascade.png")
+    picture_layers(ROOT / "docs" / "results" / "imagenet-resnet50.json", "calibration-layers.png")
+
+
+if __name__ == "__main__":
+    main()
