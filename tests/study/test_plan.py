@@ -23,9 +23,9 @@ def test_lists_multiply_out_and_plain_settings_always_stand(tmp_path: Path) -> N
     study = read(written(tmp_path, f"weight_bits = [8, 4]\nshards = 3\n{NETWORK}{METHOD}cascade = [1, 4]\n"))
     labels = [s.label for s in study.settings]
     assert (study.name, study.shards, labels[0]) == ("mine", 3, "float")
-    assert [x for x in labels if x.startswith("uniform")] == [f"uniform:bits={b}:W{w}" for w in (8, 4) for b in range(3, 9)]
+    assert [x for x in labels if x.startswith("uniform")] == [f"uniform:bits={b}:W{w}" for b in range(3, 9) for w in (8, 4)]
     assert [x for x in labels if x.startswith("overq")] == [
-        f"overq:bits={b},cascade={c}:W{w}" for w in (8, 4) for b in (3, 4) for c in (1, 4)
+        f"overq:bits={b},cascade={c}:W{w}" for b in (3, 4) for c in (1, 4) for w in (8, 4)
     ]
 
 

@@ -83,6 +83,16 @@ def test_a_claim_is_exclusive_and_a_dead_owner_gives_it_back(tmp_path):
     assert one.free_dead() == 0, "a living owner keeps its cell"
 
 
+def test_a_claim_prefers_settings_that_no_other_worker_is_at(tmp_path):
+    labels = ["float", "overq:bits=3:W8", "overq:bits=3:W4", "overq:bits=4:W8"]
+    store = Store(tmp_path / "s.sqlite")
+    cells = [row | {"label": label} for row, label in zip(rows(4), labels, strict=True)]
+    store.add(cells)
+    keys = {row["key"] for row in cells}
+    assert [store.claim(keys)["label"] for _ in range(4)] == ["float", "overq:bits=3:W8", "overq:bits=4:W8", "overq:bits=3:W4"]
+    assert store.claim(keys) is None
+
+
 def test_a_full_disk_leaves_the_cell_for_later(tmp_path):
     store = Store(tmp_path / "s.sqlite")
     store.add(rows(1))

@@ -20,30 +20,44 @@ from overq.spec import Format
 COST_ROWS = 4096  # sampled channel vectors that a data-dependent cost is averaged over
 
 
-def install(model: nn.Module, seen: Observations, method: Method, weight_bits: int = 8) -> tuple[nn.Module, Cost]:
-    """A copy of `model` in eval mode that computes with the method's activations and weights, and the method's average cost.
+def fit(model: nn.Module, seen: Observations, method: Method) -> dict[str, Fitted]:
+    """For each layer reached, the method with the step it found; weights have no part in it.
 
-    The first and the last layer reached keep 8 plain bits (step from the greatest value) and `weight_bits` plain weights; a layer
-    with one channel a group has no neighbours and gets plain activations of the method's bits. The cost is the mean over the values
-    that enter the layers between, where methods differ; a network without such layers is counted by all of its layers.
-    Raises CalibrationError where the samples reached no layer or were another model's.
+    The first and the last layer get 8 plain bits (step from the greatest value); a layer with one channel a group has no neighbours
+    and gets plain activations of the method's bits. Raises CalibrationError where the samples reached no layer or were another model's.
     """
-    result = copy.deepcopy(model).eval()
-    layers: dict[str, Any] = {name: m for name, m in result.named_modules() if can_quantize(m)}
+    layers = {name: m for name, m in model.named_modules() if can_quantize(m)}
     names = list(seen.layers)
     if not names or not set(names) <= layers.keys():
         raise CalibrationError("the observations reached no layer, or are of another model")
+    return {
+        name: _edge(observed) if name in (names[0], names[-1]) else _suited(method, layers[name]).fit(observed.sample, observed.signed)
+        for name, observed in seen.layers.items()
+    }
+
+
+def install(
+    model: nn.Module, seen: Observations, method: Method, weight_bits: int = 8, fitted: dict[str, Fitted] | None = None
+) -> tuple[nn.Module, Cost]:
+    """A copy of `model` in eval mode that computes with the method's activations and weights, and the method's average cost.
+
+    All layers get `weight_bits`; the first and the last one keep plain weights, too. The cost is the mean over the values
+    that enter the layers between, where methods differ; a network without such layers is counted by all of its layers.
+    fitted: what `fit` gave for these observations and this method, where that is known already.
+    """
+    fitted = fit(model, seen, method) if fitted is None else fitted
+    result = copy.deepcopy(model).eval()
+    layers: dict[str, Any] = dict(result.named_modules())
+    names = list(seen.layers)
     costs: list[tuple[Cost, int]] = []
     edges: list[tuple[Cost, int]] = []
-    for name in names:
+    for name, mine in fitted.items():
         layer, observed = layers[name], seen.layers[name]
-        edge = name in (names[0], names[-1])
-        fitted = _edge(observed) if edge else _suited(method, layer).fit(observed.sample, observed.signed)
         with torch.no_grad():
-            layer.weight.copy_(fitted.method.weights(layer.weight.detach(), weight_bits))
-        layer.register_forward_pre_hook(_Overwrite(fitted))
-        rows = observed.sample[:COST_ROWS]
-        (edges if edge else costs).append((fitted.cost(rows, weight_bits=weight_bits), observed.values))
+            layer.weight.copy_(mine.method.weights(layer.weight.detach(), weight_bits))
+        layer.register_forward_pre_hook(_Overwrite(mine))
+        cost = mine.cost(observed.sample[:COST_ROWS], weight_bits=weight_bits)
+        (edges if name in (names[0], names[-1]) else costs).append((cost, observed.values))
     return result, mean_cost(costs or edges)
 
 

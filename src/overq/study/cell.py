@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from overq.errors import InputError, ToolError
+from overq.methods import Fitted
 from overq.nn import Observations, observe
-from overq.nn.peers import install
+from overq.nn.peers import fit, install
 from overq.study import digits
 from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
 from overq.study.fingerprint import fingerprint
@@ -96,8 +97,16 @@ def _installed(network: str, setting_text: str, seed: int) -> tuple[nn.Module, d
     if setting.method == RECIPE:
         result, cost = install_recipe(model, seen, batches, dict(setting.parameters), setting.weight_bits, seed)
     else:
-        result, cost = install(model, seen, setting.build(), setting.weight_bits)
+        fitted = _fitted(network, setting.method, json.dumps(entry["parameters"]))
+        result, cost = install(model, seen, setting.build(), setting.weight_bits, fitted)
     return result, asdict(cost)
+
+
+@lru_cache(4)
+def _fitted(network: str, method: str, parameters: str) -> dict[str, Fitted]:
+    """Steps of a method, which are the same for every weight width."""
+    model, seen, _ = _observed(network)
+    return fit(model, seen, Setting(method, tuple((k, v) for k, v in json.loads(parameters))).build())
 
 
 @lru_cache(2)

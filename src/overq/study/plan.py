@@ -135,12 +135,12 @@ def read(path: Path) -> Study:
 
 
 def expand(methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequence[dict[str, Any]] = ()) -> tuple[Setting, ...]:
-    """float, plain A3 … A8, then every combination of the listed values; each once."""
+    """float, plain A3 … A8, then every combination of the listed values; each once, weight widths side by side."""
     wanted = [{"method": "uniform", "bits": list(PLAIN_BITS)}, *methods, *({**entry, "method": RECIPE} for entry in recipes)]
     found = {Setting("float"): None}
-    for entry, width in itertools.product(wanted, widths):
+    for entry in wanted:
         lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"}
-        for values in itertools.product(*lists.values()):
+        for *values, width in itertools.product(*lists.values(), widths):
             parameters = dict(zip(lists, values, strict=True))
             if entry["method"] == RECIPE:
                 parameters = canonical(parameters)

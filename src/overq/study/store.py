@@ -70,12 +70,20 @@ class Store:
             self.db.execute("DELETE FROM cells WHERE study=? AND state<>'done' AND substr(key, 1, ?)=?", (study, len(prefix), prefix))
 
     def claim(self, keys: set[str]) -> sqlite3.Row | None:
-        """Take one pending cell out of `keys`, oldest first; no other process can take it too."""
+        """Take one pending cell out of `keys`, oldest first; no other process can take it too.
+
+        One whose setting (but for its weight bits) another worker is at comes last: that worker has its steps already.
+        """
         with self._whole("claim a cell"):
-            found = next((r for r in self.db.execute("SELECT * FROM cells WHERE state='pending' ORDER BY rowid") if r["key"] in keys), None)
-            if found is not None:
-                self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, found["key"]))
-        return found
+            busy = {_setting(r) for r in self.db.execute("SELECT network, label FROM cells WHERE state='running'")}
+            pending = self.db.execute("SELECT key, network, label FROM cells WHERE state='pending' ORDER BY rowid")
+            wanted = [(r["key"], _setting(r)) for r in pending if r["key"] in keys]
+            if not wanted:
+                return None
+            key = next((key for key, setting in wanted if setting not in busy), wanted[0][0])
+            self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, key))
+            row: sqlite3.Row = self.db.execute("SELECT * FROM cells WHERE key=?", (key,)).fetchone()
+            return row
 
     def finish(self, key: str, correct: np.ndarray, cost: dict[str, float], seconds: float, versions: dict[str, str]) -> bool:
         """Record a result, at once and whole; False where this process does not hold the cell (any more)."""
@@ -111,6 +119,11 @@ class Store:
         """All cells, or one study's, in the order they were added."""
         where = "" if study is None else " WHERE study=?"
         return self.db.execute(f"SELECT * FROM cells{where} ORDER BY rowid", () if study is None else (study,)).fetchall()
+
+
+def _setting(row: sqlite3.Row) -> tuple[str, str]:
+    """Network and label without the weight bits."""
+    return row["network"], row["label"].rpartition(":W")[0]
 
 
 def bits(row: sqlite3.Row) -> np.ndarray:
