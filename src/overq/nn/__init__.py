@@ -1,6 +1,7 @@
 """The PyTorch front end: observe a model, quantize it, save and load it."""
 
 from overq.nn.convert import quantize, summary
+from overq.nn.datafree import distill, observe_statistics
 from overq.nn.files import load, save
 from overq.nn.layers import Quantized
 from overq.nn.measure import count_lanes
@@ -18,9 +19,11 @@ __all__ = [
     "Recipe",
     "Summary",
     "count_lanes",
+    "distill",
     "load",
     "observe",
     "observe_sequentially",
+    "observe_statistics",
     "overwrite",
     "quantize",
     "save",
