@@ -79,7 +79,7 @@ def _extremes(values: Clipped) -> tuple[float, float]:
 
     def quantile(share: float) -> float:
         low, high = bottom, top
-        for _ in range(60):
+        for _ in range(36):
             middle = (low + high) / 2
             low, high = (middle, high) if values.below(np.array([middle]))[0] < share else (low, middle)
         return float(np.float32(high if share > 0.5 else low))
