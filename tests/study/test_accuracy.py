@@ -61,6 +61,17 @@ def test_calibration_images_are_left_out_of_the_score() -> None:
         evaluate(digits.network(), images, Plan(), model_name="digits", samples=100)
 
 
+@pytest.mark.parametrize("source", ["statistics", "distilled"])
+def test_without_data_all_images_are_scored(source: str) -> None:
+    x, labels = digits.images("test")
+    images = from_tensors("digits", x[:100], labels[:100])
+    result = evaluate(digits.network(), images, Plan(plain_bits=(8,), bits=(), source=source), model_name="digits")
+    floating, plain = result.results
+    assert floating.images == plain.images == 100
+    assert plain.correct >= floating.correct - 3
+    assert (result.calibration, result.calibration_images) == (f"format-mse, {source}", 0)
+
+
 def test_images_without_labels_cannot_be_scored() -> None:
     with pytest.raises(InputError, match="^digits: labelled images are needed$"):
         evaluate(digits.network(), from_tensors("digits", digits.images("test")[0]), Plan(), model_name="digits")

@@ -10,8 +10,8 @@ from overq.errors import FormatError
 from overq.methods import METHODS
 from overq.nn import LayerRule, observe, observe_sequentially
 from overq.nn.peers import install
-from overq.study import digits
-from overq.study.plan import Setting, expand
+from overq.study import cell, digits
+from overq.study.plan import Network, Setting, Study, expand
 from overq.study.recipes import install_recipe, recipe_of
 
 EDGE = LayerRule(Format.plain(8), 8, "max")
@@ -47,14 +47,28 @@ def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
     )
 
 
+@pytest.mark.parametrize("source", ["statistics", "distilled"])
+def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell, "DISTILLED", 16)
+    network = Network("digits", "overq.study.digits:network", "digits", "there are none")
+    monkeypatch.setattr(cell, "fingerprint", lambda network: "c")
+    (row,) = cell.tasks(Study("s", (network,), (Setting("recipe", (("bits", 6), ("source", source)), 8),), limit=100))
+    correct, cost, _, versions = cell.evaluate(row["task"])
+    assert correct.mean() > 0.9
+    assert (cost["payload_bits"], cost["metadata_bits"], cost["weight_bits"]) == (6, 2, 8)
+    assert {"overq", "code", "commit", "torch", "numpy"} <= versions.keys()
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, sequential$"),
+        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, sequential, source$"),
         ({"seed": 3}, r"^a recipe has no key 'seed'"),
         ({"sequential": 1}, r"^a recipe's sequential must be true or false, not 1$"),
         ({"calibration": 3}, r"^a recipe's calibration must be a name, not 3$"),
         ({"bits": 9}, r"^Format.bits must be an integer from 2 to 8, not 9$"),
+        ({"source": "thin air"}, r"^a recipe's source must be one of images, statistics, distilled, not 'thin air'$"),
+        ({"source": "statistics", "bias_correction": True}, r'^a recipe with source = "statistics" has no images'),
         ({"equalize": 2}, r"^equalize must be"),
     ],
 )

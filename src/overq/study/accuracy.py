@@ -15,18 +15,22 @@ from torch import nn
 import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
-from overq.nn import LayerRule, Observations, Recipe, count_lanes, observe, quantize
+from overq.nn import LayerRule, Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
 from overq.nn.observation import home, moved
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
 from overq.study.data import Images
 
+SOURCES = ("images", "statistics", "distilled")
 PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare: plain at each of `plain_bits`; range and range + precision at each of `bits`, over `cascades`."""
+    """What to compare: plain at each of `plain_bits`; range and range + precision at each of `bits`, over `cascades`.
+
+    source  what steps are chosen from: images, or no data: batch norm statistics, or images distilled from them
+    """
 
     plain_bits: tuple[int, ...] = PLAIN_BITS
     bits: tuple[int, ...] = BITS
@@ -36,6 +40,11 @@ class Plan:
     calibration: str = "format-mse"
     batch_size: int = 64
     seed: int = 0
+    source: str = "images"
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"the calibration source must be one of {', '.join(SOURCES)}, not {self.source!r}")
 
     def formats(self) -> Iterator[Format]:
         """In the order they are run."""
@@ -65,12 +74,12 @@ def evaluate(
     """Run the plan.
 
     images       scored; labels needed
-    calibration  images for calibration, labels unused; None takes `samples` of `images`, evenly spread, and does not score them
+    calibration  images for calibration, labels unused; None takes `samples` of `images`, evenly spread, and does not score them;
+                 not used, and all images scored, where the plan's source is not images
     progress     called with (setting, images done, images to do) after every batch
     """
     recipes = [plan.recipe(fmt) for fmt in plan.formats()]  # refuse a senseless plan before anything runs
-    scored, chosen = _split(images, calibration, samples)
-    source = calibration or images
+    scored, chosen = _split(images, calibration, samples) if plan.source == "images" else (_all(images), ())
     _check_first_batch(model, images, scored[:1])
     total = len(scored) * (len(recipes) + 1)
     done = 0
@@ -81,13 +90,13 @@ def evaluate(
         progress(label, done, total)
 
     progress("calibration", 0, total)
-    seen = observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed)
+    seen = _observations(model, plan, calibration or images, chosen)
     results = [_float(model, images, scored, plan, tick)]
     results += [_quantized(model, seen, recipe, images, scored, plan, tick) for recipe in recipes]
     return Evaluation(
         model=model_name,
         data=images.name,
-        calibration=plan.calibration,
+        calibration=plan.calibration if plan.source == "images" else f"{plan.calibration}, {plan.source}",
         calibration_images=len(chosen),
         seed=plan.seed,
         backend=kernels.get("auto").__name__.rpartition(".")[2],
@@ -96,14 +105,28 @@ def evaluate(
     )
 
 
-def _split(images: Images, calibration: Images | None, samples: int) -> tuple[Sequence[int], Sequence[int]]:
-    """(positions to score, positions to calibrate on)."""
+def _observations(model: nn.Module, plan: Plan, source: Images, chosen: Sequence[int]) -> Observations:
+    """What the layers see, from the images at `chosen` or from the model alone."""
+    if plan.source == "statistics":
+        return observe_statistics(model, seed=plan.seed)
+    if plan.source == "distilled":
+        return observe(model, distill(model, tuple(source.load([0]).shape[1:]), seed=plan.seed), seed=plan.seed)
+    return observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed)
+
+
+def _all(images: Images) -> Sequence[int]:
     if images.labels is None:
         raise InputError(f"{images.name}: labelled images are needed")
+    return range(images.count)
+
+
+def _split(images: Images, calibration: Images | None, samples: int) -> tuple[Sequence[int], Sequence[int]]:
+    """(positions to score, positions to calibrate on)."""
+    everything = _all(images)
     if samples < 1:
         raise CalibrationError(f"at least one calibration image is needed, not {samples}")
     if calibration is not None:
-        return range(images.count), _spread(calibration.count, samples)
+        return everything, _spread(calibration.count, samples)
     if samples >= images.count:
         raise CalibrationError(
             f"{samples} of {images.count} images for calibration leave none to score: give --calibration-images or fewer --samples"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import nn
 
 from overq.errors import InputError, ToolError
 from overq.methods import Fitted
-from overq.nn import Observations, observe
+from overq.nn import Observations, distill, observe, observe_statistics
 from overq.nn.peers import fit, install
 from overq.study import digits
 from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
@@ -27,6 +27,7 @@ from overq.study.plan import RECIPE, Network, Setting, Study
 from overq.study.recipes import install_recipe
 from overq.study.version import commit, package, versions
 
+DISTILLED = 64  # images that a recipe with source = "distilled" makes
 ABSENT = "absent:"  # how the key of a cell begins whose network could not be opened
 
 
@@ -57,7 +58,7 @@ def _tasks(study: Study, network: Network) -> Iterator[dict[str, Any]]:
 def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, str]]:
     """Run the cell of a stored task: (bool [images] correct, cost, seconds, versions)."""
     begin, task = time.perf_counter(), json.loads(text)
-    if task["versions"] != versions():
+    if task["versions"] != _running():
         raise InputError("the code or a library changed after the study was started; start it again")
     network = json.dumps([task["network"], task["samples"], task["batch_size"], task["seed"]])
     model, cost = _installed(network, json.dumps(task["setting"]), task["seed"])
@@ -71,14 +72,27 @@ def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, 
             part = positions[start : start + task["batch_size"]]
             predicted = model(chosen.load(part)).argmax(1).numpy()
             correct[start : start + len(part)] = predicted == chosen.labels[list(part)]
-    return correct, cost, time.perf_counter() - begin, versions() | {"commit": commit(package())}
+    return correct, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
 
 
-@lru_cache(2)
-def _observed(text: str) -> tuple[nn.Module, Observations, Batches]:
+@lru_cache(1)
+def _running() -> dict[str, str]:
+    """The versions that this process has loaded: a later change of the files does not reach it."""
+    return versions()
+
+
+@lru_cache(3)
+def _observed(text: str, source: str = "images") -> tuple[nn.Module, Observations, Iterable[torch.Tensor] | Observations]:
+    """The float model, what its layers see, and the samples that show it (the observations themselves where there are none)."""
     entry, samples, batch, seed = json.loads(text)
     network = _network(entry)
     model = load_model(network.model, Path(network.weights) if network.weights else None)
+    if source == "statistics":
+        seen = observe_statistics(model, seed=seed)
+        return model, seen, seen
+    if source == "distilled":
+        made = distill(model, tuple(_open(network).load([0]).shape[1:]), DISTILLED, seed=seed).split(batch)
+        return model, observe(model, made, seed=seed), made
     if network.calibration == "digits":
         images = from_tensors("digits", digits.images("calibration")[0])
     else:
@@ -89,13 +103,14 @@ def _observed(text: str) -> tuple[nn.Module, Observations, Batches]:
 
 @lru_cache(1)
 def _installed(network: str, setting_text: str, seed: int) -> tuple[nn.Module, dict[str, float]]:
-    model, seen, batches = _observed(network)
     entry = json.loads(setting_text)
     setting = Setting(entry["method"], tuple((k, v) for k, v in entry["parameters"]), entry["weight_bits"])
+    parameters = dict(setting.parameters)
+    model, seen, samples = _observed(network, parameters.get("source", "images") if setting.method == RECIPE else "images")
     if setting.method == "float":
         return model, {"payload_bits": 32.0, "metadata_bits": 0.0, "activation_bits": 32.0, "weight_bits": 32, "extra_lanes": 0.0}
     if setting.method == RECIPE:
-        result, cost = install_recipe(model, seen, batches, dict(setting.parameters), setting.weight_bits, seed)
+        result, cost = install_recipe(model, seen, samples, parameters, setting.weight_bits, seed)
     else:
         fitted = _fitted(network, setting.method, json.dumps(entry["parameters"]))
         result, cost = install(model, seen, setting.build(), setting.weight_bits, fitted)

@@ -18,7 +18,8 @@ from overq.spec import Format
 FORMAT_KEYS = ("bits", "cascade", "range_overwrite", "precision_overwrite", "policy", "lanes")
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("format", "weight_bits", "first", "last", "overrides", "seed"))
-OWN_KEYS = ("sequential",)  # observe each layer behind the quantized ones before it
+OWN_KEYS = ("sequential", "source")  # observe each layer behind the quantized ones before it; what is observed
+SOURCES = ("images", "statistics", "distilled")  # calibration images, or none: batch norm statistics, or images made from them
 
 
 def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,17 +41,27 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
     wanted = {key: value for key, value in parameters.items() if key in FORMAT_KEYS}
     if wanted.get("cascade") == 0:
         wanted |= {"range_overwrite": False, "precision_overwrite": False}
+    source = parameters.get("source", "images")
+    if source not in SOURCES:
+        raise FormatError(f"a recipe's source must be one of {', '.join(SOURCES)}, not {source!r}")
+    if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
+        raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
     edge = LayerRule(Format.plain(8), weight_bits, "max")
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
     return Recipe(Format(**wanted), weight_bits, first=edge, last=edge, seed=seed, **rest)
 
 
 def install_recipe(
-    model: nn.Module, seen: Observations, samples: Iterable[torch.Tensor], parameters: Mapping[str, Any], weight_bits: int, seed: int
+    model: nn.Module,
+    seen: Observations,
+    samples: Iterable[torch.Tensor] | Observations,
+    parameters: Mapping[str, Any],
+    weight_bits: int,
+    seed: int,
 ) -> tuple[nn.Module, Cost]:
     """The quantized copy of `model` and its average cost, counted as `overq.nn.peers.install` counts it.
 
-    seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again.
+    seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again; `seen` without any.
     """
     recipe = recipe_of(parameters, weight_bits, seed)
     if parameters.get("sequential", False):

@@ -24,9 +24,8 @@ DECIDES_NOTHING = (
 )  # fmt: skip
 
 
-@lru_cache(1)
 def versions() -> dict[str, str]:
-    """Of everything that a result depends on, as it is stored with it."""
+    """Of everything that a result depends on, as a process that starts now would run it."""
     return {
         "overq": overq.__version__,
         "code": code_hash(package()),
