@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,11 @@ def test_the_studies_of_the_repository_are_readable(name: str) -> None:
     study = read(Path(__file__).parents[2] / "studies" / f"{name}.toml")
     assert study.name == name
     assert {s.method for s in study.settings} >= {"float", "uniform", "overq", "sparq", "olive", "ocs_activations", "ocs_weights", "pwlq"}
+
+
+def test_the_files_that_the_page_shows_are_readable(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    own, recipes = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    study = read(written(tmp_path, own + recipes))
+    assert {s.method for s in study.settings} == {"float", "uniform", "overq", "sparq", "olive", "pwlq", "recipe"}
+    assert (study.networks[0].crop, study.shards) == (224, 4)
