@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that `overq --
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from typing import Annotated
@@ -36,6 +37,7 @@ def main() -> None:
     # Before torch loads OpenMP: threads that wait sleep instead of spinning. Alone on a machine it makes no difference we could
     # measure; beside other work, small layers run up to 15 times as fast (two cores, load 5: 1.2 s instead of 18.5 s a setting).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_freed_memory()
     try:
         app()
     except OverqError as error:
@@ -49,6 +51,20 @@ def main() -> None:
         if sys.flags.dev_mode:
             raise
         _fail(f"internal error, please report it ({type(error).__name__}: {error}); python -X dev -m overq shows where", 70)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse freed tensors instead of returning each to the system, which then maps and zeroes fresh pages for the next.
+
+    ResNet-50, 26 images, one thread: 2.9 s instead of 4.4 s. Other C libraries are left as they are; worker processes inherit the
+    environment.
+    """
+    if not sys.platform.startswith("linux") or "MALLOC_MMAP_MAX_" in os.environ:
+        return
+    os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _fail(message: str, code: int) -> None:
