@@ -188,6 +188,9 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
         "weight bits": (own(folder, **{"weight-bits": 2}), "weight_bits must be an integer from 4 to 8, not 2"),
         "policy": (own(folder, policy="best"), "Format.policy must be one of first, largest, not 'best'"),
         "calibration": (own(folder, calibration="best"), "no calibration method 'best'"),
+        "source": (own(folder, **{"calibration-source": "guess"}), "must be one of images, statistics, distilled, not 'guess'"),
+        "source and images": (own(folder, **{"calibration-source": "statistics", "calibration-images": folder}), "exclude each other"),
+        "no batch norm": (own(folder, **{"calibration-source": "distilled"}), "the model has no batch norm; give calibration images"),
         "plot name": (own(folder, plot=folder / "r.txt"), "the name must end in one of .png, .svg, .pdf"),
         "output is a folder": (own(folder, json=folder), "it is a folder"),
         "output in a file": (own(folder, csv=folder / "notes.txt" / "r.csv"), "notes.txt"),
@@ -208,6 +211,7 @@ NAMES = [
     "label file gone",
     "label columns", "no labels", "float npz", "pickled npz", "shape", "channels", "pickled weights", "missing tensors", "other shapes",
     "not a state", "noise", "no weights", "model alone", "weights alone", "bits", "bits word", "weight bits", "policy", "calibration",
+    "source", "source and images", "no batch norm",
     "plot name", "output is a folder", "output in a file", "all for calibration", "device", "std",
 ]  # fmt: skip
 

@@ -24,6 +24,7 @@ def evaluate(
     images: Annotated[Path | None, typer.Option(help="Folder with one subfolder per class, or a flat folder with --labels, or .npz (images, labels).")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,
     calibration_images: Annotated[Path | None, typer.Option(help="Unlabelled images to calibrate on. Default: --samples of --images, which are then not scored.")] = None,
+    calibration_source: Annotated[str, typer.Option(help="images; or no data: statistics (batch norm) or distilled (synthetic images), which score all of --images.")] = "images",
     samples: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only that many images, evenly spread.")] = None,
     resize: Annotated[int | None, typer.Option(min=0, help="Short side in pixels; 0 keeps the size.")] = 256,
@@ -55,8 +56,10 @@ def evaluate(
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     plan = Plan(
         integers("--plain-bits", plain_bits), integers("--bits", bits), integers("--cascades", cascades),
-        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed,
+        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed, calibration_source,
     )  # fmt: skip
+    if calibration_images is not None and plan.source != "images":
+        raise InputError(f"--calibration-images and --calibration-source {plan.source} exclude each other: leave one out")
     for fmt in plan.formats():
         plan.recipe(fmt)  # refuse a senseless setting before anything is read
     network, name = network_of(model, weights, images, device)
