@@ -35,6 +35,7 @@ from overq.nn.report import LayerReport, Summary
 from overq.spec import Format
 
 DEFAULT_RECIPE = Recipe()
+ROUNDS = 2  # of choosing an order for a step and a step for the order
 
 
 def quantize(
@@ -90,18 +91,7 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
 
 
 def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Quantized]:
-    """The quantized layer that the rule asks for, and what is known of it."""
-    report, arrangement = _fit(name, module, observed, rule)
-    return report, quantize_layer(module, rule.weight_bits, report.step, report.format, arrangement)
-
-
-def fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> LayerReport:
-    """What calibration finds for the layer, without making it."""
-    return _fit(name, module, observed, rule)[0]
-
-
-def _fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Arrangement]:
-    """The layer's format and step as calibration finds them, what they do to the sample, and how its channels meet the lanes."""
+    """The quantized layer that the rule asks for: format, arrangement and step; and what they do to the sample."""
     wanted = rule.format.with_(signed=observed.signed)
     fmt = fitted_format(wanted, module)
     arrangement = AS_IT_IS
@@ -115,8 +105,10 @@ def _fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> 
         notes.append(f"equalized {rule.equalize:g}")
     step = calibrated(module, observed, rule, fmt, arrangement)
     if rule.reorder and fmt.cascade and observed.largest:
-        arrangement = replace(arrangement, order=lane_order(arrangement.vectors(observed.sample), step, fmt))
-        step = calibrated(module, observed, rule, fmt, arrangement)
+        vectors = arrangement.vectors(observed.sample)
+        for _ in range(ROUNDS):
+            arrangement = replace(arrangement, order=lane_order(vectors, step, fmt, arrangement.order))
+            step = calibrated(module, observed, rule, fmt, arrangement)
         notes.append("reordered")
     sample = arrangement.vectors(observed.sample)
     decoded, counts = kernels.get("auto", fmt).overwrite_counted(sample, step, fmt)
@@ -132,7 +124,7 @@ def _fit(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> 
         sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
         note=", ".join(notes),
     )
-    return report, arrangement
+    return report, quantize_layer(module, rule.weight_bits, step, fmt, arrangement)
 
 
 def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: Format, arrangement: Arrangement) -> float:

@@ -19,9 +19,9 @@ import torch
 from overq import kernels
 from overq.spec import Format
 
-ROWS = 8192  # sampled vectors looked at: with 2048 the order fits the sample, not the layer
-WORK = 1 << 30  # values that one search may run through the kernel: about 2 seconds
-TRIES = 64  # swaps tried for each channel, if WORK allows
+ROWS = 8192  # sampled vectors looked at: an order fitted on 2048 fits them better than the layer
+WORK = 1 << 30  # values that one search may run through the kernel: about 2 seconds of two cores
+TRIES = 24  # swaps tried for each channel, if WORK allows: with 64 the error falls by another 3 %, in three times the time
 
 
 class Reader:
@@ -120,14 +120,14 @@ def alternating(outliers: np.ndarray, zeros: np.ndarray) -> np.ndarray:
     return order
 
 
-def lane_order(sample: np.ndarray, step: float, fmt: Format, start: np.ndarray | None = None) -> torch.Tensor:
+def lane_order(sample: np.ndarray, step: float, fmt: Format, start: torch.Tensor | None = None) -> torch.Tensor:
     """int64 [K]: lane i carries channel order[i]; from channel vectors float32 [M, K]. Never a greater error there than with `start`.
 
     start  order to begin with; without one the better of `alternating` and the channels' own
     """
     reader = Reader(sample, step, fmt, range(sample.shape[1]))
     if start is not None:
-        reader.place(start)
+        reader.place(start.numpy())
     else:
         own = reader.errors.sum()
         reader.place(alternating(*reader.rates()))
