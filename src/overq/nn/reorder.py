@@ -5,8 +5,8 @@ channels are zero *while* another is an outlier is a joint matter: the search sw
 of whole channel vectors, how the squared error of the decoded values changes. A swap touches few lanes, so only windows around them
 are computed; what they add up to is the exact change.
 
-The same search serves one layer (`lane_order`) and channels that several layers read (`nn.streams`): what is swapped are *channels*,
-and each `Reader` knows on which lane it meets a channel.
+The same search serves one layer (`lane_order`) and channels that several layers read (`nn.reorder_network`): *channels* are swapped, and
+each `Reader` knows on which lane it meets a channel.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TRIES = 24  # swaps tried for each channel, if WORK allows: with 64 the error fa
 class Reader:
     """One layer's view of the channels: its sample in the present order, and the error on each lane.
 
-    sample    float32 [M, K]: channel vectors in the layer's present order
-    channels  the channel on each lane
+    sample    float32 [M, K]: channel vectors in the layer's own order
+    channels  names of the channels in that order
     weight    factor of its error in sums over several readers
     """
 
@@ -37,23 +37,27 @@ class Reader:
     ) -> None:
         self.values = np.ascontiguousarray(sample[:rows].T)
         self.step, self.format, self.weight = step, fmt, weight
-        self.lane_of = {channel: lane for lane, channel in enumerate(channels)}
-        self.order = np.arange(len(channels))  # lane -> row of `values`
+        self.row_of = {channel: row for row, channel in enumerate(channels)}
         self.tile = fmt.lanes or len(channels)
         self.whole = fmt.with_(lanes=None)
-        self.errors = self._errors(self.values, fmt)
+        self.place(np.arange(len(channels)))
         self.work = 0  # values that went through the kernel
 
     def rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """(outlier rate, zero rate) on each lane, in the order at the start."""
+        """(outlier rate, zero rate) of each channel, in the layer's own order."""
         levels = np.floor(self.values / self.step + 0.5)
         outlier = (levels < self.format.digit_min) | (levels > self.format.digit_max)
         return outlier.mean(axis=1), (levels == 0).mean(axis=1)
 
     def place(self, order: np.ndarray) -> None:
-        """Take an order: lane -> row of `values`."""
+        """Take an order: order[lane] is the channel's place in the layer's own order."""
         self.order = order
+        self.lane = np.argsort(order)
         self.errors = self._errors(self.values[order], self.format)
+
+    def lane_of(self, channel: int) -> int:
+        """Where the channel is now."""
+        return int(self.lane[self.row_of[channel]])
 
     def swapped(self, a: int, b: int) -> tuple[float, list[tuple[int, int, np.ndarray]]]:
         """(change of the error, new errors of lanes from … to …) if lanes a and b exchanged what they carry."""
@@ -73,6 +77,7 @@ class Reader:
     def swap(self, a: int, b: int, parts: list[tuple[int, int, np.ndarray]]) -> None:
         """Exchange what lanes a and b carry; `parts` as `swapped` returned them."""
         self.order[[a, b]] = self.order[[b, a]]
+        self.lane[self.order[[a, b]]] = a, b
         for begin, end, new in parts:
             self.errors[begin:end] = new
 
@@ -90,8 +95,9 @@ def _joined(a: int, b: int, reach: int, tile: int) -> list[tuple[int, int]]:
 def search(readers: Sequence[Reader], classes: Sequence[Sequence[int]], seed: int = 0, work: int = WORK) -> None:
     """Swap channels of one class with each other while the weighted error of all readers falls.
 
-    classes  channels that may change places, each class on its own. The number of swaps tried depends on sizes only, so the outcome
-             is the same on every machine. Never worse than the start.
+    classes  channels that may change places, each class on its own; a reader has all channels of a class or none
+
+    The number of swaps tried depends on sizes only, so the outcome is the same on every machine. Never worse than the start.
     """
     rng = np.random.default_rng(seed)
     members = [np.array(c) for c in classes if len(c) > 1]
@@ -101,12 +107,11 @@ def search(readers: Sequence[Reader], classes: Sequence[Sequence[int]], seed: in
             return
         channels = members[rng.choice(len(members), p=sizes / sizes.sum())]
         a, b = (int(c) for c in rng.choice(channels, 2, replace=False))
-        concerned = [r for r in readers if a in r.lane_of and b in r.lane_of]
-        trials = [r.swapped(r.lane_of[a], r.lane_of[b]) for r in concerned]
+        concerned = [r for r in readers if a in r.row_of]
+        trials = [r.swapped(r.lane_of(a), r.lane_of(b)) for r in concerned]
         if sum(change for change, _ in trials) < 0:
             for reader, (_, parts) in zip(concerned, trials, strict=True):
-                reader.swap(reader.lane_of[a], reader.lane_of[b], parts)
-                reader.lane_of[a], reader.lane_of[b] = reader.lane_of[b], reader.lane_of[a]
+                reader.swap(reader.lane_of(a), reader.lane_of(b), parts)
 
 
 def alternating(outliers: np.ndarray, zeros: np.ndarray) -> np.ndarray:
@@ -133,6 +138,5 @@ def lane_order(sample: np.ndarray, step: float, fmt: Format, start: torch.Tensor
         reader.place(alternating(*reader.rates()))
         if reader.errors.sum() > own:
             reader.place(np.arange(sample.shape[1]))
-    reader.lane_of = {int(channel): lane for lane, channel in enumerate(reader.order)}
     search([reader], [range(sample.shape[1])])
     return torch.from_numpy(reader.order.astype(np.int64))
