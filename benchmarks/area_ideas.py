@@ -101,6 +101,44 @@ def double_buffered(text: str) -> str:
 RANGE = element(DERIVED, MUX + PRODUCT + SHIFT, ADD)
 FULL = element(DERIVED_FULL, MUX + PRODUCT + SHIFT_FULL, ADD)
 
+ROWS_OF = "wire signed [11:0] product = r0 + (r1 <<< 1) + (r2 <<< 2) + (r3 <<< 3);"
+INVERTED_OF = "wire signed [11:0] product = r0 + (r1 << 1) + (r2 << 2) + (r3 << 3) + 12'h880;"
+
+
+def rows(weight: str) -> str:
+    """The product as one shifted weight for each bit of the digit."""
+    return "".join(f"wire signed [7:0] r{i} = {{8{{digit_in[{i}]}}}} & {weight}; " for i in range(4)) + ROWS_OF
+
+
+def inverted_rows(weight: str) -> str:
+    """The same with every row's sign bit inverted, so that no row needs a sign extension; one constant undoes it."""
+    each = "wire [7:0] r{0} = {{~(digit_in[{0}] & {1}[7]), {{7{{digit_in[{0}]}}}} & {1}[6:0]}}; "
+    return "".join(each.format(i, weight) for i in range(4)) + INVERTED_OF
+
+
+def gated_rows() -> str:
+    """Each row chooses its weight by its own pair of gated digit bits."""
+    each = "wire signed [7:0] r{0} = ({{8{{a[{0}]}}}} & weight_out) | ({{8{{c[{0}]}}}} & weight_in); "
+    return "wire [3:0] a = digit_in & {4{~nb}}, c = digit_in & {4{nb}}; " + "".join(each.format(i) for i in range(4)) + ROWS_OF
+
+
+def in_two_cycles(text: str) -> str:
+    """A register between product and sum; the states that shift it wait beside it."""
+    text = text.replace("wire signed [11:0] product = ", "reg signed [11:0] product; wire signed [11:0] early = ")
+    held = "product <= early; "
+    for name in ("up", "down"):
+        if f" {name} ?" in text:
+            text = text.replace(f" {name} ?", f" late_{name} ?")
+            text = text.replace("reg signed [11:0] product;", f"reg late_{name}; reg signed [11:0] product;")
+            held += f"late_{name} <= {name}; "
+    return text.replace("sum_out <= sum_in", held + "sum_out <= sum_in")
+
+
+PLAIN_ROWS = plain(rows("weight_out"), "sum_out <= sum_in + product;")
+RANGE_ROWS = element(DERIVED, AND_OR + rows("w") + SHIFT, ADD)
+FULL_ROWS = element(DERIVED_FULL, AND_OR + rows("w") + SHIFT_FULL, ADD)
+PLAIN_INVERTED_ROWS = plain(inverted_rows("weight_out"), "sum_out <= sum_in + product;")
+
 # name -> (what, plain to compare with, the element)
 IDEAS: dict[str, tuple[str, str, str]] = {
     "0 sketch, range": ("state code, multiplexer, shift after the product", PLAIN, element(CODE, MUX + PRODUCT + SHIFT, ADD)),
@@ -185,6 +223,29 @@ IDEAS: dict[str, tuple[str, str, str]] = {
     "10 double-buffered weights, full": ("the same", double_buffered(PLAIN), double_buffered(FULL)),
     "11 gated clock for weights, range": ("no enable multiplexer in either array", gated(PLAIN), gated(RANGE)),
     "11 gated clock for weights, full": ("the same", gated(PLAIN), gated(FULL)),
+    "12 product as rows, range": ("a sum of shifted weights, one per digit bit, instead of `*`", PLAIN_ROWS, RANGE_ROWS),
+    "12 product as rows, full": ("the same", PLAIN_ROWS, FULL_ROWS),
+    "13 choice in the rows, range": (
+        "each row chooses its weight by gated digit bits: one gate less on the path",
+        PLAIN_ROWS,
+        element(DERIVED, gated_rows() + SHIFT, ADD),
+    ),
+    "13 choice in the rows, full": ("the same", PLAIN_ROWS, element(DERIVED_FULL, gated_rows() + SHIFT_FULL, ADD)),
+    "14 rows with inverted signs, range": (
+        "no sign extension of rows, one constant",
+        PLAIN_INVERTED_ROWS,
+        element(DERIVED, AND_OR + inverted_rows("w") + SHIFT, ADD),
+    ),
+    "14 rows with inverted signs, full": (
+        "the same",
+        PLAIN_INVERTED_ROWS,
+        element(DERIVED_FULL, AND_OR + inverted_rows("w") + SHIFT_FULL, ADD),
+    ),
+    "15 product register, range": (
+        "rows; choice and product in one cycle, shift and sum in the next",
+        *map(in_two_cycles, (PLAIN_ROWS, RANGE_ROWS)),
+    ),
+    "15 product register, full": ("the same", *map(in_two_cycles, (PLAIN_ROWS, FULL_ROWS))),
 }
 
 

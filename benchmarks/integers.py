@@ -22,7 +22,7 @@ from overq.study.data import Preprocess, from_tensors, open_images, some_of
 from overq.study.models import load_model
 
 FORMATS = {"A8 plain": Format.plain(8), "A4 full c=4": Format(4, 4), "A3 full c=4": Format(3, 4), "A3 plain": Format.plain(3)}
-BATCH = 50
+BATCH = 25
 
 
 def main() -> None:
@@ -30,18 +30,21 @@ def main() -> None:
     parser.add_argument("--network")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--calibration-images", type=Path)
+    parser.add_argument("--labels", type=Path, help="as in `overq evaluate`")
+    parser.add_argument("--crop", type=int, help="center crop in pixels")
+    parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--limit", type=int, default=1000)
     options = parser.parse_args()
     if options.network is None:
         model, images = digits.network(), from_tensors("digits", *digits.images("test"))
         calibration = from_tensors("digits", digits.images("calibration")[0])
     else:
-        model, preprocess = load_model(options.network), Preprocess(None, None)
-        images = open_images(options.images, None, preprocess)
+        model, preprocess = load_model(options.network), Preprocess(None, options.crop)
+        images = open_images(options.images, options.labels, preprocess)
         calibration = some_of(open_images(options.calibration_images, None, preprocess, labelled=False), 256)
     images = some_of(images, options.limit)
     seen = observe(model, calibration.batches(BATCH))
-    for name, fmt in FORMATS.items():
+    for name, fmt in ((name, FORMATS[name]) for name in options.formats.split(",")):
         quantized = overq.quantize(model, seen, Recipe(fmt))
         net = integer_network(quantized)
         start = time.perf_counter()

@@ -9,7 +9,7 @@ Double buffered, the chain runs through registers of its own, whose weights beco
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Shape, Signal, ValueLike, signed, unsigned
+from amaranth.hdl import C, Module, Mux, Shape, Signal, ValueLike, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -97,7 +97,7 @@ class ProcessingElement(wiring.Component):
         fmt, own = self.config.format, self.own_weight(m)
         weight = Signal(signed(self.config.weight_bits))
         product = Signal(signed(fmt.bits + self.config.weight_bits))
-        m.d.comb += product.eq(self.digit_in * weight)
+        m.d.comb += product.eq(self._rows(m, weight))
         if not self.has_state:
             m.d.comb += weight.eq(own)
             return product << fraction_bits(fmt)
@@ -118,3 +118,17 @@ class ProcessingElement(wiring.Component):
             m.d.comb += high_digit.eq(second_digit & ~fine)
             m.d.comb += shifted.eq(Mux(fine, product, Mux(high_digit, product << 2 * fmt.bits, product << fmt.bits)))
         return shifted
+
+    def _rows(self, m: Module, weight: Signal) -> ValueLike:
+        """digit · weight as a sum of shifted weights, one for each bit of the digit: synthesizes smaller and faster than `*`, which gives
+        an unsigned digit a sign of its own (docs/hardware.md, idea 12)."""
+        fmt = self.config.format
+        total: ValueLike = C(0)
+        for i in range(fmt.bits):
+            row = Signal(signed(fmt.bits + self.config.weight_bits), name=f"row_{i}")
+            before, total = total, Signal(row.shape(), name=f"rows_to_{i}")
+            m.d.comb += [
+                row.eq((weight & self.digit_in[i].replicate(self.config.weight_bits).as_signed()) << i),
+                total.eq(before - row if fmt.signed and i == fmt.bits - 1 else before + row),
+            ]
+        return total

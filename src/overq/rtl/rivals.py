@@ -1,7 +1,8 @@
 """Elements of published rivals, one lane and one weight each, in the frame of our own: to be synthesized by the same flow.
 
 Both hold what a weight-stationary array needs per lane: the weight register with its load chain, the lane's registers and the
-partial sum. Decoders at the array's edge are left out, as our encoder is.
+partial sum. Decoders at the array's edge are left out, as our encoder is. The product is a sum of rows and a weight is chosen by AND-OR,
+as in our element, so that none is smaller for how it is written.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ module {name}(input clk, input load, input [{bits}-1:0] digit_in, output reg [{b
     output reg [2:0] shift_out, input signed [{weight_bits}-1:0] weight_in, output reg signed [{weight_bits}-1:0] weight_out,
     {ports}input signed [{sum_bits}-1:0] sum_in, output reg signed [{sum_bits}-1:0] sum_out);
   {weight}
-  wire signed [{bits}:0] digit = {{1'b0, digit_in}};
-  wire signed [{bits}+{weight_bits}-1:0] product = digit * weight;
+  wire signed [{bits}+{weight_bits}-1:0] product = {rows};
   wire signed [{bits}+{weight_bits}+{most}-1:0] shifted = product <<< shift_in;
   always @(posedge clk) begin
     digit_out <= digit_in;
@@ -26,6 +26,11 @@ endmodule
 """
 
 
+def _rows(bits: int, weight_bits: int) -> str:
+    """digit_in · weight, one shifted weight for each bit of the digit."""
+    return " + ".join(f"($signed({{{weight_bits}{{digit_in[{i}]}}}} & weight) <<< {i})" for i in range(bits))
+
+
 def sparq_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tuple[str, str]:
     """SPARQ (arXiv 2105.11010): a window of `bits` bits of an 8-bit value, shifted by 0 … 8 − bits, 3 bits of placement;
     beside a zero the other lane of the pair serves too, with the partner's weight (one bit, and the partner's weight as a wire)."""
@@ -35,9 +40,11 @@ def sparq_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tu
         bits=bits,
         weight_bits=weight_bits,
         sum_bits=sum_bits,
+        rows=_rows(bits, weight_bits),
         most=8 - bits,
         ports=f"input other_in, output reg other_out, input signed [{weight_bits}-1:0] partner_weight, ",
-        weight=f"wire signed [{weight_bits}-1:0] weight = other_in ? partner_weight : weight_out;",
+        weight=f"wire signed [{weight_bits}-1:0] weight = ({{{weight_bits}{{other_in}}}} & partner_weight)"
+        f" | ({{{weight_bits}{{~other_in}}}} & weight_out);",
         clocked="other_out <= other_in;",
     )
     return "sparq_element", text
@@ -52,6 +59,7 @@ def olive_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tu
         bits=bits,
         weight_bits=weight_bits,
         sum_bits=sum_bits,
+        rows=_rows(bits, weight_bits),
         most=5,
         ports="",
         weight=f"wire signed [{weight_bits}-1:0] weight = weight_out;",

@@ -34,6 +34,7 @@ SCRIPTS = {
 }
 WITH_ADDERS = ("amap", "resyn", "compress")
 SPECIAL_CELLS = ("*lpflow*",)  # isolation cells of power domains: gates by function, but not for logic
+KEEP_PRODUCT, RELEASE = "setattr -set keep 1 w:product", "setattr -unset keep w:*"
 CACHE_VARIABLE = "OVERQ_CACHE"
 
 
@@ -100,9 +101,11 @@ def netlists(
     recipes = [r for r in recipes if adder or not r.adders]
     script = ["read_verilog -lib beside.v"] if beside else []
     script += ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
-    for recipe in recipes:
-        script += ["design -load start", *_commands(recipe, name, library)]
-        script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
+    for before in dict.fromkeys((recipe.adders, recipe.apart) for recipe in recipes):
+        script += ["design -load start", *_before_abc(*before, name, library), "design -save mapped"]
+        for recipe in (r for r in recipes if (r.adders, r.apart) == before):
+            script += ["design -load mapped", *_abc(recipe, library)]
+            script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
     inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
     if beside:
         inputs["beside.v"] = beside
@@ -132,7 +135,8 @@ def netlists(
 def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netlist, str]:
     """One recipe's netlist as an object and as Verilog of library cells."""
     adder = library.full_adder
-    script = ["read_verilog design.v", f"hierarchy -check -top {name}", *_commands(recipe, name, library)]
+    script = ["read_verilog design.v", f"hierarchy -check -top {name}"]
+    script += [*_before_abc(recipe.adders, recipe.apart, name, library), *_abc(recipe, library)]
     script += ["write_json out.json", "write_verilog -noattr out.v"]
     inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
     if adder:
@@ -147,16 +151,19 @@ def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[li
         return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
-def _commands(recipe: Recipe, name: str, library: Library) -> list[str]:
-    commands = ["setattr -set keep 1 w:product"] if recipe.apart else []
+def _before_abc(adders: bool, apart: bool, name: str, library: Library) -> list[str]:
+    commands = [KEEP_PRODUCT] if apart else []
     commands.append(f"synth -flatten -top {name}")
-    if recipe.adders and library.full_adder:
+    if adders and library.full_adder:
         commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
-    commands.append("dfflibmap -liberty cells.lib")
+    return [*commands, "dfflibmap -liberty cells.lib"]
+
+
+def _abc(recipe: Recipe, library: Library) -> list[str]:
     script = SCRIPTS[recipe.script]
     avoid = [f"-dont_use {pattern}" for pattern in SPECIAL_CELLS if any(pattern.strip("*") in cell for cell in library.names)]
-    commands.append(" ".join(["abc -liberty cells.lib", *avoid, *([f"-script {script}"] if script else [])]))
-    return [*commands, "setattr -unset keep w:*", "opt_clean -purge"]
+    abc = " ".join(["abc -liberty cells.lib", *avoid, *([f"-script {script}"] if script else [])])
+    return [abc, RELEASE, "opt_clean -purge"]
 
 
 def _adder_map(adder: tuple[str, tuple[str, str, str], str, str]) -> str:
@@ -174,9 +181,12 @@ endmodule
 
 
 def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
-    """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each."""
-    commands = ["read_verilog -lib beside.v", "read_verilog design.v", f"synth -flatten -top {name}", "abc -g cmos4"]
-    script = "\n".join([*commands, "opt_clean -purge", "stat -tech cmos", "write_verilog -noattr out.v", "write_json out.json", ""])
+    """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each. The product is computed
+    before it is added: one carry-save tree of all rows comes out larger here."""
+    commands = ["read_verilog -lib beside.v", "read_verilog design.v", KEEP_PRODUCT, f"synth -flatten -top {name}", "abc -g cmos4"]
+    script = "\n".join(
+        [*commands, RELEASE, "opt_clean -purge", "stat -tech cmos", "write_verilog -noattr out.v", "write_json out.json", ""]
+    )
     key = _cached(script, {"design.v": text, "beside.v": beside}, ["out.v", "out.json"], log="stat.txt")
     found = re.search(r"Estimated number of transistors:\s*(\d+)", key["stat.txt"])
     if not found:
