@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -34,60 +34,73 @@ def check_repeatable(samples: Any) -> None:
         raise CalibrationError("bias correction runs the samples again: give a tensor, a list or a loader, not a one-way iterator")
 
 
-class _Mean:
-    """Running mean per channel over calls: float64 [O] and the positions it is of."""
-
-    def __init__(self) -> None:
-        self.sum: torch.Tensor | float = 0.0
-        self.count = 0
-
-    def add(self, y: torch.Tensor, dim: int) -> None:
-        rows = y.detach().movedim(dim, -1).reshape(-1, y.shape[dim])
-        self.sum = self.sum + rows.sum(0, dtype=torch.float64)
-        self.count += len(rows)
-
-    @property
-    def value(self) -> torch.Tensor:
-        assert isinstance(self.sum, torch.Tensor)
-        return self.sum / self.count
-
-
 def correct_biases(quantized: nn.Module, model: nn.Module, samples: Any, *, forward: Forward = run) -> None:
-    """Change the biases of `quantized`, made by `quantize` from `model`, in place: one run of the samples for each layer.
+    """Change the biases of `quantized`, made by `quantize` from `model`, in place. Layers without a bias get one.
 
-    Layers without a bias get one. Memory is one mean per channel and layer, whatever the number of samples.
+    Layer by layer, in the order they run: the samples go through the corrected layers before it and stop there, so the whole costs as
+    much as half as many runs of the samples as there are layers. Correcting all layers in one run, each by the mean of the batches so
+    far, leaves up to a fifth of a layer's mean as error on CIFAR-10 ResNet-20, and repeating such runs does not converge.
+    Memory: one mean per channel and layer, whatever the number of samples.
     """
-    layers: dict[str, Any] = {name: m for name, m in quantized.named_modules() if isinstance(m, Quantized)}
-    wanted = _float_means(model, set(layers), samples, forward)
+    wanted = _float_means(model, {name for name, m in quantized.named_modules() if isinstance(m, Quantized)}, samples, forward)
+    layers: dict[str, Any] = dict(quantized.named_modules())
     for name, target in wanted.items():
         layer, found = layers[name], _Mean()
 
-        def record(module: Any, args: Any, output: torch.Tensor, found: _Mean = found) -> None:
-            found.add(output, CHANNEL_DIM[kind(module)])
+        def record(module: Any, args: Any, y: torch.Tensor, found: _Mean = found, once: bool = target.once) -> None:
+            found.add(module, y)
+            if once:
+                raise _Reached
 
-        with _hooked({name: layer}, record):
+        with _hooked({layer}, record):
             _run(quantized, samples, forward)
         give_bias(layer)
-        layer.bias.data = (layer.bias.data.double() + (target.value - found.value)).to(layer.bias.dtype)
+        layer.bias.data = (layer.bias.data.double() + target.value - found.value).to(layer.bias.dtype)
+
+
+class _Reached(Exception):  # noqa: N818  # no error: ends a run whose rest nobody looks at
+    pass
+
+
+class _Mean:
+    """Mean output of a layer, per channel over all positions of all its calls."""
+
+    def __init__(self) -> None:
+        self.sum: torch.Tensor | float = 0.0  # float64 [O]
+        self.count = self.calls = 0
+        self.once = False  # whether it ran once a batch, so that a run may stop behind it
+
+    def add(self, module: Any, y: torch.Tensor) -> None:
+        rows = y.detach().movedim(CHANNEL_DIM[kind(module)], -1).flatten(0, -2)
+        self.sum = self.sum + rows.sum(0, dtype=torch.float64)
+        self.count += len(rows)
+        self.calls += 1
+
+    @property
+    def value(self) -> torch.Tensor:
+        assert isinstance(self.sum, torch.Tensor)  # something was added
+        return self.sum / self.count
 
 
 def _float_means(model: nn.Module, names: set[str], samples: Any, forward: Forward) -> dict[str, _Mean]:
-    """Mean output of the layers, in the order they run."""
+    """Of the layers with these names, in the order they run."""
     model = copy.deepcopy(model).eval()
-    means: dict[str, _Mean] = {}
     named = {module: name for name, module in model.named_modules() if name in names}
+    means: dict[str, _Mean] = {}
 
-    def record(module: Any, args: Any, output: torch.Tensor) -> None:
-        means.setdefault(named[module], _Mean()).add(output, CHANNEL_DIM[kind(module)])
+    def record(module: Any, args: Any, y: torch.Tensor) -> None:
+        means.setdefault(named[module], _Mean()).add(module, y)
 
-    with _hooked({name: module for module, name in named.items()}, record):
-        _run(model, samples, forward)
+    with _hooked(named, record):
+        count = _run(model, samples, forward)
+    for mean in means.values():
+        mean.once = mean.calls == count
     return means
 
 
 @contextmanager
-def _hooked(modules: dict[str, nn.Module], hook: Any) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules.values()]
+def _hooked(modules: Iterable[nn.Module], hook: Any) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield
     finally:
@@ -95,8 +108,13 @@ def _hooked(modules: dict[str, nn.Module], hook: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _run(model: nn.Module, samples: Any, forward: Forward) -> None:
+def _run(model: nn.Module, samples: Any, forward: Forward) -> int:
+    """All batches through the model; how many they were."""
     device, dtype = home(model)
+    count = 0
     with torch.no_grad():
         for batch in batches(samples):
-            forward(model, moved(batch, device, dtype))
+            with suppress(_Reached):
+                forward(model, moved(batch, device, dtype))
+            count += 1
+    return count
