@@ -42,6 +42,5 @@ def test_the_digits_study_runs_from_the_command_line(tmp_path: Path, capsys: pyt
     assert {row["method"] for row in rows} == {"float", *METHODS, "plain_recipe"}
     accuracy = {row["label"]: float(row["top1"]) for row in rows}
     assert accuracy["float"] > 95
-    assert all(
-        abs(top1 - accuracy["float"]) < 1 for label, top1 in accuracy.items() if label.startswith(("uniform:bits=8", "high_precision"))
-    )
+    assert abs(accuracy["uniform:bits=8:W8"] - accuracy["float"]) < 1
+    assert accuracy["high_precision:bits=3:W8"] > accuracy["float"] - 1, "what is never clipped loses little; on 200 images it may win"
