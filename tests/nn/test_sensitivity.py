@@ -82,7 +82,7 @@ def test_a_format_that_a_layer_cannot_use_counts_as_what_it_uses() -> None:
 
 def test_table_records_and_json() -> None:
     model, x = network(), samples()
-    found = sensitivity(model, x, CANDIDATES, recipe=ALL, labels=torch.zeros(70, dtype=torch.long))
+    found = sensitivity(model, x, CANDIDATES, recipe=ALL, labels=torch.zeros(70, dtype=torch.long), loss="kl")
     text = str(found)
     assert all(word in text for word in ("A3 plain", "A3 range+precision c=2", "KL to the float model", "points of top-1 lost"))
     rows = list(found.records())

@@ -9,8 +9,8 @@ from torch import nn
 
 from overq import calib
 from overq.nn import Recipe, observe, overwrite, quantize, summary
-from overq.nn.convert import weight_rows
 from overq.nn.sequential import observe_sequentially
+from overq.nn.weights import weight_rows
 from overq.spec import Format
 
 

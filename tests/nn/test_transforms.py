@@ -80,7 +80,8 @@ def test_recipes_carry_the_transforms_through_json() -> None:
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Recipe(reorder=1), "reorder must be True or False, not 1"),
-    (lambda: Recipe(equalize=1.5), r"equalize must be an exponent from 0 \(off\) to 1"),
+    (lambda: Recipe(equalize=1.5), r'equalize must be an exponent from 0 \(off\) to 1 or "auto", not 1\.5'),
+    (lambda: Recipe(equalize="yes"), r'equalize must be an exponent from 0 \(off\) to 1 or "auto", not \'yes\''),
     (lambda: Recipe(bias_correction="yes"), "bias_correction must be True or False, not 'yes'"),
 ])  # fmt: skip
 def test_senseless_transforms_are_refused(make, message: str) -> None:
@@ -120,3 +121,19 @@ def test_bias_correction_needs_samples_it_can_run_again() -> None:
     with_both, with_samples = (overq.quantize(network(), X, ALL, seen=given) for given in (seen, None))
     assert torch.equal(with_both(X), with_samples(X))
     assert isinstance(with_both[0], Quantized)
+
+
+def test_automatic_equalization_takes_the_exponent_with_the_least_output_error() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 8)
+    x = torch.relu(torch.randn(400, 16)) * torch.logspace(-1.5, 1, 16)
+    model = nn.Sequential(layer)
+    recipe = Recipe(Format.plain(3), first=None, last=None)
+
+    def error(equalize: float | str) -> float:
+        with torch.no_grad():
+            return float((overq.quantize(model, x, recipe.with_(equalize=equalize))(x) - model(x)).square().sum())
+
+    errors = {exponent: error(exponent) for exponent in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    assert min(errors, key=errors.__getitem__) > 0, "a case where equalizing pays"
+    assert error("auto") == pytest.approx(min(errors.values()), rel=1e-5)

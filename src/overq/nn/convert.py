@@ -7,35 +7,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from overq import calib, kernels
-from overq.calib import Observed
 from overq.errors import CalibrationError, FormatError, InputError
 from overq.nn.bias import check_repeatable, correct_biases
-from overq.nn.equalize import channel_scales
+from overq.nn.fit import fit_layer
 from overq.nn.layers import (
-    AS_IT_IS,
-    Arrangement,
     FloatLayer,
-    Quantized,
     can_quantize,
-    fitted_format,
-    input_groups,
     input_lanes,
-    kind,
-    quantize_layer,
 )
 from overq.nn.observation import Forward, Observations, observe, run
-from overq.nn.recipe import LayerRule, Recipe
-from overq.nn.reorder import lane_order
+from overq.nn.recipe import Recipe
 from overq.nn.report import LayerReport, Summary
-from overq.spec import Format
 
 DEFAULT_RECIPE = Recipe()
-ROUNDS = 2  # of choosing an order for a step and a step for the order
 
 
 def quantize(
@@ -88,65 +75,6 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
         raise FormatError(
             f"override {unmatched[0]!r} matches no layer; layers are {', '.join(list(layers)[:6])}{', …' if len(layers) > 6 else ''}"
         )
-
-
-def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Quantized]:
-    """The quantized layer that the rule asks for: format, arrangement and step; and what they do to the sample."""
-    wanted = rule.format.with_(signed=observed.signed)
-    fmt = fitted_format(wanted, module)
-    arrangement = AS_IT_IS
-    notes = []
-    if fmt != wanted:
-        notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
-    if observed.largest == 0:
-        notes.append("input always zero")
-    elif rule.equalize and observed.sample.shape[1] > 1:
-        arrangement = Arrangement(channel_scales(observed.sample, rule.equalize))
-        notes.append(f"equalized {rule.equalize:g}")
-    step = calibrated(module, observed, rule, fmt, arrangement)
-    if rule.reorder and fmt.cascade and observed.largest:
-        vectors = arrangement.vectors(observed.sample)
-        for _ in range(ROUNDS):
-            arrangement = replace(arrangement, order=lane_order(vectors, step, fmt, arrangement.order))
-            step = calibrated(module, observed, rule, fmt, arrangement)
-        notes.append("reordered")
-    sample = arrangement.vectors(observed.sample)
-    decoded, counts = kernels.get("auto", fmt).overwrite_counted(sample, step, fmt)
-    signal = float(np.square(sample).sum())
-    noise = float(np.square(decoded - sample).sum())
-    report = LayerReport(
-        name=name,
-        kind=kind(module).__name__,
-        format=fmt,
-        weight_bits=rule.weight_bits,
-        step=step,
-        counts=counts,
-        sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
-        note=", ".join(notes),
-    )
-    return report, quantize_layer(module, rule.weight_bits, step, fmt, arrangement)
-
-
-def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: Format, arrangement: Arrangement) -> float:
-    """The step that the rule's calibration finds for the arranged input.
-
-    Scaled inputs are known by the sample only: their extremes and histogram are the sample's.
-    """
-    vectors = arrangement.vectors(observed.sample)
-    if arrangement.scale is None:
-        observed = replace(observed, sample=vectors)
-    else:
-        observed = Observed()
-        observed.add_values(vectors)
-        observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
-    weight = arrangement.weight(module.weight.detach().float().cpu())
-    return calib.get(rule.calibration, weight_rows(weight))(observed, fmt)
-
-
-def weight_rows(weight: torch.Tensor) -> np.ndarray:
-    """Float32 [R, K] of a layer's weight [O, K, ...]: the input channels of a group last, one row for each output and kernel tap."""
-    weight = weight.detach().float().cpu()
-    return weight.movedim(1, -1).reshape(-1, weight.shape[1]).numpy()
 
 
 def replaced(model: nn.Module, replacement: dict[nn.Module, nn.Module]) -> nn.Module:

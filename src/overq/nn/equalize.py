@@ -18,7 +18,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from overq import kernels
+from overq.nn.layers import Arrangement
+from overq.nn.weights import dequantize_weight, quantize_weight, weight_rows
+from overq.spec import Format
+
 PERCENT = 99.9  # of |x_j|: a single far value does not set a channel's range
+ROWS = 1024  # sampled vectors that exponents are compared on
 SMALLEST = 1 / 256  # of the largest range: a channel that is almost always zero is not blown up beyond this
 
 
@@ -31,3 +37,14 @@ def channel_scales(sample: np.ndarray, exponent: float) -> torch.Tensor:
         return torch.ones(sample.shape[1])
     logs = exponent * np.log(np.maximum(ranges / ranges.max(), SMALLEST))
     return torch.from_numpy(np.exp(logs - logs.mean()).astype(np.float32))
+
+
+def output_error(weight: torch.Tensor, sample: np.ndarray, arrangement: Arrangement, step: float, fmt: Format, weight_bits: int) -> float:
+    """Sum of squares of a layer's output error on channel vectors [M, K], inputs and weights quantized.
+
+    weight: the float layer's [O, K, ...]. Kernel taps count on their own, because the sample holds vectors of single positions.
+    """
+    sample, weight = sample[:ROWS], weight.detach().float().cpu()
+    decoded = kernels.get("auto", fmt).overwrite(arrangement.vectors(sample), step, fmt)
+    rounded = dequantize_weight(*quantize_weight(arrangement.weight(weight), weight_bits), torch.float32)
+    return float(np.square(sample @ weight_rows(weight).T - decoded @ weight_rows(rounded).T).sum(dtype=np.float64))

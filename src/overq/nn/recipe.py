@@ -22,7 +22,7 @@ class LayerRule:
     calibration: str = "format-mse"
     skip: bool = False
     reorder: bool = False
-    equalize: float = 0.0
+    equalize: float | str = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -32,8 +32,9 @@ class LayerRule:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
         if not isinstance(self.reorder, bool):
             raise FormatError(f"reorder must be True or False, not {self.reorder!r}")
-        if isinstance(self.equalize, bool) or not isinstance(self.equalize, (int, float)) or not 0 <= self.equalize <= 1:
-            raise FormatError(f"equalize must be an exponent from 0 (off) to 1, not {self.equalize!r}")
+        exponent = self.equalize if self.equalize != "auto" else 0
+        if isinstance(exponent, (bool, str)) or not isinstance(exponent, (int, float)) or not 0 <= exponent <= 1:
+            raise FormatError(f'equalize must be an exponent from 0 (off) to 1 or "auto", not {self.equalize!r}')
         calib.get(self.calibration)
 
 
@@ -52,7 +53,7 @@ class Recipe:
                  match wins, also over `first` and `last`
     seed         of the calibration sample
     reorder      lay each layer's input channels on the lanes in an order that raises coverage (see `nn.reorder`)
-    equalize     exponent 0 to 1 of per-channel input scales folded into the weights; 0 is off (see `nn.equalize`)
+    equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
     bias_correction  shift every quantized layer's bias, edges too, so that its mean output is the float layer's (see `nn.bias`)
     """
 
@@ -64,7 +65,7 @@ class Recipe:
     overrides: tuple[tuple[str, LayerRule], ...] = ()
     seed: int = 0
     reorder: bool = False
-    equalize: float = 0.0
+    equalize: float | str = 0.0
     bias_correction: bool = False
 
     def __post_init__(self) -> None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
-from overq.nn.convert import DEFAULT_RECIPE, fit_layer, replaced
+from overq.nn.convert import DEFAULT_RECIPE, replaced
+from overq.nn.fit import fit_layer
 from overq.nn.layers import FloatLayer, Quantized, can_quantize, kind
 from overq.nn.observation import Forward, Observations, batches, home, moved, observe, run
 from overq.nn.recipe import LayerRule, Recipe

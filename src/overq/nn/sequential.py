@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from overq.nn.convert import fit_layer, replaced
+from overq.nn.convert import replaced
+from overq.nn.fit import fit_layer
 from overq.nn.layers import can_quantize
 from overq.nn.observation import Forward, Observations, observe, run
 from overq.nn.recipe import Recipe

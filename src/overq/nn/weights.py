@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from overq.methods.weights import scales
@@ -22,3 +23,9 @@ def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torc
 def dequantize_weight(integers: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """integers · scale in float32, then cast."""
     return (integers.float() * scale.reshape(-1, *[1] * (integers.ndim - 1))).to(dtype)
+
+
+def weight_rows(weight: torch.Tensor) -> np.ndarray:
+    """Float32 [R, K] of a layer's weight [O, K, ...]: the input channels of a group last, one row for each output and kernel tap."""
+    weight = weight.detach().float().cpu()
+    return weight.movedim(1, -1).reshape(-1, weight.shape[1]).numpy()
