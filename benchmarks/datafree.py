@@ -2,6 +2,9 @@
 
     python benchmarks/datafree.py networks.py:resnet20 test5000.npz calibration1000.npz results.csv --limit 2000
 
+`--restore` first gives folded batch norms (mean 0, variance 1) the statistics of the 256 calibration images, their scale and shift
+changed so that the network computes the same: what a checkpoint with statistics would hold.
+
 Rows that the CSV holds already are not run again. Every row keeps, image by image, whether the network was right (hexadecimal, first
 image first); `lost` and `won` count the images that only the 256 real images, or only this source, got right. First layer and
 classifier keep 8 plain bits. `--table results.csv` prints the differences instead.
@@ -16,7 +19,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +47,7 @@ FIELDS = (
     "overq", "torch", "numpy", "python", "commit", "command",
 )  # fmt: skip
 REAL = "256 images"
-BATCH = 250
+BATCH = 125
 Source = Callable[[nn.Module, tuple[int, ...], int], Observations]
 
 
@@ -63,6 +66,31 @@ SOURCES: dict[str, Source] = {
 }
 
 
+def restore(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Statistics of the batches into every BatchNorm2d, the function unchanged: exact, one norm's output being what it was."""
+    sums: dict[nn.BatchNorm2d, list[torch.Tensor]] = {m: [] for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+
+    def count(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        x = args[0].double()
+        sums[norm].append(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]) * len(x))  # type: ignore[index]
+
+    hooks = [norm.register_forward_pre_hook(count) for norm in sums]
+    images = 0
+    with torch.inference_mode():
+        for x in batches:
+            model(x)
+            images += len(x)
+    for hook in hooks:
+        hook.remove()
+    for norm, parts in sums.items():
+        mean, square = sum(parts) / images
+        old = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.detach().double() + old * (mean - norm.running_mean.double())
+        variance = (square - mean.square()).clamp(min=0)
+        norm.weight.data, norm.bias.data = (old * (variance + norm.eps).sqrt()).float(), shift.float()
+        norm.running_mean, norm.running_var = mean.float(), variance.float()
+
+
 def rights(model: nn.Module, images: Images) -> np.ndarray:
     assert images.labels is not None
     with torch.inference_mode():
@@ -78,21 +106,25 @@ def commit() -> str:
 
 
 def sweep(options: argparse.Namespace) -> None:
-    model, preprocess = load_model(options.network), Preprocess(None, None)
-    images = some_of(open_images(options.images, None, preprocess), options.limit)
+    model, preprocess = load_model(options.network), Preprocess(None, options.crop)
+    images = some_of(open_images(options.images, options.labels, preprocess), options.limit)
     real = some_of(open_images(options.calibration, None, preprocess, labelled=False), 256)
-    network = options.network.rpartition(":")[2]
+    network = options.network.rpartition(":")[2] + (" restored" if options.restore else "")
+    if options.restore:
+        restore(model, real.batches(32))
     shape = tuple(images.load([0]).shape[1:])
-    sources = {REAL: lambda model, shape, seed: observe(model, real.batches(64), seed=seed), **SOURCES}
+    sources: dict[str, Source] = {REAL: lambda model, shape, seed: observe(model, real.batches(64), seed=seed), **SOURCES}
     facts = {
         "overq": overq.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
         "commit": commit(), "command": "python " + " ".join(Path(a).name if "/" in a and i else a for i, a in enumerate(sys.argv)),
     }  # fmt: skip
     for source, observer in sources.items():
+        if options.sources and source not in (REAL, *options.sources):
+            continue
         rows = read(options.csv)
         have = {(r["network"], r["source"], r["format"], r["seed"], r["images"]): r for r in rows}
         key = (str(options.seed), str(images.count))
-        missing = [label for label in FORMATS if (network, source, label, *key) not in have]
+        missing = [label for label in FORMATS if label.startswith(options.formats) and (network, source, label, *key) not in have]
         if not missing:
             continue
         start = time.perf_counter()
@@ -159,6 +191,11 @@ def main() -> None:
     parser.add_argument("images", nargs="?", type=Path)
     parser.add_argument("calibration", nargs="?", type=Path)
     parser.add_argument("csv", nargs="?", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--crop", type=int)
+    parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--sources", nargs="*", choices=SOURCES, help="only these, and real images")
+    parser.add_argument("--formats", default="A", help="only those whose name starts so")
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -40,7 +40,7 @@ ELEMENTS = {
 class MX(Method):
     """`block` neighbouring channels share a scale 2^k (E8M0); each is an element of a small type. Nothing is fitted.
 
-    Source: OCP Microscaling Formats (MX) Specification v1.0 (2023), sections 5 and 6.3: k = floor(log2 of the greatest magnitude) minus
+    Source: OCP Microscaling Formats (MX) Specification v1.0 (2023): k = floor(log2 of the greatest magnitude) minus
     the type's greatest exponent; elements round to nearest, ties to even, and saturate; MXINT8 has 6 fraction bits.
     Our choices: integers are symmetric (-128 is not used, as the specification allows); "int4", which it does not define, is its MXINT8
     with 2 fraction bits; the last block of a vector may be short; a block of zeros has k = -127; unsigned tensors keep the sign bit that

@@ -26,7 +26,7 @@ class OliVe(Method):
     """Of two neighbouring values an outlier may sacrifice the other (its victim) and take a floating type of the same width.
 
     Source: Guo et al., "OliVe: Accelerating Large Language Models via Hardware-friendly Outlier-Victim Pair Quantization", ISCA 2023
-    (arXiv 2304.07493), sections 3 and 4: one code of the normal type marks the victim, which counts as 0; of two outliers the greater
+    (arXiv 2304.07493): one code of the normal type marks the victim, which counts as 0; of two outliers the greater
     survives; outliers are abfloat, magnitude (2^m + mantissa) << (exponent + bias), with the bias that puts the type just above the normal
     one: int4 (-7 … 7) goes with E2M1, bias 2: 12, 16, 24, 32, 48, 64, 96; int8 with E4M3, bias 4; the all-zero code is not used and
     outliers stay within 2^15; the threshold comes from the least squared error.

@@ -24,7 +24,7 @@ class TwoPiece(Fitted):
 class PWLQ(Method):
     """A dense centre [-p, p] and a wide tail up to m, with the same number of levels each.
 
-    Source: Fang et al., "Post-Training Piecewise Linear Quantization for Deep Neural Networks", ECCV 2020 (arXiv 2002.00104), section 3:
+    Source: Fang et al., "Post-Training Piecewise Linear Quantization for Deep Neural Networks", ECCV 2020 (arXiv 2002.00104):
     non-overlapping regions, sign(r) · uniform(|r|) over [0, p] and over [p, m], b-1 bits each beside the sign, and one bit that tells
     the region. The paper quantizes weights so and activations plainly; here it is applied to activations.
     Our choices: unsigned tensors spend the sign's bit on levels (b bits per region); p and m come from the least squared error on the

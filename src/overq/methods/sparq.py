@@ -19,9 +19,9 @@ class SPARQ(Method):
     """8-bit values, of each only a window of `bits` bits from its leading one on; a value beside a zero uses the zero's bits too.
 
     Source: Shomron, Gabbay, Kurzum, Weiser, "Post-Training Sparsity-Aware Quantization", NeurIPS 2021 (arXiv 2105.11010), written from
-    its description, never from its code. bSPARQ (section 3.1): the window that starts at the most significant one, among `options` allowed
+    its description, never from its code. bSPARQ: the window that starts at the most significant one, among `options` allowed
     placements (4 bits: 5opt = shifts 0 … 4, 3opt = 0, 2, 4, 2opt = 0, 4; 3 bits: 6opt; 2 bits: 7opt), the bits below it cut off or
-    rounded. vSPARQ (section 3.2): of two neighbouring activations, if one is zero the other gets both budgets.
+    rounded. vSPARQ: of two neighbouring activations, if one is zero the other gets both budgets.
     Our choices: pairs are lanes 2i and 2i+1, a last odd lane has a zero beside it; both budgets are a window of 2·bits (all 8 bits from
     bits = 4 on), every placement allowed; rounding is to nearest, ties up, and saturates only at the highest placement (else a carry is
     spelled by a higher window); signed values are sign and 7-bit magnitude, the sign taking one bit of the window. Metadata: the
