@@ -150,7 +150,7 @@ def sensitivity(
     recipe: Recipe = DEFAULT_RECIPE,
     seen: Observations | None = None,
     labels: torch.Tensor | None = None,
-    loss: str = "kl",
+    loss: str = "mse",
     forward: Forward = run,
     progress: Callable[[str, int, int], None] = lambda layer, done, total: None,
 ) -> Sensitivity:
@@ -162,7 +162,8 @@ def sensitivity(
                 overrides govern are left alone
     seen        what `observe` returned, if it is known already; one observation serves all trials
     labels      class numbers, one for each row of all outputs [N, classes]; to count top-1 as well
-    loss        "kl" for class scores, "mse" for any output (as a share of the output's power)
+    loss        "mse" for any output (as a share of the output's power), "kl" for class scores; formats assigned by "mse" gave the
+                better networks (docs/calibration.md)
     progress    called with (layer, trials done, trials to do)
 
     Raises FormatError (no candidate, no such loss), CalibrationError (no samples, no layer free), InputError (outputs, labels).
