@@ -34,7 +34,7 @@ def reorder_network(model: nn.Module, seen: Observations, recipe: Recipe) -> nn.
     for members in classes:
         _begin(members, [r for r in readers if members[0] in r.row_of])
     search(readers, classes, work=WORK * len(readers))
-    return _moved(model, streams, _targets(readers, classes))
+    return permuted(model, streams, _targets(readers, classes))
 
 
 def _readers(model: nn.Module, seen: Observations, recipe: Recipe, streams: Streams) -> list[Reader]:
@@ -77,7 +77,8 @@ def _targets(readers: Sequence[Reader], classes: Sequence[Sequence[int]]) -> dic
     return targets
 
 
-def _moved(model: nn.Module, streams: Streams, targets: dict[int, int]) -> nn.Module:
+def permuted(model: nn.Module, streams: Streams, targets: dict[int, int]) -> nn.Module:
+    """A copy of the model in which each atom of `targets` has its place taken by another of its class; the rest stays."""
     result = copy.deepcopy(model).eval()
     modules: dict[str, Any] = dict(result.named_modules())
     for name, atoms in streams.inputs.items():
