@@ -73,7 +73,7 @@ class Fitted:
             raise InputError(f"axis {axis} does not exist in an array of {x.ndim} dimensions")
         values = xp.astype(x, xp.float32, copy=False)
         nan = None
-        if not bool(xp.all(xp.isfinite(values))):
+        if not _all_finite(xp, values):
             nan, most = xp.isnan(values), float(np.finfo(np.float32).max)
             values = xp.clip(xp.where(nan, 0.0, values), -most, most)
         with np.errstate(over="ignore"):  # a huge x / step is infinite and saturates, as it should
@@ -128,6 +128,12 @@ class Method(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Name and parameters, short."""
+
+
+def _all_finite(xp: Any, values: Array) -> bool:
+    """One pass where the sum is finite: then all values are. A sum that overflows settles nothing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(float(xp.sum(values))) or bool(xp.all(xp.isfinite(values)))
 
 
 def checked_sample(sample: np.ndarray, signed: bool) -> np.ndarray:
