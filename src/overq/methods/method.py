@@ -133,7 +133,7 @@ class Method(ABC):
 def _all_finite(xp: Any, values: Array) -> bool:
     """One pass where the sum is finite: then all values are. A sum that overflows settles nothing."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(float(xp.sum(values))) or bool(xp.all(xp.isfinite(values)))
+        return bool(xp.isfinite(xp.sum(values))) or bool(xp.all(xp.isfinite(values)))
 
 
 def checked_sample(sample: np.ndarray, signed: bool) -> np.ndarray:

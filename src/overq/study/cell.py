@@ -82,7 +82,7 @@ def _running() -> dict[str, str]:
 
 
 @lru_cache(3)
-def _observed(text: str, source: str = "images") -> tuple[nn.Module, Observations, Iterable[torch.Tensor] | Observations]:
+def _observed(text: str, source: str) -> tuple[nn.Module, Observations, Iterable[torch.Tensor] | Observations]:
     """The float model, what its layers see, and the samples that show it (the observations themselves where there are none)."""
     entry, samples, batch, seed = json.loads(text)
     network = _network(entry)
@@ -120,7 +120,7 @@ def _installed(network: str, setting_text: str, seed: int) -> tuple[nn.Module, d
 @lru_cache(4)
 def _fitted(network: str, method: str, parameters: str) -> dict[str, Fitted]:
     """Steps of a method, which are the same for every weight width."""
-    model, seen, _ = _observed(network)
+    model, seen, _ = _observed(network, "images")
     return fit(model, seen, Setting(method, tuple((k, v) for k, v in json.loads(parameters))).build())
 
 
