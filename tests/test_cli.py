@@ -92,6 +92,10 @@ def test_the_three_ways_to_give_images_agree(folder: Path, capsys, monkeypatch) 
     pixels = np.stack([Preprocess(12, 12).picture(p) for p in sorted((folder / "images").rglob("*.png"))])
     np.savez(folder / "all.npz", images=pixels, labels=folders.labels)
     array = open_images(folder / "all.npz", None, Preprocess())
+    np.savez(folder / "calibration.npz", images=pixels)  # nothing but images: enough to calibrate on
+    unlabelled = open_images(folder / "calibration.npz", None, Preprocess(), labelled=False)
+    assert unlabelled.labels is None
+    assert torch.equal(unlabelled.load(range(24)), array.load(range(24)))
     for other in (table, array):
         assert torch.equal(folders.load(range(24)), other.load(range(24)))
         assert np.array_equal(folders.labels, other.labels)
@@ -147,6 +151,8 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
     torch.save([torch.zeros(2)], folder / "list.pth")
     (folder / "noise.pth").write_bytes(b"\x00" * 64)
     np.savez(folder / "float.npz", images=np.zeros((4, 3, 8, 8), np.float32), labels=np.zeros(4))
+    np.savez(folder / "few.npz", images=np.zeros((4, 3, 8, 8), np.uint8), labels=np.zeros(3))
+    np.savez(folder / "bare.npz", images=np.zeros((4, 3, 8, 8), np.uint8))
     np.savez(folder / "pickled.npz", images=np.array([Evil()], object), labels=np.zeros(1))
     state = nn.Sequential(nn.Conv2d(3, 9, 3)).state_dict()
     save_file(state, folder / "other.safetensors")
@@ -171,7 +177,9 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
         "label file gone": (own(folder, labels=folder / "gone.csv"), "line 2: no image"),
         "label columns": (own(folder, labels=folder / "columns.csv"), "the first line must name the columns file and label"),
         "no labels": (own(folder, labels=folder / "zzz.csv"), "no such file"),
-        "float npz": (own(folder, images=folder / "float.npz"), "uint8 [N, 3, H, W] with one label each, got float32 [4, 3, 8, 8]"),
+        "float npz": (own(folder, images=folder / "float.npz"), "images must be uint8 [N, 3, H, W], not float32 [4, 3, 8, 8]"),
+        "few labels": (own(folder, images=folder / "few.npz"), "few.npz: labels must be [4], one for each image, not [3]"),
+        "bare npz": (own(folder, images=folder / "bare.npz"), "bare.npz: no array named 'labels'; it needs images"),
         "pickled npz": (own(folder, images=folder / "pickled.npz"), "not a readable .npz file of plain arrays"),
         "shape": (own(folder, resize=4, crop=4), "the network does not take images of shape [1, 3, 4, 4]"),
         "channels": (own(folder, mean="0.5", std="0.5"), "the network does not take images of shape [1, 1, 12, 12]"),
@@ -208,8 +216,8 @@ def case(request: pytest.FixtureRequest, folder: Path) -> tuple[list[object], st
 NAMES = [
     "no model folder", "no factory", "no colon", "no package", "syntax", "factory raises", "not a network", "not scores", "no images",
     "flat folder", "unreadable image", "uneven sizes", "crop too large", "class count", "label too high", "label no number",
-    "label file gone",
-    "label columns", "no labels", "float npz", "pickled npz", "shape", "channels", "pickled weights", "missing tensors", "other shapes",
+    "label file gone", "label columns", "no labels", "float npz", "few labels", "bare npz",
+    "pickled npz", "shape", "channels", "pickled weights", "missing tensors", "other shapes",
     "not a state", "noise", "no weights", "model alone", "weights alone", "bits", "bits word", "weight bits", "policy", "calibration",
     "source", "source and images", "no batch norm",
     "plot name", "output is a folder", "output in a file", "all for calibration", "device", "std",

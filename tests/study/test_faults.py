@@ -152,9 +152,10 @@ def test_run_says_what_is_absent_goes_on_and_ends_with_an_error(folder: Path, ca
     code, out, err = command(capsys, monkeypatch, *words)
     assert (code, out) == (2, "16 cells: 8 done, 8 of them now, 8 failed\n")
     assert f"gone: {folder}/gone: no such file or folder; its 8 cells are marked failed" in err
-    code, out, err = command(capsys, monkeypatch, "study", "show", "--store", folder / "s.sqlite")
+    assert f"8 failed: {folder}/gone: no such file or folder\noverq: 8 cells failed: `overq study show` says which" in err
+    code, out, _ = command(capsys, monkeypatch, "study", "show", "--store", folder / "s.sqlite")
     assert code == 0
-    assert "failed: mine gone float shard 0" in out
+    assert f"failed: mine gone 8 cells, float shard 0 … overq:bits=3:W8 shard 0: {folder}/gone: no such file or folder\n" in out
 
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:

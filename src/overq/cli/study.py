@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from overq.report.study import Result
 
 app = typer.Typer(help="Rivals side by side: run, stop, resume, compare, plot.", no_args_is_help=True)
+REASONS = 5  # different reasons that `run` prints at its end
 StorePath = Annotated[Path, typer.Option("--store", help="The results: one SQLite file.")]
 StudyName = Annotated[str | None, typer.Option("--study", help="Only this study's cells.")]
 DEFAULT = Path("study.sqlite")
@@ -63,7 +64,11 @@ def run(
     done = sum(row["state"] == "done" for row in results.rows() if row["key"] in keys)
     print(f"{len(keys)} cells: {done} done, {tally.done} of them now, {failed} failed")
     if failed:
-        raise ToolError(f"{failed} cells failed: `overq study show` gives reasons, `overq study retry` makes them pending again")
+        reasons = Counter(row["reason"] for row in results.rows() if row["key"] in keys and row["state"] == "failed").most_common()
+        for reason, count in reasons[:REASONS]:
+            print(f"{count} failed: {reason}", file=sys.stderr)
+        more = f", {len(reasons) - REASONS} more reasons" if len(reasons) > REASONS else ""
+        raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
 
 
 @app.command()
@@ -84,9 +89,14 @@ def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
     for r in results:
         against = "" if r.difference is None else f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
         print(f"{r.study:10} {r.network:12} {r.label:{width}} {r.top1:6.2f} {against:>24} {r.images:6} {r.bits:6.2f} {r.multiplier:10.1f}")
+    alike: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         if row["state"] != "done":
-            print(f"{row['state']}: {row['study']} {row['network']} {row['label']} shard {row['shard']} {row['reason'] or ''}".rstrip())
+            key = row["state"], row["study"], row["network"], row["reason"] or ""
+            alike.setdefault(key, []).append(f"{row['label']} shard {row['shard']}")
+    for (state, name, network, reason), cells in alike.items():
+        which = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} … {cells[-1]}"
+        print(f"{state}: {name} {network} {which}: {reason}".removesuffix(": "))
 
 
 @app.command()

@@ -100,7 +100,7 @@ def open_images(path: Path, labels: Path | None, preprocess: Preprocess, *, labe
     Every file's header is read now, so that a wrong one is found before work starts.
     """
     if path.suffix == ".npz" and path.is_file():
-        return _from_npz(path, preprocess)
+        return _from_npz(path, preprocess, labelled)
     if not path.is_dir():
         raise InputError(f"--images {path}: no such folder (or .npz file)")
     if not labelled:
@@ -132,21 +132,23 @@ def _size(picture: np.ndarray) -> str:
     return f"{picture.shape[2]}x{picture.shape[1]}"
 
 
-def _from_npz(path: Path, preprocess: Preprocess) -> Images:
+def _from_npz(path: Path, preprocess: Preprocess, labelled: bool) -> Images:
+    wanted = ("images", "labels") if labelled else ("images",)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            missing = {"images", "labels"} - set(stored.files)
+            missing = [name for name in wanted if name not in stored.files]
             if missing:
-                raise InputError(f"{path}: no array named {sorted(missing)[0]!r}; it needs images (uint8 [N, C, H, W]) and labels")
-            pixels, labels = stored["images"], stored["labels"].astype(np.int64)
+                raise InputError(f"{path}: no array named {missing[0]!r}; it needs images (uint8 [N, C, H, W])" + " and labels" * labelled)
+            pixels, labels = stored["images"], stored["labels"].astype(np.int64) if labelled else None
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable .npz file of plain arrays ({type(error).__name__})") from error
     channels = len(preprocess.mean)
-    if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1] != channels or len(pixels) != len(labels):
-        wanted = f"images must be uint8 [N, {channels}, H, W] with one label each"
-        raise InputError(f"{path}: {wanted}, got {pixels.dtype} {list(pixels.shape)} and {len(labels)} labels")
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1] != channels:
+        raise InputError(f"{path}: images must be uint8 [N, {channels}, H, W], not {pixels.dtype} {list(pixels.shape)}")
+    if labels is not None and labels.shape != pixels.shape[:1]:
+        raise InputError(f"{path}: labels must be {[len(pixels)]}, one for each image, not {list(labels.shape)}")
     return Images(path.stem, len(pixels), lambda positions: preprocess.normalized(pixels[list(positions)]), labels)
 
 
