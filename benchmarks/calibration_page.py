@@ -115,6 +115,80 @@ def by_method(network: str) -> str:
     return table(["step", *(h for b in (4, 3) for h in (f"A{b} plain", f"A{b} OverQ c = 4", "gain"))], body)
 
 
+def cross(network: str) -> list[Row]:
+    """The rows that cross calibrators, cascade factors, policies and transforms: of few images where a network is slow."""
+    path = RESULTS / f"calibration-cross-{network}.csv"
+    if not path.exists():
+        return rows(network)
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def sqnr_of(settings: dict[str, Any]) -> str:
+    """SQNR of the class scores, A4 / A3, of settings (name -> function of the bits) on every network that has them."""
+    body, networks = (
+        [],
+        [n for n in NETWORKS if sum(find(cross(n), **settings[name](4)) is not None for name in settings) > len(settings) / 2],
+    )
+    for name, setting in settings.items():
+        line = [name]
+        for network in networks:
+            found = [find(cross(network), **setting(bits)) for bits in (4, 3)]
+            line.append(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in found))
+        body.append(line)
+    return table(["A4 / A3, dB", *networks], body)
+
+
+def transforms() -> str:
+    return sqnr_of({
+        "plain": plain,
+        "plain, equalized": lambda b: plain(b, equalize=0.5),
+        "c = 4, first": lambda b: full(b, 4, "first"),
+        "c = 4, first, equalized": lambda b: full(b, 4, "first", equalize=0.5),
+        "c = 4, first, reordered": lambda b: full(b, 4, "first", reorder=1),
+        "c = 4, largest": lambda b: full(b, 4, "largest"),
+        "c = 8, largest": lambda b: full(b, 8, "largest"),
+        "c = 8, largest, reordered": lambda b: full(b, 8, "largest", reorder=1),
+        "c = 8, largest, reordered, equalized": lambda b: full(b, 8, "largest", reorder=1, equalize=0.5),
+    })  # fmt: skip
+
+
+def calibrators() -> str:
+    methods = list(dict.fromkeys(r["calibration"] for r in rows("resnet20") if r["calibration"]))
+    return sqnr_of({
+        f"{method}, {name}": lambda b, method=method, setting=setting: setting(b, calibration=method)
+        for method in methods for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
+    })  # fmt: skip
+
+
+def sequential(network: str) -> str:
+    found, body = rows(network), []
+    for method in ("format-mse", "mse", "aciq-gauss"):
+        for name, setting in (("plain", plain), ("OverQ c = 4", lambda b, **more: full(b, 4, "first", **more))):
+            line = [f"{method}, {name}"]
+            for bits in (4, 3):
+                pair = [find(found, **setting(bits, calibration=method, sequential=flag)) for flag in (0, 1)]
+                if all(pair):
+                    line += [cell(pair[0]), cell(pair[1]), difference(pair[1], pair[0])]  # type: ignore[arg-type]
+            if len(line) == 7:
+                body.append(line)
+    return table(["step", *(h for b in (4, 3) for h in (f"A{b} parallel", f"A{b} sequential", "difference"))], body)
+
+
+def orders() -> str:
+    """Own order, per layer, carried by the network; each at the own order's step and at its own."""
+    with (RESULTS / "reordering.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    names = {"own": "as it is", "layer": "each layer its own", "network": "carried by the network"}
+    body = []
+    for r in found:
+        what = f"A{r['bits']}, c = {r['cascade']}, {r['policy']}"
+        line = [r["network"], what, names[r["order"]], r["step"], r["coverage"][:5], f"{100 * float(r['outlier_rate']):.2f} %"]
+        body.append([*line, r["output_sqnr"], r["top1"]])
+    head = ["network", "format", "order", "step that suits", "coverage", "outliers", "SQNR of the scores, dB", "top-1"]
+    return table(head, body)
+
+
 def picture_methods(network: str, name: str) -> None:
     found = rows(network)
     methods = [m for m in dict.fromkeys(r["calibration"] for r in found if r["calibration"]) if find(found, **plain(3, calibration=m))]
@@ -179,7 +253,15 @@ def picture_layers(evaluation: Path, name: str) -> None:
 
 
 def main() -> None:
-    tables = {"distance": distance_to_float(), "paired": paired(), "methods-resnet20": by_method("resnet20")}
+    tables = {
+        "distance": distance_to_float(),
+        "paired": paired(),
+        "methods-resnet20": by_method("resnet20"),
+        "sequential": sequential("resnet20"),
+        "transforms": transforms(),
+        "calibrators": calibrators(),
+        "orders": orders(),
+    }
     text = PAGE.read_text(encoding="utf-8")
     for name, body in tables.items():
         text, times = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, body=body: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
