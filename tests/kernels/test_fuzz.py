@@ -42,3 +42,15 @@ def test_an_unknown_mode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         fuzz.main(["--mode", "sideways"])
     assert "no mode 'sideways'" in capsys.readouterr().err
+
+
+def test_a_backend_that_cannot_run_and_a_broken_state_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.json").write_text("{")
+    for words, message in (
+        (["--backend", "abacus"], "no kernel backend 'abacus'; there are auto, numba, triton, array\n"),
+        (["--state", str(tmp_path / "state.json")], "state.json: not a state that this command wrote (JSONDecodeError)\n"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            fuzz.main(words)
+        assert capsys.readouterr().err.endswith(message)
+    assert (tmp_path / "state.json").read_text() == "{", "left as it was"

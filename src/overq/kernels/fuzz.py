@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from overq import kernels
+from overq.errors import BackendError
 from overq.kernels import array
 from overq.kernels.scale import factors
 from overq.spec import POLICIES, Format, effective, encode
@@ -138,7 +139,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--state", type=Path, help="JSON file that remembers how far each mode got; resumes from it")
     options = parser.parse_args(arguments)
-    state: dict[str, dict[str, int]] = json.loads(options.state.read_text()) if options.state and options.state.exists() else {}
+    state: dict[str, dict[str, int]] = {}
+    try:
+        kernels.get(options.backend)
+        if options.state and options.state.exists():
+            state = json.loads(options.state.read_text())
+    except BackendError as error:
+        parser.error(str(error))
+    except (OSError, ValueError) as error:
+        parser.error(f"--state {options.state}: not a state that this command wrote ({type(error).__name__})")
     known = dict(modes())
     for mode in options.mode or known:
         if mode not in known:
