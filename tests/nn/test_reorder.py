@@ -1,0 +1,90 @@
+"""The search for an order of channels: its bookkeeping is exact, and it never makes things worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overq import Format
+from overq.nn.reorder import Reader, alternating, lane_order, search
+
+STEP = 0.3
+
+
+def sample(lanes: int, rows: int = 40, seed: int = 0) -> np.ndarray:
+    """Rectified, channels of very different ranges."""
+    rng = np.random.default_rng(seed)
+    return np.maximum(rng.standard_normal((rows, lanes)) * np.exp(rng.standard_normal(lanes)) + 0.1, 0).astype(np.float32)
+
+
+@st.composite
+def readers(draw: st.DrawFn) -> Reader:
+    lanes = draw(st.integers(2, 70))
+    tile = draw(st.none() | st.integers(2, 24))
+    fmt = Format(3, draw(st.integers(1, 6)), policy=draw(st.sampled_from(["first", "largest"])), lanes=tile)
+    return Reader(sample(lanes, seed=draw(st.integers(0, 99))), STEP, fmt, range(lanes), weight=0.5)
+
+
+def fresh(reader: Reader) -> np.ndarray:
+    """The errors on each lane, computed anew."""
+    return Reader(reader.values[reader.order].T, STEP, reader.format, range(len(reader.order))).errors
+
+
+@settings(max_examples=80, deadline=None)
+@given(readers(), st.data())
+def test_what_a_swap_would_change_is_exact(reader: Reader, data: st.DataObject) -> None:
+    lane = st.integers(0, len(reader.order) - 1)
+    pairs = data.draw(st.lists(st.tuples(lane, lane).filter(lambda p: p[0] != p[1]), min_size=1, max_size=6))
+    for swap in reader.swapped(pairs):
+        other = Reader(reader.values.T, STEP, reader.format, range(len(reader.order)), weight=0.5)
+        before = other.errors.sum()
+        other.swap(swap)
+        assert np.allclose(other.errors, fresh(other), rtol=1e-9, atol=1e-9)
+        assert np.isclose(swap.change, 0.5 * (other.errors.sum() - before), rtol=1e-6, atol=1e-6)
+        assert np.array_equal(other.order[other.lane], np.arange(len(other.order)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(readers(), st.integers(0, 9))
+def test_the_search_keeps_its_books_and_never_makes_it_worse(reader: Reader, seed: int) -> None:
+    before = fresh(reader).sum()
+    search([reader], [range(len(reader.order))], seed)
+    assert sorted(reader.order) == list(range(len(reader.order)))
+    assert np.allclose(reader.errors, fresh(reader), rtol=1e-9, atol=1e-9)
+    assert reader.errors.sum() <= before * (1 + 1e-9)
+
+
+def test_channels_stay_in_their_class_and_readers_agree() -> None:
+    """Two readers of one stream that see its channels in different orders, and one of another stream."""
+    fmt, weird = Format(3, 2), np.random.default_rng(0).permutation(40)
+    stream = sample(40)
+    first, second = Reader(stream, STEP, fmt, range(40)), Reader(stream[:, weird], STEP, fmt, weird.tolist())
+    alone = Reader(sample(30, seed=1), STEP, fmt, range(100, 130))
+    before = sum(r.errors.sum() for r in (first, second, alone))
+    search([first, second, alone], [range(10), range(10, 40), range(100, 130)])
+    assert sum(r.errors.sum() for r in (first, second, alone)) < 0.9 * before
+    moved = {channel: first.lane_of(channel) for channel in range(40)}
+    assert sorted(moved[c] for c in range(10)) == list(range(10))
+    place = {c: i for i, c in enumerate(weird.tolist())}
+    for channel in range(40):  # what sits where `channel` was is the same channel for both
+        assert weird[second.order[place[channel]]] == first.order[channel]
+
+
+@pytest.mark.parametrize("fmt", [Format(3, 4), Format(3, 8, policy="largest"), Format(3, 4, lanes=16)])
+def test_an_order_for_a_layer_beats_its_own_order_and_the_start(fmt: Format) -> None:
+    x = sample(96, rows=400)
+    order = lane_order(x, STEP, fmt).numpy()
+    own, start, found = (
+        Reader(x[:, o], STEP, fmt, range(96)).errors.sum()
+        for o in (np.arange(96), alternating(*Reader(x, STEP, fmt, range(96)).rates()), order)
+    )
+    assert found < 0.9 * min(own, start)
+
+
+def test_nothing_to_swap_is_no_error() -> None:
+    search([], [])
+    reader = Reader(sample(1), STEP, Format(3, 2), range(1))
+    search([reader], [range(1)])
+    assert reader.order.tolist() == [0]
