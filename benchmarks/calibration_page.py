@@ -183,7 +183,8 @@ def orders() -> str:
     body = []
     for r in found:
         what = f"A{r['bits']}, c = {r['cascade']}, {r['policy']}"
-        line = [f"{r['network']}, {r['images']} images", what, names[r["order"]], r["step"], r["coverage"][:5], f"{100 * float(r['outlier_rate']):.2f} %"]
+        line = [f"{r['network']}, {r['images']} images", what, names[r["order"]], r["step"], r["coverage"][:5]]
+        line.append(f"{100 * float(r['outlier_rate']):.2f} %")
         body.append([*line, r["output_sqnr"], r["top1"]])
     head = ["network", "format", "order", "step that suits", "coverage", "outliers", "SQNR of the scores, dB", "top-1"]
     return table(head, body)
