@@ -13,7 +13,6 @@ import argparse
 import csv
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,14 +156,17 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "src") else "")
 
 
-def sweep(args: argparse.Namespace) -> None:
-    model = load_model(args.model)
-    network = args.model.rpartition(":")[2]
+def opened(args: argparse.Namespace) -> tuple[nn.Module, Images, torch.Tensor]:
+    """(network, scored images, calibration samples) that the arguments of `arguments` name."""
     preprocess = Preprocess(None, args.crop or None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     images = open_images(args.images, args.labels, preprocess)
-    images = some_of(images, args.limit or images.count)
     pool = some_of(open_images(args.calibration, None, preprocess, labelled=False), args.samples)
-    samples = pool.load(range(pool.count))
+    return load_model(args.model), some_of(images, args.limit or images.count), pool.load(range(pool.count))
+
+
+def sweep(args: argparse.Namespace) -> None:
+    model, images, samples = opened(args)
+    network = args.model.rpartition(":")[2]
     known = set()
     if args.csv.exists():
         with args.csv.open(newline="") as file:
@@ -193,9 +195,8 @@ def sweep(args: argparse.Namespace) -> None:
         print({key: row.get(key, "") for key in (*FIELDS[1:9], *FIELDS[13:18], "seconds")}, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("grid", choices=("wide", "narrow", "short"))
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A network, its data, and the CSV that rows are appended to."""
     parser.add_argument("model", help="as for `overq evaluate --model`")
     parser.add_argument("images", type=Path)
     parser.add_argument("calibration", type=Path)
@@ -205,7 +206,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--batch", type=int, default=50)
-    sweep(parser.parse_args(sys.argv[1:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("grid", choices=("wide", "narrow", "short"))
+    arguments(parser)
+    sweep(parser.parse_args())
 
 
 if __name__ == "__main__":

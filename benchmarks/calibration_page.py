@@ -19,12 +19,17 @@ PLAIN, FIRST, LARGEST = "#555555", "#0072b2", "#d55e00"
 Row = dict[str, str]
 
 
-def rows(network: str) -> list[Row]:
-    path = RESULTS / f"calibration-{network}.csv"
+def read(name: str) -> list[Row]:
+    """Rows of a results file; none where it does not exist."""
+    path = RESULTS / name
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def rows(network: str) -> list[Row]:
+    return read(f"calibration-{network}.csv")
 
 
 def find(found: list[Row], **wanted: Any) -> Row | None:
@@ -115,27 +120,14 @@ def by_method(network: str) -> str:
     return table(["step", *(h for b in (4, 3) for h in (f"A{b} plain", f"A{b} OverQ c = 4", "gain"))], body)
 
 
-def cross(network: str) -> list[Row]:
-    """The rows that cross calibrators, cascade factors, policies and transforms: of few images where a network is slow."""
-    path = RESULTS / f"calibration-cross-{network}.csv"
-    if not path.exists():
-        return rows(network)
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def sqnr_of(settings: dict[str, Any]) -> str:
-    """SQNR of the class scores, A4 / A3, of settings (name -> function of the bits) on every network that has them."""
-    body, networks = (
-        [],
-        [n for n in NETWORKS if sum(find(cross(n), **settings[name](4)) is not None for name in settings) > len(settings) / 2],
-    )
+    """SQNR of the class scores, A4 / A3, of settings (name -> function of the bits) on every network that has most of them."""
+    found = {network: rows(network) for network in NETWORKS}
+    networks = [n for n in NETWORKS if sum(find(found[n], **setting(4)) is not None for setting in settings.values()) > len(settings) / 2]
+    body = []
     for name, setting in settings.items():
-        line = [name]
-        for network in networks:
-            found = [find(cross(network), **setting(bits)) for bits in (4, 3)]
-            line.append(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in found))
-        body.append(line)
+        pairs = [[find(found[network], **setting(bits)) for bits in (4, 3)] for network in networks]
+        body.append([name, *(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in pair) for pair in pairs)])
     return table(["A4 / A3, dB", *networks], body)
 
 
@@ -177,11 +169,9 @@ def sequential(network: str) -> str:
 
 def orders() -> str:
     """Own order, per layer, carried by the network; each at the own order's step and at its own."""
-    with (RESULTS / "reordering.csv").open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
     names = {"own": "as it is", "layer": "each layer its own", "network": "carried by the network"}
     body = []
-    for r in found:
+    for r in read("reordering.csv"):
         what = f"A{r['bits']}, c = {r['cascade']}, {r['policy']}"
         line = [f"{r['network']}, {r['images']} images", what, names[r["order"]], r["step"], r["coverage"][:5]]
         line.append(f"{100 * float(r['outlier_rate']):.2f} %")
