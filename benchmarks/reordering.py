@@ -12,111 +12,79 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
+from calibration import arguments, logits, opened
 from torch import nn
 
 import overq
-from overq.nn import Observations, Quantized, Recipe, count_lanes, observe, quantize, reorder_network
+from overq.nn import Quantized, Recipe, count_lanes, observe, quantize, reorder_network
 from overq.nn.reorder import lane_order
 from overq.nn.streams import Streams
 from overq.spec import Format
-from overq.study.data import Preprocess, open_images, some_of
-from overq.study.models import load_model
+from overq.study.data import Images
 
 ORDERS = ("own", "layer", "network")
 FIELDS = ("network", "bits", "cascade", "policy", "order", "step", "layers", "coverage", "outlier_rate", "top1", "output_sqnr",
           "seconds", "images", "samples", "seed", "overq", "torch")  # fmt: skip
 
 
-def ordered(model: nn.Module, seen: Observations, fmt: Format, order: str) -> tuple[nn.Module, Recipe]:
-    """(float model, recipe) that bring an order about."""
-    recipe = Recipe(fmt, reorder=order == "layer")
-    return (reorder_network(model, seen, recipe) if order == "network" else model), recipe
+def overwriting(quantized: nn.Module) -> dict[str, Quantized]:
+    return {name: layer for name, layer in quantized.named_modules() if isinstance(layer, Quantized) and layer.format.cascade}
 
 
-def with_steps(quantized: nn.Module, steps: dict[str, float], seen: Observations, search: bool) -> nn.Module:
-    """The steps of another network in this one; `search` finds each layer's order anew for them."""
-    for name, layer in quantized.named_modules():
-        if isinstance(layer, Quantized) and layer.format.cascade:
-            layer.step = steps[name]
-            if search:
-                old, new = layer.lane_order, lane_order(seen.layers[name].sample, steps[name], layer.format)
-                back = torch.argsort(old if old is not None else torch.arange(len(new)))
-                for tensor in (layer.weight, layer.weight_integers):
-                    tensor.data = tensor.data[:, back][:, new]
-                layer.lane_order = new
-    return quantized
-
-
-def steps_of(quantized: nn.Module) -> dict[str, float]:
-    return {name: layer.step for name, layer in quantized.named_modules() if isinstance(layer, Quantized) and layer.format.cascade}
-
-
-def figures(quantized: nn.Module, batches: list[torch.Tensor], exact: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def figures(quantized: nn.Module, images: Images, batch: int, exact: np.ndarray) -> dict[str, Any]:
     """Coverage and outlier rate of what enters the layers with overwrite; top-1 and SQNR of the class scores."""
-    with count_lanes(quantized) as counts, torch.inference_mode():
-        scores = np.concatenate([quantized(x).numpy() for x in batches])
-    layers = {name for name, layer in quantized.named_modules() if isinstance(layer, Quantized) and layer.format.cascade}
-    mine = [c for name, c in counts.items() if name in layers]
+    with count_lanes(quantized) as counts:
+        scores = logits(quantized, images, batch)
     error = float(np.square(scores - exact).sum())
     return {
-        "layers": len(mine),
-        "coverage": f"{mean(c.coverage for c in mine if c.outliers):.4f}",
-        "outlier_rate": f"{mean(c.outlier_rate for c in mine):.4f}",
-        "top1": f"{100 * (scores.argmax(1) == labels).mean():.2f}",
+        "layers": len(counts),
+        "coverage": f"{mean(c.coverage for c in counts.values() if c.outliers):.4f}",
+        "outlier_rate": f"{mean(c.outlier_rate for c in counts.values()):.4f}",
+        "top1": f"{100 * (scores.argmax(1) == images.labels).mean():.2f}",
         "output_sqnr": f"{10 * np.log10(float(np.square(exact).sum()) / error):.2f}",
     }
 
 
-def compare(
-    model: nn.Module, samples: torch.Tensor, batches: list[torch.Tensor], labels: np.ndarray, fmt: Format
-) -> Iterator[dict[str, Any]]:
-    seen = observe(model, samples, seed=0)
-    with torch.inference_mode():
-        exact = np.concatenate([model(x).numpy() for x in batches])
-    own = steps_of(quantize(model, seen, Recipe(fmt)))
+def compare(model: nn.Module, samples: torch.Tensor, images: Images, batch: int, fmt: Format) -> Iterator[dict[str, Any]]:
+    seen, exact, recipe = observe(model, samples, seed=0), logits(model, images, batch), Recipe(fmt)
+    steps: dict[str, float] = {}
     for order in ORDERS:
         begin = time.perf_counter()
-        arranged, recipe = ordered(model, seen, fmt, order)
-        with torch.inference_mode():
-            moved = np.concatenate([arranged(x).numpy() for x in batches[:1]])
-        assert np.allclose(moved, exact[: len(moved)], rtol=1e-3, atol=1e-3 * np.abs(exact).max())
-        again = observe(arranged, samples, seed=0) if order == "network" else seen
-        best = quantize(arranged, again, recipe)
-        seconds = f"{time.perf_counter() - begin:.1f}"
-        fixed = with_steps(quantize(arranged, again, Recipe(fmt)), own, again, search=order == "layer")
-        for step, quantized in (("own order's", fixed), ("this order's", best)):
-            if order != "own" or step == "this order's":
-                yield {"order": order, "step": step, "seconds": seconds, **figures(quantized, batches, exact, labels)}
+        arranged, again = model, seen
+        if order == "network":
+            arranged = reorder_network(model, seen, recipe)
+            again = observe(arranged, samples, seed=0)
+        best = quantize(arranged, again, recipe.with_(reorder=order == "layer"))
+        row = {"order": order, "seconds": f"{time.perf_counter() - begin:.1f}"}
+        if order == "own":
+            steps = {name: layer.step for name, layer in overwriting(best).items()}
+        else:
+            fixed = quantize(arranged, again, recipe)
+            for name, layer in overwriting(fixed).items():
+                layer.step = steps[name]
+                if order == "layer":
+                    layer.lane_order = lane_order(again.layers[name].sample, layer.step, layer.format)
+                    layer.weight.data = layer.weight.data[:, layer.lane_order]
+            yield row | {"step": "own order's"} | figures(fixed, images, batch, exact)
+        if order == "network":
+            moved = logits(arranged, images, batch)
+            assert np.allclose(moved, exact, rtol=1e-3, atol=1e-3 * np.abs(exact).max())
+        yield row | {"step": "this order's"} | figures(best, images, batch, exact)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="as for `overq evaluate --model`")
-    parser.add_argument("images", type=Path)
-    parser.add_argument("calibration", type=Path)
-    parser.add_argument("csv", type=Path)
-    parser.add_argument("--labels", type=Path)
-    parser.add_argument("--crop", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=50)
+    arguments(parser)
     parser.add_argument("--formats", nargs="+", default=["4:4:first", "3:4:first", "4:8:largest"], help="bits:cascade:policy")
-    args = parser.parse_args(sys.argv[1:])
-    model = load_model(args.model)
-    preprocess = Preprocess(None, args.crop or None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    images = open_images(args.images, args.labels, preprocess)
-    images = some_of(images, args.limit or images.count)
-    pool = some_of(open_images(args.calibration, None, preprocess, labelled=False), args.samples)
-    assert images.labels is not None
+    args = parser.parse_args()
+    model, images, samples = opened(args)
     streams = Streams(model)
     print(f"classes of channels that may change places: {sorted(map(len, streams.classes()))}; in place: {streams.reasons()}")
     new = not args.csv.exists()
@@ -127,7 +95,7 @@ def main() -> None:
         for text in args.formats:
             bits, cascade, policy = text.split(":")
             fmt = Format(int(bits), int(cascade), policy=policy)
-            for row in compare(model, pool.load(range(pool.count)), list(images.batches(args.batch)), images.labels, fmt):
+            for row in compare(model, samples, images, args.batch, fmt):
                 facts = {
                     "network": args.model.rpartition(":")[2],
                     "bits": bits,
