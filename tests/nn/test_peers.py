@@ -10,7 +10,8 @@ import torch
 from overq import Format, Recipe, quantize
 from overq.methods import METHODS
 from overq.methods.method import Fitted
-from overq.nn import LayerRule, observe, peers, summary
+from overq.nn import observe, peers, summary
+from overq.nn.bias import Moments, observe_outputs
 from overq.study import digits
 
 
@@ -27,8 +28,8 @@ from overq.study import digits
 def test_install_equals_quantize_bit_for_bit(method, fmt: Format, weight_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With quantize's steps in place of the search's, every layer's input and the logits are equal to the last bit."""
     model, x = digits.network(), digits.images("calibration")[0]
-    seen, edge = observe(model, x), LayerRule(Format.plain(8), weight_bits, "max")
-    quantized = quantize(model, x, Recipe(fmt, weight_bits, "mse", edge, edge), seen=seen)
+    seen = observe(model, x)
+    quantized = quantize(model, x, Recipe(fmt, weight_bits, "mse"), seen=seen)
     steps = {layer.name: layer.step for layer in summary(quantized)}
     of_sample = {id(observed.sample): steps[name] for name, observed in seen.layers.items()}
     fit = type(method).fit
@@ -48,3 +49,25 @@ def test_install_leaves_the_given_model_as_it_was() -> None:
     hooks = [hook.fitted for module in installed.modules() for hook in module._forward_pre_hooks.values()]
     assert all(isinstance(fitted, Fitted) for fitted in hooks)
     assert hooks[0].method == hooks[-1].method == METHODS["uniform"](bits=8), "the first and the last layer keep 8 plain bits"
+
+
+@pytest.mark.parametrize("method", ["uniform", "ocs_weights", "olive", "mx"])
+def test_corrected_layers_have_the_float_layers_mean_and_spread(method: str) -> None:
+    model, x = digits.network(), digits.images("calibration")[0]
+    seen, outputs = observe(model, x), observe_outputs(model, [x])
+    plain, cost = peers.install(model, seen, METHODS[method](), 4)
+    corrected, same_cost = peers.install(model, seen, METHODS[method](), 4, outputs=outputs)
+    assert cost == same_cost
+    worst = [_worst(net, x, outputs.moments) for net in (plain, corrected)]
+    assert worst[1] < 5e-3 < 0.05 < worst[0]
+
+
+def _worst(net: torch.nn.Module, x: torch.Tensor, wanted: dict[str, Moments]) -> float:
+    """Greatest difference of a channel's mean or spread, in units of the float layer's spread, of all channels that move."""
+    got = observe_outputs(net, [x]).moments
+    differences = []
+    for name, target in wanted.items():
+        moving = target.std > 0
+        for field in ("mean", "std"):
+            differences.append(((getattr(got[name], field) - getattr(target, field)) / target.std)[moving].abs().max().item())
+    return max(differences)

@@ -13,6 +13,7 @@ import overq
 from overq import Format, LayerRule, Recipe
 from overq.errors import CalibrationError, FormatError, ModelFileError
 from overq.nn import Quantized, observe
+from overq.nn.bias import observe_outputs
 from overq.nn.layers import Arrangement
 
 ALL = Recipe(Format(3, 2), first=None, last=None, reorder=True, equalize=0.5, bias_correction=True)
@@ -95,21 +96,55 @@ def test_the_summary_says_what_was_done() -> None:
     assert notes[2] == "one channel a group: plain, bias corrected"
 
 
-def test_bias_correction_takes_the_mean_error_out_of_every_layer() -> None:
+def test_bias_correction_gives_every_layer_the_float_layer_s_mean_and_spread() -> None:
     model = network()
     quantized = overq.quantize(model, X, ALL)
-    outputs: dict[str, dict[str, torch.Tensor]] = {"float": {}, "quantized": {}}
-    for key, net in (("float", model), ("quantized", quantized)):
-        for name, module in net.named_modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.register_forward_hook(lambda m, a, y, key=key, name=name: outputs[key].__setitem__(name, y.detach()))
-        net(X)
-    for name, wanted in outputs["float"].items():
-        got = outputs["quantized"][name]
-        dims = [d for d in range(got.ndim) if d != 1]
-        assert torch.allclose(got.mean(dims), wanted.mean(dims), rtol=0, atol=2e-5 * wanted.abs().max().item())
+    wanted, got = (observe_outputs(net, X).moments for net in (model, quantized))
+    for name, target in wanted.items():
+        assert torch.allclose(got[name].mean, target.mean, rtol=0, atol=1e-4 * target.std.max().item())
+        assert torch.allclose(got[name].std, target.std, rtol=1e-4)
     plain = overq.quantize(model, X, ALL.with_(bias_correction=False))
     assert (plain(X) - model(X)).mean(0).abs().max() > 100 * (quantized(X) - model(X)).mean(0).abs().max()
+
+
+def test_bias_correction_in_one_run_or_in_one_for_each_layer_is_the_same() -> None:
+    """One batch is corrected as it passes; of two, each layer waits until the layers before it are done."""
+    at_once, by_layer = (overq.quantize(network(), samples, ALL, seen=observe(network(), X)) for samples in ([X], [X[:20], X[20:]]))
+    for one, other in zip(at_once, by_layer, strict=True):
+        if isinstance(one, Quantized):
+            assert torch.allclose(one.weight_scale, other.weight_scale, rtol=1e-4)
+            assert torch.allclose(one.bias, other.bias, rtol=0, atol=1e-4 * one.bias.abs().max().item())
+            assert torch.equal(one.weight_integers, other.weight_integers)
+
+
+def test_a_layer_that_runs_twice_is_corrected_for_both() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(torch.relu(self.layer(x)))
+
+    torch.manual_seed(0)
+    model, x = Twice().eval(), torch.randn(200, 6)
+    rule = Recipe(Format.plain(4), 4, first=None, last=None, bias_correction=True)
+    errors = []
+    for recipe in (rule, rule.with_(bias_correction=False)):
+        wanted, got = (observe_outputs(net, [x]).moments["layer"] for net in (model, overq.quantize(model, [x], recipe)))
+        assert got.calls == 2
+        errors.append((got.mean - wanted.mean).abs().max().item())
+    assert errors[0] < 0.5 * errors[1], "its own correction changes its second input, so a rest stays"
+
+
+def test_channels_that_do_not_move_keep_their_scale() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    model[0].weight.data[1] = 0
+    x = torch.randn(50, 4)
+    rule = Recipe(Format.plain(4), 4, first=None, last=None, bias_correction=True)
+    quantized = overq.quantize(model, x, rule)
+    assert quantized[0].weight_scale[1] == 1
+    assert torch.allclose(quantized(x)[:, 1], model[0].bias[1].expand(50))
 
 
 def test_bias_correction_needs_samples_it_can_run_again() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from overq.errors import OverqError
+from overq.methods import METHODS
 from overq.study.plan import read
 
 NETWORK = '[[networks]]\nname = "n"\nmodel = "nets.py:build"\nimages = "test.npz"\ncalibration = "digits"\n'
@@ -28,6 +29,18 @@ def test_lists_multiply_out_and_plain_settings_always_stand(tmp_path: Path) -> N
     assert [x for x in labels if x.startswith("overq")] == [
         f"overq:bits={b},cascade={c}:W{w}" for b in (3, 4) for c in (1, 4) for w in (8, 4)
     ]
+
+
+def test_bias_correction_of_all_methods_or_of_some(tmp_path: Path) -> None:
+    study = read(
+        written(tmp_path, f'bias_correction = true\n{NETWORK}{METHOD}[[methods]]\nmethod = "olive"\nbias_correction = [false, true]\n')
+    )
+    labels = [s.label for s in study.settings]
+    assert labels[:2] == ["float", "uniform:bits=3,bias_correction=true:W8"]
+    assert labels[-4:] == [
+        "overq:bits=3,bias_correction=true:W8", "overq:bits=4,bias_correction=true:W8", "olive::W8", "olive:bias_correction=true:W8",
+    ]  # fmt: skip
+    assert study.settings[-1].build() == study.settings[-2].build() == METHODS["olive"]()
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -52,6 +65,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (NETWORK + METHOD + "ratio = 3\n", r"method 'overq' has the parameters bits, cascade, "),
         (NETWORK + "[[methods]]\nbits = 3\n", r"a study needs 'method'"),
         (NETWORK + METHOD.replace("3", "1"), r"Format.bits must be an integer from 2 to 8, not 1"),
+        ("bias_correction = 1\n" + NETWORK + METHOD, r"bias_correction must be true or false, not 1"),
         ("methods = 3\n" + NETWORK, r"methods must be tables, each written below a line \[\[methods\]\]"),
     ],
 )
@@ -69,7 +83,7 @@ def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "b.toml")
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10", "imagenet"])
+@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar10-w4", "imagenet", "imagenet-w4"])
 def test_the_studies_of_the_repository_are_readable(name: str) -> None:
     study = read(Path(__file__).parents[2] / "studies" / f"{name}.toml")
     assert study.name == name

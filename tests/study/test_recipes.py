@@ -42,9 +42,7 @@ def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
         "recipe:bits=3,cascade=1,precision_overwrite=false:W8",
     ]
     assert [s.family for s in settings if s.method == "recipe"] == ["plain_recipe", "overq_recipe", "overq_recipe"]
-    assert recipe_of({"bits": 5, "cascade": 0}, 4, 7) == Recipe(
-        Format.plain(5), 4, first=LayerRule(Format.plain(8), 4, "max"), last=LayerRule(Format.plain(8), 4, "max"), seed=7
-    )
+    assert recipe_of({"bits": 5, "cascade": 0}, 4, 7) == Recipe(Format.plain(5), 4, first=EDGE, last=EDGE, seed=7)
 
 
 @pytest.mark.parametrize("source", ["statistics", "distilled"])

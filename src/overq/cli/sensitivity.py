@@ -67,11 +67,12 @@ def sensitivity(
     candidates = [Format.plain(b) for b in integers("--plain-bits", plain_bits)]
     candidates += [format_of(b, c, modes, policy, False) for c in cascade_factors for b in integers("--bits", bits)]
 
-    from overq.nn import LayerRule, Recipe
+    from overq.nn import Recipe
     from overq.nn.assign import best_assignment, unit_of
+    from overq.nn.recipe import EDGE
 
     unit_of(unit)
-    edge = None if edges else LayerRule(Format.plain(8), weight_bits, "max")
+    edge = None if edges else EDGE
     recipe = Recipe(weight_bits=weight_bits, calibration=calibration, first=edge, last=edge, seed=seed)
     network, name = network_of(model, weights, images, device)
     if images is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.methods.search import best
-from overq.methods.weights import absmax
+from overq.methods.weights import quantized
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
@@ -123,7 +123,7 @@ class Method(ABC):
 
     def weights(self, w: Array, bits: int) -> Array:
         """Weights [outputs, inputs, ...] as the method's hardware holds them: symmetric, one scale per output channel."""
-        return absmax(w, bits)
+        return quantized(w, bits)
 
     @abstractmethod
     def describe(self) -> str:

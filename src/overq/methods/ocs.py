@@ -12,7 +12,7 @@ from overq.errors import InputError
 from overq.methods.method import Array, Cost, Fitted, Method, check_flag, check_fraction, check_integer
 from overq.methods.numbers import digit_range, nearest, scaled
 from overq.methods.uniform import Uniform
-from overq.methods.weights import scales
+from overq.methods.weights import check, scales
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class OCSWeights(Uniform):
         check_flag(self, "per_channel")
 
     def weights(self, w: Array, bits: int) -> Array:
-        return merged(w, bits, copies(self.ratio, w.shape[1]) if w.ndim > 1 else 0, self.per_channel)
+        check(w, bits)
+        return merged(w, bits, copies(self.ratio, w.shape[1]), self.per_channel)
 
     def count(self, x: Array, fitted: Fitted, axis: int, weight_bits: int) -> Cost:
         return Cost(self.bits, 0, self.bits, weight_bits, copies(self.ratio, x.shape[axis]) / x.shape[axis])
@@ -115,13 +116,20 @@ def richest_in_outliers(magnitudes: np.ndarray, number: int) -> tuple[int, ...]:
 def merged(w: Array, bits: int, number: int, per_channel: bool) -> Array:
     """Split `number` times, quantize the copies with quantization-aware halves, add them up again."""
     xp = array_api_compat.array_namespace(w)
-    scales(w, bits)  # refuses what is no weight
     values, most = xp.astype(w, xp.float32), float(2 ** (bits - 1) - 1)
     peaks = xp.max(xp.abs(xp.reshape(values, (*w.shape[:2], -1))), axis=2)
-    parents, table = splits(np.asarray(peaks.tolist(), np.float32).T, number, per_channel)
-    greatest = table.max(axis=0) if per_channel else np.full(table.shape[1], table.max())
-    scale = xp.asarray(np.where(greatest > 0, greatest / np.float32(most), np.float32(1)), device=array_api_compat.device(w))
-    values = values / xp.reshape(scale, (-1,) + (1,) * (w.ndim - 1))
+    parents, _ = splits(np.asarray(peaks.tolist(), np.float32).T, number, per_channel)
+    shares, owners = [1.0] * w.shape[1], list(range(w.shape[1]))  # copy -> its share of the weight, its input channel
+    for parent in parents:
+        shares[parent] /= 2
+        shares.append(shares[parent])
+        owners.append(owners[parent])
+    here = {"device": array_api_compat.device(w)}
+    halves = xp.take(values, xp.asarray(np.asarray(owners), **here), axis=1)
+    halves = halves * xp.reshape(xp.asarray(np.asarray(shares, np.float32), **here), (-1,) + (1,) * (w.ndim - 2))
+    scale = scales(halves if per_channel else xp.reshape(halves, (1, -1)), bits)
+    scale = xp.reshape(scale, (-1,) + (1,) * (w.ndim - 1))
+    values = values / scale
     copied: dict[int, list[Array]] = {}  # input channel -> its copies, in units of the scale
     owner = list(range(w.shape[1]))  # copy -> input channel
     place = [0] * w.shape[1]  # copy -> its place among the channel's copies
@@ -135,7 +143,7 @@ def merged(w: Array, bits: int, number: int, per_channel: bool) -> Array:
     level = xp.clip(nearest(values), -most, most)
     for channel, own in copied.items():
         level[:, channel] = sum(xp.clip(nearest(copy), -most, most) for copy in own)
-    return xp.astype(level * xp.reshape(scale, (-1,) + (1,) * (w.ndim - 1)), w.dtype)
+    return xp.astype(level * scale, w.dtype)
 
 
 def splits(peaks: np.ndarray, number: int, per_channel: bool) -> tuple[list[int], np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError
-from overq.nn.bias import check_repeatable, correct_biases
+from overq.nn.bias import check_repeatable, correct_outputs, observe_outputs
 from overq.nn.fit import fit_layer
 from overq.nn.layers import (
     FloatLayer,
@@ -58,7 +58,7 @@ def quantize(
     left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
     result = replaced(result, replacement)
     if recipe.bias_correction:
-        correct_biases(result, model, samples, forward=forward)
+        correct_outputs(result, observe_outputs(model, samples, forward=forward), [r.name for r in reports])
         reports = [replace(report, note=", ".join(filter(None, (report.note, "bias corrected")))) for report in reports]
     attach(result, Summary(tuple(reports), left), recipe)
     return result

@@ -13,8 +13,10 @@ from overq.calib import Observed
 from overq.errors import CalibrationError
 from overq.methods import Cost, Fitted, Method
 from overq.methods.uniform import Uniform
+from overq.nn.bias import Outputs, correct_outputs
 from overq.nn.layers import CHANNEL_DIM, can_quantize, input_groups, input_lanes, kind
 from overq.nn.observation import Observations
+from overq.nn.recipe import EDGE
 from overq.spec import Format
 
 COST_ROWS = 4096  # sampled channel vectors that a data-dependent cost is averaged over
@@ -37,27 +39,35 @@ def fit(model: nn.Module, seen: Observations, method: Method) -> dict[str, Fitte
 
 
 def install(
-    model: nn.Module, seen: Observations, method: Method, weight_bits: int = 8, fitted: dict[str, Fitted] | None = None
+    model: nn.Module,
+    seen: Observations,
+    method: Method,
+    weight_bits: int = 8,
+    fitted: dict[str, Fitted] | None = None,
+    outputs: Outputs | None = None,
 ) -> tuple[nn.Module, Cost]:
     """A copy of `model` in eval mode that computes with the method's activations and weights, and the method's average cost.
 
-    All layers get `weight_bits`; the first and the last one keep plain weights, too. The cost is the mean over the values
-    that enter the layers between, where methods differ; a network without such layers is counted by all of its layers.
+    The first and the last layer get plain weights of 8 bits. The cost is the mean over the values that enter the layers between,
+    where methods differ; a network without such layers is counted by all of its layers.
     fitted: what `fit` gave for these observations and this method, where that is known already.
+    outputs: of the float model; bias correction then gives every layer, the first and the last too, their mean and spread.
     """
     fitted = fit(model, seen, method) if fitted is None else fitted
     result = copy.deepcopy(model).eval()
     layers: dict[str, Any] = dict(result.named_modules())
-    names = list(seen.layers)
+    edge = (next(iter(seen.layers)), next(reversed(seen.layers)))
     costs: list[tuple[Cost, int]] = []
     edges: list[tuple[Cost, int]] = []
     for name, mine in fitted.items():
         layer, observed = layers[name], seen.layers[name]
         with torch.no_grad():
-            layer.weight.copy_(mine.method.weights(layer.weight.detach(), weight_bits))
+            layer.weight.copy_(mine.method.weights(layer.weight.detach(), EDGE.weight_bits if name in edge else weight_bits))
         layer.register_forward_pre_hook(_Overwrite(mine))
         cost = mine.cost(observed.sample[:COST_ROWS], weight_bits=weight_bits)
-        (edges if name in (names[0], names[-1]) else costs).append((cost, observed.values))
+        (edges if name in edge else costs).append((cost, observed.values))
+    if outputs is not None:
+        correct_outputs(result, outputs, fitted)
     return result, mean_cost(costs or edges)
 
 

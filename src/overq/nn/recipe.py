@@ -54,7 +54,7 @@ class Recipe:
     seed         of the calibration sample
     reorder      lay each layer's input channels on the lanes in an order that raises coverage (see `nn.reorder`)
     equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
-    bias_correction  shift every quantized layer's bias, edges too, so that its mean output is the float layer's (see `nn.bias`)
+    bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     """
 
     format: Format = Format()

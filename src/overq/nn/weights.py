@@ -11,8 +11,7 @@ from overq.methods.weights import scales
 def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(integers int8 [O, …], scale float32 [O]) with weight ≈ integers · scale.
 
-    weight: [O, …], output channels first, finite. The largest magnitude of a channel maps to 2^(bits-1) - 1; a channel
-    of zeros gets scale 1.
+    weight: [O, …], output channels first, finite. Scales as every method gets them: see `overq.methods.weights`.
     """
     weight, largest = weight.detach().float(), 2 ** (bits - 1) - 1
     scale = scales(weight, bits)

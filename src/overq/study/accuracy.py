@@ -15,7 +15,7 @@ from torch import nn
 import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
-from overq.nn import LayerRule, Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
+from overq.nn import Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
 from overq.nn.observation import home, moved
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
@@ -56,9 +56,8 @@ class Plan:
                     yield Format(bits, cascade, precision_overwrite=precision, policy=self.policy)
 
     def recipe(self, fmt: Format) -> Recipe:
-        """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and this plan's weight bits."""
-        edge = LayerRule(Format.plain(8), self.weight_bits, "max")
-        return Recipe(fmt, self.weight_bits, self.calibration, first=edge, last=edge, seed=self.seed)
+        """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and 8-bit weights."""
+        return Recipe(fmt, self.weight_bits, self.calibration, seed=self.seed)
 
 
 def evaluate(

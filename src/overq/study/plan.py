@@ -20,6 +20,7 @@ else:
     import tomli as tomllib
 
 PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # always in a study, so that every plot has its baseline
+CORRECTION = "bias_correction"  # a parameter that every method takes: not its own, see `nn.bias`
 RECIPE = "recipe"  # in place of a method's name: the parameters are a recipe's, for `overq.quantize`
 
 
@@ -64,12 +65,15 @@ class Setting:
 
     def build(self) -> Any:
         """The Method; FormatError where name or parameters do not exist."""
+        parameters = dict(self.parameters)
+        if not isinstance(parameters.pop(CORRECTION, False), bool):
+            raise FormatError(f"{CORRECTION} must be true or false, not {dict(self.parameters)[CORRECTION]!r}")
         if self.method not in METHODS:
             raise FormatError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
         try:
-            return METHODS[self.method](**dict(self.parameters))
+            return METHODS[self.method](**parameters)
         except TypeError as error:
-            known = ", ".join(f.name for f in fields(METHODS[self.method]))
+            known = ", ".join([*(f.name for f in fields(METHODS[self.method])), CORRECTION])
             raise FormatError(f"method {self.method!r} has the parameters {known}: {error}") from error
 
     @property
@@ -122,7 +126,8 @@ def read(path: Path) -> Study:
         tables = {name: _tables(data, name) for name in ("networks", "methods", "recipes")}
         if not tables["methods"] and not tables["recipes"]:
             raise InputError("a study needs at least one of [[methods]] or [[recipes]]")
-        settings = expand(tables["methods"], tuple(widths) if isinstance(widths, list) else (widths,), tables["recipes"])
+        corrected = data.pop(CORRECTION, False)
+        settings = expand(tables["methods"], tuple(widths) if isinstance(widths, list) else (widths,), tables["recipes"], corrected)
         networks = tuple(_network(entry, path.parent) for entry in tables["networks"])
         study = Study(networks=networks, settings=settings, **{"name": path.stem, **data})
     except KeyError as missing:
@@ -134,9 +139,15 @@ def read(path: Path) -> Study:
     return study
 
 
-def expand(methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequence[dict[str, Any]] = ()) -> tuple[Setting, ...]:
-    """float, plain A3 … A8, then every combination of the listed values; each once, weight widths side by side."""
-    wanted = [{"method": "uniform", "bits": list(PLAIN_BITS)}, *methods, *({**entry, "method": RECIPE} for entry in recipes)]
+def expand(
+    methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequence[dict[str, Any]] = (), corrected: bool | list[bool] = False
+) -> tuple[Setting, ...]:
+    """float, plain A3 … A8, then every combination of the listed values; each once, weight widths side by side.
+
+    corrected: whether methods get bias correction where their table does not say; a list runs both.
+    """
+    rivals = [{**entry, CORRECTION: entry.get(CORRECTION, corrected)} for entry in ({"method": "uniform", "bits": [*PLAIN_BITS]}, *methods)]
+    wanted = [*rivals, *({**entry, "method": RECIPE} for entry in recipes)]
     found = {Setting("float"): None}
     for entry in wanted:
         lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"}
@@ -144,6 +155,8 @@ def expand(methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequ
             parameters = dict(zip(lists, values, strict=True))
             if entry["method"] == RECIPE:
                 parameters = canonical(parameters)
+            elif parameters[CORRECTION] is False:
+                del parameters[CORRECTION]
             found[Setting(entry["method"], tuple(parameters.items()), width)] = None
     return tuple(found)
 

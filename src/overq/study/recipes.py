@@ -11,7 +11,7 @@ from torch import nn
 
 from overq.errors import FormatError
 from overq.methods import Cost
-from overq.nn import LayerRule, Observations, Recipe, observe_sequentially, quantize, summary
+from overq.nn import Observations, Recipe, observe_sequentially, quantize, summary
 from overq.nn.peers import mean_cost
 from overq.spec import Format
 
@@ -29,7 +29,7 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) -> Recipe:
-    """The recipe that the keys spell; first layer and classifier keep 8 plain bits. FormatError in one line for what makes no sense."""
+    """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense."""
     known = (*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS)
     for key, value in parameters.items():
         if key not in known:
@@ -46,9 +46,8 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
         raise FormatError(f"a recipe's source must be one of {', '.join(SOURCES)}, not {source!r}")
     if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
         raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
-    edge = LayerRule(Format.plain(8), weight_bits, "max")
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
-    return Recipe(Format(**wanted), weight_bits, first=edge, last=edge, seed=seed, **rest)
+    return Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
 
 
 def install_recipe(
@@ -58,15 +57,17 @@ def install_recipe(
     parameters: Mapping[str, Any],
     weight_bits: int,
     seed: int,
+    corrected_on: list[torch.Tensor] | None = None,
 ) -> tuple[nn.Module, Cost]:
     """The quantized copy of `model` and its average cost, counted as `overq.nn.peers.install` counts it.
 
     seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again; `seen` without any.
+    corrected_on: the batches for bias correction, if not all samples.
     """
     recipe = recipe_of(parameters, weight_bits, seed)
     if parameters.get("sequential", False):
         seen = observe_sequentially(model, samples, recipe)
-    result = quantize(model, samples, recipe, seen=seen)
+    result = quantize(model, samples if corrected_on is None else corrected_on, recipe, seen=seen)
     names = list(seen.layers)
     costs: list[tuple[Cost, int]] = []
     edges: list[tuple[Cost, int]] = []
