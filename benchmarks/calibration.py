@@ -32,14 +32,15 @@ from overq.study.data import Images, Preprocess, open_images, some_of
 from overq.study.models import load_model
 
 ROOT = Path(__file__).parents[1]
+CORRECTED = 64  # samples that bias correction runs, in one batch
 METHODS = (*CALIBRATORS, *WITH_WEIGHT)
 FIELDS = (
-    "network", "bits", "modes", "cascade", "policy", "calibration", "sequential", "reorder", "equalize", "weight_bits",
+    "network", "bits", "modes", "cascade", "policy", "calibration", "sequential", "reorder", "equalize", "bias_correction", "weight_bits",
     "images", "samples", "seed",
     "top1", "to_float", "same_as_float", "output_sqnr", "coverage", "expected_coverage", "zero_rate", "outlier_rate", "seconds",
     "right", "overq", "torch", "commit", "command",
 )  # fmt: skip
-KEY = FIELDS[:13]
+KEY = FIELDS[:14]
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,24 @@ class Setting:
     calibration: str = "format-mse"
     sequential: bool = False
     reorder: bool = False
-    equalize: float = 0.0
+    equalize: float | str = 0.0
+    bias_correction: bool = False
 
     @property
     def recipe(self) -> Recipe:
         assert self.format is not None
-        return Recipe(self.format, 8, self.calibration, reorder=self.reorder, equalize=self.equalize)
+        transforms = {"reorder": self.reorder, "equalize": self.equalize, "bias_correction": self.bias_correction}
+        return Recipe(self.format, 8, self.calibration, **transforms)
 
     def row(self) -> dict[str, str]:
         if self.format is None:
-            return dict.fromkeys(KEY[1:10], "") | {"modes": "float"}
+            return dict.fromkeys(KEY[1:11], "") | {"modes": "float"}
         values = (
             self.format.bits, "+".join(self.format.modes) or "plain", self.format.cascade,
             self.format.policy if self.format.cascade else "",
-            self.calibration, int(self.sequential), int(self.reorder), self.equalize, 8,
+            self.calibration, int(self.sequential), int(self.reorder), self.equalize, int(self.bias_correction), 8,
         )  # fmt: skip
-        return dict(zip(KEY[1:10], map(str, values), strict=True))
+        return dict(zip(KEY[1:11], map(str, values), strict=True))
 
 
 def grid(name: str) -> Iterator[Setting]:
@@ -78,6 +81,13 @@ def grid(name: str) -> Iterator[Setting]:
         yield Setting(Format(bits, 4))
     for bits in (5, 8):
         yield Setting(Format.plain(bits))
+    for bits in (4, 3):
+        yield Setting(Format(bits, 8, policy="largest"), reorder=True, bias_correction=True)
+        yield Setting(Format.plain(bits), bias_correction=True)
+        yield Setting(Format(bits, 4), bias_correction=True)
+        yield Setting(Format(bits, 8, policy="largest"), reorder=True, equalize="auto", bias_correction=True)
+    for bits in (5, 8):
+        yield Setting(Format.plain(bits), bias_correction=True)
     if name == "short":
         return
     for bits in (4, 3):
@@ -127,7 +137,7 @@ def evaluate(
         return logits(model, images, batch), {}
     if setting.sequential:
         seen = observe_sequentially(model, samples, setting.recipe)
-    quantized = quantize(model, seen, setting.recipe)
+    quantized = quantize(model, [samples[:: -(-len(samples) // CORRECTED)]], setting.recipe, seen=seen)
     with count_lanes(quantized) as counts:
         scores = logits(quantized, images, batch)
     if not counts:
@@ -166,6 +176,7 @@ def opened(args: argparse.Namespace) -> tuple[nn.Module, Images, torch.Tensor]:
 
 def sweep(args: argparse.Namespace) -> None:
     model, images, samples = opened(args)
+    model = model.to(memory_format=torch.channels_last)
     network = args.model.rpartition(":")[2]
     known = set()
     if args.csv.exists():
@@ -192,7 +203,7 @@ def sweep(args: argparse.Namespace) -> None:
         }  # fmt: skip
         with args.csv.open("a", newline="") as file:
             csv.DictWriter(file, FIELDS, restval="").writerow(row)
-        print({key: row.get(key, "") for key in (*FIELDS[1:9], *FIELDS[13:18], "seconds")}, flush=True)
+        print({key: row.get(key, "") for key in (*FIELDS[1:10], *FIELDS[14:19], "seconds")}, flush=True)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

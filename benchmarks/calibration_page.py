@@ -34,7 +34,7 @@ def rows(network: str) -> list[Row]:
 
 def find(found: list[Row], **wanted: Any) -> Row | None:
     """The row of those settings; what is not named is the plain default."""
-    defaults = {"calibration": "format-mse", "sequential": 0, "reorder": 0, "equalize": 0.0}
+    defaults = {"calibration": "format-mse", "sequential": 0, "reorder": 0, "equalize": 0.0, "bias_correction": 0}
     wanted = {**defaults, **wanted}
     return next((r for r in found if all(r[key] == str(value) for key, value in wanted.items())), None)
 
