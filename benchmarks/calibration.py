@@ -26,13 +26,13 @@ from torch import nn
 import overq
 from overq.calib import CALIBRATORS, WITH_WEIGHT
 from overq.nn import Observations, Recipe, count_lanes, observe, quantize
+from overq.nn.bias import ENOUGH
 from overq.nn.sequential import observe_sequentially
 from overq.spec import Format, expected_coverage
 from overq.study.data import Images, Preprocess, open_images, some_of
 from overq.study.models import load_model
 
 ROOT = Path(__file__).parents[1]
-CORRECTED = 64  # samples that bias correction runs, in one batch
 METHODS = (*CALIBRATORS, *WITH_WEIGHT)
 FIELDS = (
     "network", "bits", "modes", "cascade", "policy", "calibration", "sequential", "reorder", "equalize", "bias_correction", "weight_bits",
@@ -137,7 +137,7 @@ def evaluate(
         return logits(model, images, batch), {}
     if setting.sequential:
         seen = observe_sequentially(model, samples, setting.recipe)
-    quantized = quantize(model, [samples[:: -(-len(samples) // CORRECTED)]], setting.recipe, seen=seen)
+    quantized = quantize(model, [samples[:: -(-len(samples) // ENOUGH)]], setting.recipe, seen=seen)
     with count_lanes(quantized) as counts:
         scores = logits(quantized, images, batch)
     if not counts:

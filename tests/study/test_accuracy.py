@@ -8,7 +8,7 @@ import torch
 from overq import Format, Recipe, quantize, spec
 from overq.errors import CalibrationError, InputError
 from overq.kernels import array
-from overq.nn import observe
+from overq.nn import distill, observe
 from overq.study import digits
 from overq.study.accuracy import Plan, evaluate
 from overq.study.data import from_tensors
@@ -70,6 +70,25 @@ def test_without_data_all_images_are_scored(source: str) -> None:
     assert floating.images == plain.images == 100
     assert plain.correct >= floating.correct - 3
     assert (result.calibration, result.calibration_images) == (f"format-mse, {source}", 0)
+
+
+@pytest.mark.parametrize("source", ["images", "distilled"])
+def test_bias_correction_is_quantize_s(source: str) -> None:
+    model, (x, labels) = digits.network(), digits.images("test")
+    calibrated = from_tensors("c", digits.images("calibration")[0][:64])
+    plan = Plan(plain_bits=(3,), bits=(), weight_bits=4, source=source, bias_correction=True)
+    images = from_tensors("digits", x[:300], labels[:300])
+    result = evaluate(model, images, plan, model_name="digits", calibration=calibrated if source == "images" else None)
+    samples = [calibrated.load(range(64)) if source == "images" else distill(model, (1, 8, 8), seed=0)[:64]]
+    quantized = quantize(model, samples, Recipe(Format.plain(3), 4, bias_correction=True))
+    with torch.no_grad():
+        assert result.results[1].correct == int((quantized(x[:300]).argmax(1) == labels[:300]).sum())
+        assert result.calibration == "format-mse, bias corrected" if source == "images" else "format-mse, distilled, bias corrected"
+
+
+def test_bias_correction_without_images_is_refused() -> None:
+    with pytest.raises(InputError, match="^bias correction needs images: the calibration source statistics has none"):
+        Plan(source="statistics", bias_correction=True)
 
 
 def test_images_without_labels_cannot_be_scored() -> None:

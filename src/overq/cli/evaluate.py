@@ -37,6 +37,7 @@ def evaluate(
     policy: Annotated[str, typer.Option(help="Which outlier a zero serves: first or largest.")] = "first",
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
     calibration: Annotated[str, typer.Option(help="max, moving-max, percentile[:99.9], std[:4], mse, kl, aciq-gauss, aciq-laplace, format-mse or output-mse.")] = "format-mse",
+    bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Give every layer's output the float layer's mean and spread; weights of fewer than 8 bits need it.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. Default: 64; 448 of the built-in digits, which are small.")] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,
@@ -56,7 +57,7 @@ def evaluate(
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     plan = Plan(
         integers("--plain-bits", plain_bits), integers("--bits", bits), integers("--cascades", cascades),
-        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed, calibration_source,
+        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed, calibration_source, bias_correction,
     )  # fmt: skip
     if calibration_images is not None and plan.source != "images":
         raise InputError(f"--calibration-images and --calibration-source {plan.source} exclude each other: leave one out")

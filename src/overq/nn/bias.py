@@ -33,6 +33,7 @@ from overq.nn.layers import CHANNEL_DIM, Quantized, can_quantize, give_bias, kin
 from overq.nn.observation import Forward, Observations, batches, home, moved, run
 from overq.nn.weights import dequantize_weight
 
+ENOUGH = 64  # images; as one batch they are corrected in one run
 GAINS = (0.5, 2.0)  # a channel that hardly moves on the samples is not blown up, nor one that hardly moved in float shut off
 
 

@@ -16,6 +16,7 @@ import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
 from overq.nn import Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
+from overq.nn.bias import ENOUGH
 from overq.nn.observation import home, moved
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
@@ -30,6 +31,7 @@ class Plan:
     """What to compare: plain at each of `plain_bits`; range and range + precision at each of `bits`, over `cascades`.
 
     source  what steps are chosen from: images, or no data: batch norm statistics, or images distilled from them
+    bias_correction  as in `overq.Recipe`; on at most 64 of the images, in one batch
     """
 
     plain_bits: tuple[int, ...] = PLAIN_BITS
@@ -41,10 +43,13 @@ class Plan:
     batch_size: int = 64
     seed: int = 0
     source: str = "images"
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise InputError(f"the calibration source must be one of {', '.join(SOURCES)}, not {self.source!r}")
+        if self.source == "statistics" and self.bias_correction:
+            raise InputError("bias correction needs images: the calibration source statistics has none, distilled makes some")
 
     def formats(self) -> Iterator[Format]:
         """In the order they are run."""
@@ -57,7 +62,7 @@ class Plan:
 
     def recipe(self, fmt: Format) -> Recipe:
         """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and 8-bit weights."""
-        return Recipe(fmt, self.weight_bits, self.calibration, seed=self.seed)
+        return Recipe(fmt, self.weight_bits, self.calibration, seed=self.seed, bias_correction=self.bias_correction)
 
 
 def evaluate(
@@ -89,13 +94,14 @@ def evaluate(
         progress(label, done, total)
 
     progress("calibration", 0, total)
-    seen = _observations(model, plan, calibration or images, chosen)
+    seen, corrected_on = _observations(model, plan, calibration or images, chosen)
     results = [_float(model, images, scored, plan, tick)]
-    results += [_quantized(model, seen, recipe, images, scored, plan, tick) for recipe in recipes]
+    results += [_quantized(model, seen, corrected_on, recipe, images, scored, plan, tick) for recipe in recipes]
+    corrected = ["bias corrected"] if plan.bias_correction else []
     return Evaluation(
         model=model_name,
         data=images.name,
-        calibration=plan.calibration if plan.source == "images" else f"{plan.calibration}, {plan.source}",
+        calibration=", ".join([plan.calibration, *([plan.source] if plan.source != "images" else []), *corrected]),
         calibration_images=len(chosen),
         seed=plan.seed,
         backend=kernels.get("auto").__name__.rpartition(".")[2],
@@ -104,13 +110,15 @@ def evaluate(
     )
 
 
-def _observations(model: nn.Module, plan: Plan, source: Images, chosen: Sequence[int]) -> Observations:
-    """What the layers see, from the images at `chosen` or from the model alone."""
+def _observations(model: nn.Module, plan: Plan, source: Images, chosen: Sequence[int]) -> tuple[Observations, list[torch.Tensor]]:
+    """What the layers see, from the images at `chosen` or from the model alone; and the batch that bias correction runs, if it does."""
     if plan.source == "statistics":
-        return observe_statistics(model, seed=plan.seed)
+        return observe_statistics(model, seed=plan.seed), []
     if plan.source == "distilled":
-        return observe(model, distill(model, tuple(source.load([0]).shape[1:]), seed=plan.seed), seed=plan.seed)
-    return observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed)
+        made = distill(model, tuple(source.load([0]).shape[1:]), seed=plan.seed)
+        return observe(model, made, seed=plan.seed), [made[:ENOUGH]]
+    batch = [source.load([chosen[i] for i in _spread(len(chosen), ENOUGH)])] if plan.bias_correction else []
+    return observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed), batch
 
 
 def _all(images: Images) -> Sequence[int]:
@@ -179,13 +187,20 @@ def _float(model: nn.Module, images: Images, scored: Sequence[int], plan: Plan, 
 
 
 def _quantized(
-    model: nn.Module, seen: Observations, recipe: Recipe, images: Images, scored: Sequence[int], plan: Plan, tick: Any
+    model: nn.Module,
+    seen: Observations,
+    samples: list[torch.Tensor],
+    recipe: Recipe,
+    images: Images,
+    scored: Sequence[int],
+    plan: Plan,
+    tick: Any,
 ) -> Accuracy:
     start, fmt = time.perf_counter(), recipe.format
     setting = Accuracy(
         "overq" if fmt.cascade else "plain", fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, len(scored), 0.0
     )
-    quantized = quantize(model, seen, recipe)
+    quantized = quantize(model, samples, recipe, seen=seen)
     with count_lanes(quantized) as counts:
         correct = _correct(quantized, images, scored, plan, setting.label, tick)
     layers = tuple(_layer(name, count, fmt) for name, count in counts.items())

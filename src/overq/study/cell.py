@@ -18,7 +18,7 @@ from torch import nn
 from overq.errors import InputError, ToolError
 from overq.methods import Fitted
 from overq.nn import Observations, distill, observe, observe_statistics
-from overq.nn.bias import Outputs, observe_outputs
+from overq.nn.bias import ENOUGH, Outputs, observe_outputs
 from overq.nn.peers import fit, install
 from overq.study import digits
 from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
@@ -29,7 +29,6 @@ from overq.study.recipes import install_recipe
 from overq.study.version import commit, package, versions
 
 DISTILLED = 64  # images that a recipe with source = "distilled" makes
-CORRECTED = 64  # calibration images that bias correction runs, in one batch: it is then one run, not one for each layer
 ABSENT = "absent:"  # how the key of a cell begins whose network could not be opened
 
 
@@ -127,7 +126,7 @@ def _one_batch(network: str, source: str) -> list[torch.Tensor]:
     """What bias correction runs."""
     samples = _observed(network, source)[2]
     if isinstance(samples, Batches):
-        chosen = some_of(samples.images, CORRECTED)
+        chosen = some_of(samples.images, ENOUGH)
         return [chosen.load(range(chosen.count))]
     assert isinstance(samples, tuple)  # distilled; statistics have no samples, and are refused with bias correction
     return [torch.cat(samples)]
