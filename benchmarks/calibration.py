@@ -85,7 +85,6 @@ def grid(name: str) -> Iterator[Setting]:
         yield Setting(Format(bits, 8, policy="largest"), reorder=True, bias_correction=True)
         yield Setting(Format.plain(bits), bias_correction=True)
         yield Setting(Format(bits, 4), bias_correction=True)
-        yield Setting(Format(bits, 8, policy="largest"), reorder=True, equalize="auto", bias_correction=True)
     for bits in (5, 8):
         yield Setting(Format.plain(bits), bias_correction=True)
     if name == "short":
@@ -104,6 +103,7 @@ def grid(name: str) -> Iterator[Setting]:
             yield Setting(Format(bits, 4), method)
         for policy in ("first", "largest"):
             yield Setting(Format(bits, 8, policy=policy), reorder=True, equalize=0.5)
+        yield Setting(Format(bits, 8, policy="largest"), reorder=True, equalize="auto", bias_correction=True)
         for fmt in (Format.plain(bits), Format(bits, 4)):
             yield Setting(fmt, equalize=0.5)
     for bits in (4, 3):
