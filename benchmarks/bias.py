@@ -2,7 +2,7 @@
 
     python benchmarks/bias.py networks.py:resnet18 images calibration bias.csv --labels labels.csv --crop 224 --samples 64 --limit 260
 
-`spread` is the least ratio, over the layers, of the quantized layer's standard deviation to the float one's: what shrinks from layer to layer.
+`spread` is the least ratio, over the layers, of an output's standard deviations to the float layer's: they shrink from layer to layer.
 """
 
 from __future__ import annotations

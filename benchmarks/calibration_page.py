@@ -69,11 +69,12 @@ def cell(row: Row | None, key: str = "to_float") -> str:
     return "" if row is None else f"{float(row[key]):+.2f}" if key == "to_float" else row[key]
 
 
-def distance_to_float() -> str:
+def distance_to_float(corrected: int) -> str:
+    """corrected: with bias correction (1) or without (0)."""
     settings = [
-        ("plain", lambda b: plain(b)),
-        ("c = 4, first", lambda b: full(b, 4, "first")),
-        ("c = 8, largest, reordered", lambda b: full(b, 8, "largest", reorder=1)),
+        ("plain", lambda b: plain(b, bias_correction=corrected)),
+        ("c = 4, first", lambda b: full(b, 4, "first", bias_correction=corrected)),
+        ("c = 8, largest, reordered", lambda b: full(b, 8, "largest", reorder=1, bias_correction=corrected)),
     ]
     body = []
     for network in NETWORKS:
@@ -81,29 +82,32 @@ def distance_to_float() -> str:
         exact = next((r for r in found if r["modes"] == "float"), None)
         if exact is None:
             continue
-        line = [network, exact["images"], exact["top1"], cell(find(found, **plain(8))), cell(find(found, **plain(5)))]
+        line = [network, exact["images"], exact["top1"], *(cell(find(found, **plain(b, bias_correction=corrected))) for b in (8, 5))]
         body.append(line + [cell(find(found, **setting(b))) for b in (4, 3) for _, setting in settings])
     head = ["network", "images", "float", "A8 plain", "A5 plain", *(f"A{b} {name}" for b in (4, 3) for name, _ in settings)]
     return table(head, body)
 
 
 def paired() -> str:
-    body = []
+    """OverQ at its most, with bias correction, against plain with it."""
+    body, corrected = [], {"bias_correction": 1}
     for network in NETWORKS:
         found = rows(network)
         for bits in (4, 3):
             best = max(
-                (r for r in found if (r["modes"], r["bits"], r["equalize"]) == ("plain", str(bits), "0.0")),
+                (r for r in found if (r["modes"], r["bits"]) == ("plain", str(bits))),
                 key=lambda r: float(r["top1"]),
                 default=None,
             )
-            ours, same = find(found, **full(bits, 8, "largest", reorder=1)), find(found, **plain(bits))
-            wider = find(found, **plain(bits + 1))
+            ours, same = find(found, **full(bits, 8, "largest", reorder=1, **corrected)), find(found, **plain(bits, **corrected))
+            wider = find(found, **plain(bits + 1, **corrected))
             if ours and same and best:
-                line = [network, f"A{bits}", difference(ours, same), f"{difference(ours, best)} ({best['calibration']})"]
+                name = best["calibration"] + (", corrected" if best["bias_correction"] == "1" else "")
+                name += ", equalized" if best["equalize"] != "0.0" else ""
+                line = [network, f"A{bits}", difference(ours, same), f"{difference(ours, best)} ({name})"]
                 body.append([*line, difference(ours, wider) if wider else ""])
     return table(
-        ["network", "bits", "over plain, its format-mse step", "over plain, its best of the steps run", "over plain with a bit more"], body
+        ["network", "bits", "over plain, its format-mse step", "over the best plain of all that ran", "over plain with a bit more"], body
     )
 
 
@@ -151,6 +155,25 @@ def calibrators() -> str:
         f"{method}, {name}": lambda b, method=method, setting=setting: setting(b, calibration=method)
         for method in methods for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
     })  # fmt: skip
+
+
+def bias() -> str:
+    """Uncorrected, means corrected, means and spreads."""
+    found, body = read("bias.csv"), []
+    for network in dict.fromkeys(r["network"] for r in found):
+        for weight_bits in ("8", "4"):
+            for name in dict.fromkeys(r["format"] for r in found):
+                three = [r for r in found if (r["network"], r["weight_bits"], r["format"]) == (network, weight_bits, name)]
+                body.append([f"{network}, W{weight_bits} {name}", *(f"{float(r['to_float']):+.2f}, {r['output_sqnr']}" for r in three)])
+                body[-1].append(f"{three[0]['spread']}, {three[1]['spread']}")
+    head = [
+        "points to float, SQNR in dB",
+        "uncorrected",
+        "means corrected",
+        "means and spreads",
+        "least spread without, with means corrected",
+    ]
+    return table(head, body)
 
 
 def sequential(network: str) -> str:
@@ -245,7 +268,9 @@ def picture_layers(evaluation: Path, name: str) -> None:
 
 def main() -> None:
     tables = {
-        "distance": distance_to_float(),
+        "distance": distance_to_float(0),
+        "corrected": distance_to_float(1),
+        "bias": bias(),
         "paired": paired(),
         "methods-resnet20": by_method("resnet20"),
         "sequential": sequential("resnet20"),

@@ -198,6 +198,7 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
         "calibration": (own(folder, calibration="best"), "no calibration method 'best'"),
         "source": (own(folder, **{"calibration-source": "guess"}), "must be one of images, statistics, distilled, not 'guess'"),
         "source and images": (own(folder, **{"calibration-source": "statistics", "calibration-images": folder}), "exclude each other"),
+        "correction": (["evaluate", "--bias-correction", "--calibration-source", "statistics"], "bias correction needs images"),
         "no batch norm": (own(folder, **{"calibration-source": "distilled"}), "the model has no batch norm; give calibration images"),
         "plot name": (own(folder, plot=folder / "r.txt"), "the name must end in one of .png, .svg, .pdf"),
         "output is a folder": (own(folder, json=folder), "it is a folder"),

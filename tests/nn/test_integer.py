@@ -128,11 +128,12 @@ def everything() -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), x
 
 
-def test_every_operation_follows_the_simulation() -> None:
+@pytest.mark.parametrize("corrected", [False, True])
+def test_every_operation_follows_the_simulation(corrected: bool) -> None:
     """With 8 plain bits the only difference is rounding in the scales: far below the logits' spread."""
     model, x = everything()
     edge = LayerRule(Format.plain(8), calibration="max")
-    quantized = overq.quantize(model, x, Recipe(Format.plain(8), calibration="max", first=edge, last=edge))
+    quantized = overq.quantize(model, [x], Recipe(Format.plain(8), calibration="max", first=edge, last=edge, bias_correction=corrected))
     net = integer_network(quantized)
     with torch.no_grad():
         expected = quantized(x)
