@@ -88,6 +88,20 @@ def distance_to_float(corrected: int) -> str:
     return table(head, body)
 
 
+def corrected_minus_not() -> str:
+    """What bias correction adds to the same setting."""
+    body = []
+    for network in NETWORKS:
+        found, line = rows(network), [network]
+        for bits in (4, 3):
+            for setting in (plain(bits), full(bits, 4, "first"), full(bits, 8, "largest", reorder=1)):
+                pair = [find(found, **setting, bias_correction=flag) for flag in (1, 0)]
+                line.append(difference(pair[0], pair[1]) if all(pair) else "")  # type: ignore[arg-type]
+        if any(line[1:]):
+            body.append(line)
+    return table(["network", *(f"A{b} {name}" for b in (4, 3) for name in ("plain", "c = 4, first", "c = 8, largest, reordered"))], body)
+
+
 def paired() -> str:
     """OverQ at its most, with bias correction, against plain with it."""
     body, corrected = [], {"bias_correction": 1}
@@ -270,6 +284,7 @@ def main() -> None:
     tables = {
         "distance": distance_to_float(0),
         "corrected": distance_to_float(1),
+        "gained": corrected_minus_not(),
         "bias": bias(),
         "paired": paired(),
         "methods-resnet20": by_method("resnet20"),
