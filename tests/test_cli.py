@@ -220,7 +220,7 @@ NAMES = [
     "label file gone", "label columns", "no labels", "float npz", "few labels", "bare npz",
     "pickled npz", "shape", "channels", "pickled weights", "missing tensors", "other shapes",
     "not a state", "noise", "no weights", "model alone", "weights alone", "bits", "bits word", "weight bits", "policy", "calibration",
-    "source", "source and images", "no batch norm",
+    "source", "source and images", "correction", "no batch norm",
     "plot name", "output is a folder", "output in a file", "all for calibration", "device", "std",
 ]  # fmt: skip
 
