@@ -71,3 +71,15 @@ def _worst(net: torch.nn.Module, x: torch.Tensor, wanted: dict[str, Moments]) ->
         for field in ("mean", "std"):
             differences.append(((getattr(got[name], field) - getattr(target, field)) / target.std)[moving].abs().max().item())
     return max(differences)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d(6, 4, 3, groups=2), torch.nn.Conv1d(6, 4, 3), torch.nn.Linear(6, 4)])
+def test_large_batches_are_transformed_in_parts_and_unbatched_inputs_as_they_are(layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "AT_ONCE", 3)
+    shape = {torch.nn.Conv2d: (10, 6, 5, 5), torch.nn.Conv1d: (10, 6, 5), torch.nn.Linear: (10, 6)}[type(layer)]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Sequential(layer)
+    installed, _ = peers.install(model, observe(model, x), METHODS["uniform"]())
+    with torch.no_grad():
+        parts, one_by_one = installed(x), torch.stack([installed(image) for image in x])
+    torch.testing.assert_close(parts, one_by_one, rtol=0, atol=1e-6)

@@ -19,6 +19,7 @@ from overq.nn.observation import Observations
 from overq.nn.recipe import EDGE
 from overq.spec import Format
 
+AT_ONCE = 32  # images; some methods need ten times the memory of what they transform
 COST_ROWS = 4096  # sampled channel vectors that a data-dependent cost is averaged over
 
 
@@ -79,10 +80,10 @@ class _Overwrite:
 
     def __call__(self, layer: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         x, dim, groups = args[0], CHANNEL_DIM[kind(layer)], input_groups(layer)
-        if groups == 1:
-            return (self.fitted(x, axis=dim), *args[1:])
-        grouped = x.unflatten(dim, (groups, -1))
-        return (self.fitted(grouped, axis=dim).reshape(x.shape), *args[1:])
+        grouped = x if groups == 1 else x.unflatten(dim, (groups, -1))
+        parts = grouped.split(AT_ONCE) if grouped.ndim + dim > 0 else (grouped,)  # an unbatched input begins with its channels
+        done = [self.fitted(part, axis=dim) for part in parts]
+        return ((done[0] if len(done) == 1 else torch.cat(done)).reshape(x.shape), *args[1:])
 
 
 def _edge(observed: Observed) -> Fitted:
