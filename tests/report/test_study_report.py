@@ -63,6 +63,14 @@ def test_the_picture_has_the_points_the_front_the_bars_and_the_verdict() -> None
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"plain A3…A8", "overq", "sparq", "Pareto front", "float 90.00"}
 
 
+def test_the_plain_line_takes_the_best_of_each_cost() -> None:
+    """With and without bias correction the same setting costs the same."""
+    more = [*RESULTS, result("uniform:bits=4,bias_correction=true", 82.0, 4)]
+    (axes,) = study_figure(more).axes
+    plain = [line.get_xydata().tolist() for line in axes.lines]
+    assert [[3, 70.0], [4, 82.0], [6, 79.0]] in plain
+
+
 def test_a_panel_for_each_network_and_weight_width_and_only_known_costs() -> None:
     more = [*RESULTS, result("uniform:bits=3", 60.0, 3, width=4, area=20), result("uniform:bits=3", 50.0, 3, network="m", area=20)]
     figure = study_figure(more, "area", " (lib)")
