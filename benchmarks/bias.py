@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import csv
 
-import numpy as np
 import torch
-from calibration import arguments, commit, logits, opened
+from calibration import arguments, commit, logits, opened, sqnr
 from torch import nn
 
 import overq
@@ -53,7 +52,7 @@ def main() -> None:
                     row = {
                         "network": args.model.rpartition(":")[2], "weight_bits": weight_bits, "format": name, "corrected": corrected,
                         "top1": f"{100 * right[0]:.2f}", "to_float": f"{100 * (right[0] - right[1]):.2f}",
-                        "output_sqnr": f"{10 * np.log10(np.square(exact).sum() / np.square(scores - exact).sum()):.2f}",
+                        "output_sqnr": sqnr(scores, exact),
                         "spread": f"{least_spread(model, quantized, samples):.3f}", "images": images.count, "samples": len(samples),
                         "seed": 0, "overq": overq.__version__, "torch": torch.__version__, "commit": commit(),
                     }  # fmt: skip

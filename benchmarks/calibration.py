@@ -129,6 +129,12 @@ def logits(model: nn.Module, images: Images, batch: int) -> np.ndarray:
         return np.concatenate([model(x).numpy() for x in images.batches(batch)])
 
 
+def sqnr(scores: np.ndarray, exact: np.ndarray) -> str:
+    """Signal to noise of class scores in dB; empty where they are exact."""
+    error = float(np.square(scores - exact).sum())
+    return f"{10 * np.log10(float(np.square(exact).sum()) / error):.2f}" if error else ""
+
+
 def evaluate(
     model: nn.Module, seen: Observations, samples: torch.Tensor, images: Images, setting: Setting, batch: int
 ) -> tuple[np.ndarray, dict]:
@@ -192,11 +198,10 @@ def sweep(args: argparse.Namespace) -> None:
         begin = time.perf_counter()
         scores, figures = evaluate(model, seen, samples, images, setting, args.batch)
         right = scores.argmax(1) == images.labels
-        error = float(np.square(scores - exact).sum())
         row = facts | setting.row() | figures | {
             "top1": f"{100 * right.mean():.2f}", "to_float": f"{100 * (right.mean() - (exact.argmax(1) == images.labels).mean()):.2f}",
             "same_as_float": f"{100 * (scores.argmax(1) == exact.argmax(1)).mean():.2f}",
-            "output_sqnr": f"{10 * np.log10(float(np.square(exact).sum()) / error):.2f}" if error else "",
+            "output_sqnr": sqnr(scores, exact),
             "seconds": f"{time.perf_counter() - begin:.1f}", "right": bits_of(right),
             "overq": overq.__version__, "torch": torch.__version__,
             "commit": commit(), "command": f"python {platform.python_version()}: benchmarks/calibration.py {args.grid} {network}",

@@ -69,13 +69,15 @@ def cell(row: Row | None, key: str = "to_float") -> str:
     return "" if row is None else f"{float(row[key]):+.2f}" if key == "to_float" else row[key]
 
 
+SHOWN = {
+    "plain": plain,
+    "c = 4, first": lambda b, **more: full(b, 4, "first", **more),
+    "c = 8, largest, reordered": lambda b, **more: full(b, 8, "largest", reorder=1, **more),
+}
+
+
 def distance_to_float(corrected: int) -> str:
     """corrected: with bias correction (1) or without (0)."""
-    settings = [
-        ("plain", lambda b: plain(b, bias_correction=corrected)),
-        ("c = 4, first", lambda b: full(b, 4, "first", bias_correction=corrected)),
-        ("c = 8, largest, reordered", lambda b: full(b, 8, "largest", reorder=1, bias_correction=corrected)),
-    ]
     body = []
     for network in NETWORKS:
         found = rows(network)
@@ -83,8 +85,8 @@ def distance_to_float(corrected: int) -> str:
         if exact is None:
             continue
         line = [network, exact["images"], exact["top1"], *(cell(find(found, **plain(b, bias_correction=corrected))) for b in (8, 5))]
-        body.append(line + [cell(find(found, **setting(b))) for b in (4, 3) for _, setting in settings])
-    head = ["network", "images", "float", "A8 plain", "A5 plain", *(f"A{b} {name}" for b in (4, 3) for name, _ in settings)]
+        body.append(line + [cell(find(found, **setting(b, bias_correction=corrected))) for b in (4, 3) for setting in SHOWN.values()])
+    head = ["network", "images", "float", "A8 plain", "A5 plain", *(f"A{b} {name}" for b in (4, 3) for name in SHOWN)]
     return table(head, body)
 
 
@@ -94,12 +96,12 @@ def corrected_minus_not() -> str:
     for network in NETWORKS:
         found, line = rows(network), [network]
         for bits in (4, 3):
-            for setting in (plain(bits), full(bits, 4, "first"), full(bits, 8, "largest", reorder=1)):
-                pair = [find(found, **setting, bias_correction=flag) for flag in (1, 0)]
+            for setting in SHOWN.values():
+                pair = [find(found, **setting(bits, bias_correction=flag)) for flag in (1, 0)]
                 line.append(difference(pair[0], pair[1]) if all(pair) else "")  # type: ignore[arg-type]
         if any(line[1:]):
             body.append(line)
-    return table(["network", *(f"A{b} {name}" for b in (4, 3) for name in ("plain", "c = 4, first", "c = 8, largest, reordered"))], body)
+    return table(["network", *(f"A{b} {name}" for b in (4, 3) for name in SHOWN)], body)
 
 
 def paired() -> str:

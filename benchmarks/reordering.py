@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from calibration import arguments, logits, opened
+from calibration import arguments, logits, opened, sqnr
 from torch import nn
 
 import overq
@@ -42,13 +42,12 @@ def figures(quantized: nn.Module, images: Images, batch: int, exact: np.ndarray)
     """Coverage and outlier rate of what enters the layers with overwrite; top-1 and SQNR of the class scores."""
     with count_lanes(quantized) as counts:
         scores = logits(quantized, images, batch)
-    error = float(np.square(scores - exact).sum())
     return {
         "layers": len(counts),
         "coverage": f"{mean(c.coverage for c in counts.values() if c.outliers):.4f}",
         "outlier_rate": f"{mean(c.outlier_rate for c in counts.values()):.4f}",
         "top1": f"{100 * (scores.argmax(1) == images.labels).mean():.2f}",
-        "output_sqnr": f"{10 * np.log10(float(np.square(exact).sum()) / error):.2f}",
+        "output_sqnr": sqnr(scores, exact),
     }
 
 

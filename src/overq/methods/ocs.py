@@ -131,12 +131,10 @@ def merged(w: Array, bits: int, number: int, per_channel: bool) -> Array:
     scale = xp.reshape(scale, (-1,) + (1,) * (w.ndim - 1))
     values = values / scale
     copied: dict[int, list[Array]] = {}  # input channel -> its copies, in units of the scale
-    owner = list(range(w.shape[1]))  # copy -> input channel
     place = [0] * w.shape[1]  # copy -> its place among the channel's copies
     for parent in parents:
-        channel = owner[parent]
+        channel = owners[parent]
         own = copied.setdefault(channel, [values[:, channel]])
-        owner.append(channel)
         place.append(len(own))
         own.append((own[place[parent]] + 0.5) / 2)
         own[place[parent]] = (own[place[parent]] - 0.5) / 2
