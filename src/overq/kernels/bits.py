@@ -83,6 +83,22 @@ def copy_where(context, word, values, index, others, place):  # type: ignore[no-
 
 
 @intrinsic
+def sum_where(context, word, values, index):  # type: ignore[no-untyped-def]
+    """Sum of values[index + j] where bit j of word is set, added in one order on every machine. values: float32 array."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        bits, array, at = arguments
+        loaded = _load(context, builder, signature.args[1], array, at)
+        total = builder.select(_as_bits(builder, bits), loaded, _all64(builder, ir.Constant(FLOAT, 0.0)))
+        for half in (32, 16, 8, 4, 2, 1):
+            low, high = (ir.Constant(ir.VectorType(I32, half), list(range(i, i + half))) for i in (0, half))
+            total = builder.fadd(builder.shuffle_vector(total, total, low), builder.shuffle_vector(total, total, high))
+        return builder.extract_element(total, ir.Constant(I32, 0))
+
+    return types.float32(types.uint64, values, types.int64), generate
+
+
+@intrinsic
 def spread(context, word, out, index):  # type: ignore[no-untyped-def]
     """out[index + j] = bit j of word. out: uint8 array."""
 

@@ -49,7 +49,7 @@ def overwrite(x: Array, step: float, fmt: Format, axis: int = -1, threads: int |
 def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1, threads: int | None = None) -> tuple[Array, Counts]:
     """`overwrite` and the counts of what it did, in the same pass. A NaN counts as a zero."""
     out = array_api_compat.array_namespace(x).empty_like(x)
-    total = _run(x, (out,), axis, _rule(fmt, float(step), _is_bfloat(x)), threads)
+    total = _run(x, (out,), axis, rule_of(fmt, float(step), _is_bfloat(x)), threads)
     return out, total
 
 
@@ -57,20 +57,20 @@ def encode(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) ->
     """(digits int16, states uint8) of integers t with b+1 fraction bits; beyond what two digits spell, t saturates."""
     xp = array_api_compat.array_namespace(t)
     digits, states = xp.empty_like(t, dtype=xp.int16), xp.empty_like(t, dtype=xp.uint8)
-    _run(_integers(t, fmt), (digits, states), axis, _rule(fmt), threads)
+    _run(_integers(t, fmt), (digits, states), axis, rule_of(fmt), threads)
     return digits, states
 
 
 def counts(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) -> Counts:
     """Zeros, outliers and served values of integers t."""
-    return _run(_integers(t, fmt), (), axis, _rule(fmt), threads)
+    return _run(_integers(t, fmt), (), axis, rule_of(fmt), threads)
 
 
 # From arrays to flat memory --------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def _rule(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Rule:
+def rule_of(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Rule:
     numbers = (fmt.bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.wide_min, fmt.wide_max, fmt.lanes or 0)
     return compiled.Rule(*numbers, fmt.range_on, fmt.precision_on, fmt.policy == "largest", bfloat, *factors(step, fmt))
 
@@ -111,7 +111,7 @@ def _run(x: Array, out: tuple[Array, ...], axis: int, rule: compiled.Rule, threa
     threads = 1 if source.size <= SMALL else threads or _threads(x)
     jobs = _jobs(flat, flats, outer, lanes, inner, rule, threads)
     sums = np.zeros((len(jobs), 8), np.int64)  # a cache line each
-    others = [_pool(os.getpid(), threads).submit(job, sums[i]) for i, job in enumerate(jobs) if i]
+    others = [pool(os.getpid(), threads).submit(job, sums[i]) for i, job in enumerate(jobs) if i]
     jobs[0](sums[0])
     for other in others:
         other.result()
@@ -145,10 +145,15 @@ def _jobs(flat: Any, flats: Any, outer: int, lanes: int, inner: int, rule: compi
 def _threads(x: Array) -> int:
     if array_api_compat.is_torch_array(x):
         return int(array_api_compat.array_namespace(x).get_num_threads())
+    return cpus()
+
+
+def cpus() -> int:
+    """Of this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+def pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Threads of our own, started once per process (a fork starts anew); the compiled code releases the interpreter lock."""
     return ThreadPoolExecutor(threads, thread_name_prefix="overq")

@@ -1,9 +1,9 @@
 """Channel reordering: an order of input channels in which outliers meet zeros.
 
 An outlier is served if a zero follows within `cascade` lanes, so outlier-prone channels belong directly before zero-prone ones. Which
-channels are zero *while* another is an outlier is a joint matter: the search swaps channels and lets the real kernel say, on a sample
-of whole channel vectors, how the squared error of the decoded values changes. A swap touches few lanes, so only windows around them
-are computed; what they add up to is the exact change.
+channels are zero *while* another is an outlier is a joint matter: the search swaps channels and lets the real kernel decide, on a sample
+of whole channel vectors, how much squared error second digits save (`kernels.rearranged`). A swap touches few lanes, so only windows
+around them are computed; what they add up to is the exact change.
 
 The same search serves one layer (`lane_order`) and channels that several layers read (`nn.reorder_network`): *channels* are swapped, and
 each `Reader` knows on which lane it meets a channel.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from overq import kernels
+from overq.kernels import rearranged
 from overq.spec import Format
 
 ROWS = 8192  # sampled vectors looked at: an order fitted on 2048 fits them better than the layer
@@ -28,18 +28,18 @@ TRIES = 24  # swaps tried for each channel, if WORK allows: with 64 the error fa
 
 @dataclass
 class Window:
-    """A stretch of lanes around a swap: `low` to `high` is looked at, `begin` to `end` gets `errors`."""
+    """A stretch of lanes around a swap: `low` to `high` is looked at, `begin` to `end` gets `saved`."""
 
     low: int
     high: int
     begin: int
     end: int
-    errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    saved: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass
 class Swap:
-    """Lanes a and b exchange what they carry; `change` of the weighted error."""
+    """Lanes a and b exchange what they carry; `change` of the reader's weighted error."""
 
     a: int
     b: int
@@ -48,7 +48,7 @@ class Swap:
 
 
 class Reader:
-    """One layer's view of the channels: its sample in the present order, and the error on each lane.
+    """One layer's view of the channels: its sample, the present order, and the squared error (in squared steps) saved on each lane.
 
     sample    float32 [M, K]: channel vectors in the layer's own order
     channels  names of the channels in that order
@@ -58,25 +58,23 @@ class Reader:
     def __init__(
         self, sample: np.ndarray, step: float, fmt: Format, channels: Sequence[int], weight: float = 1.0, rows: int = ROWS
     ) -> None:
-        self.values = np.ascontiguousarray(sample[:rows].T)
-        self.step, self.format, self.weight = step, fmt, weight
+        self.channels = rearranged.staged(np.ascontiguousarray(sample[:rows].T), step, fmt)
+        self.positions, self.format, self.weight = len(sample[:rows]), fmt, weight
         self.row_of = {channel: row for row, channel in enumerate(channels)}
         self.tile = fmt.lanes or len(channels)
-        self.whole = fmt.with_(lanes=None)
         self.place(np.arange(len(channels)))
         self.work = 0  # values that went through the kernel
 
-    def rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """(outlier rate, zero rate) of each channel, in the layer's own order."""
-        levels = np.floor(self.values / self.step + 0.5)
-        outlier = (levels < self.format.digit_min) | (levels > self.format.digit_max)
-        return outlier.mean(axis=1), (levels == 0).mean(axis=1)
+    @property
+    def error(self) -> float:
+        """Weighted squared error of the decoded sample."""
+        return self.weight * float(self.channels.error.sum() - self.saved.sum())
 
     def place(self, order: np.ndarray) -> None:
         """Take an order: order[lane] is the channel's place in the layer's own order."""
         self.order = order
         self.lane = np.argsort(order)
-        self.errors = self._errors(self.values[order], self.format)
+        self.saved = rearranged.saved(self.channels, order[None], self.tile)[0]
 
     def lane_of(self, channel: int) -> int:
         """Where the channel is now."""
@@ -95,12 +93,11 @@ class Reader:
                 for lane, other in ((swap.a, swap.b), (swap.b, swap.a)):
                     if window.low <= lane < window.high:
                         row[lane - window.low] = self.order[other]
-            found = self._errors(self.values[rows], self.whole)
-            self.work += length * len(members) * self.values.shape[1]
-            for errors, (_, window) in zip(found, members, strict=True):
-                window.errors = errors[window.begin - window.low : window.end - window.low]
+            self.work += length * len(members) * self.positions
+            for saved, (_, window) in zip(rearranged.saved(self.channels, rows), members, strict=True):
+                window.saved = saved[window.begin - window.low : window.end - window.low]
         for swap in swaps:
-            swap.change = self.weight * sum(float((w.errors - self.errors[w.begin : w.end]).sum()) for w in swap.windows)
+            swap.change = -self.weight * sum(float((w.saved - self.saved[w.begin : w.end]).sum()) for w in swap.windows)
         return swaps
 
     def swap(self, swap: Swap) -> None:
@@ -109,7 +106,7 @@ class Reader:
         self.order[pair] = self.order[pair[::-1]]
         self.lane[self.order[pair]] = pair
         for window in swap.windows:
-            self.errors[window.begin : window.end] = window.errors
+            self.saved[window.begin : window.end] = window.saved
 
     def _windows(self, a: int, b: int) -> list[Window]:
         """Around lanes a and b, one or two: from `low` to `high` decides what happens from `begin` to `end`, which is all that changes."""
@@ -120,11 +117,6 @@ class Reader:
             low, high = max(start, first - 2 * c), min(stop, last + 2 * c + 1)
             found.append(Window(low, high, max(start, first - c), min(stop, last + c + 1)))
         return found
-
-    def _errors(self, values: np.ndarray, fmt: Format) -> np.ndarray:
-        """Squared error on each lane of [..., K, M], in squared steps, so that nothing overflows: float64 [..., K]."""
-        difference = (kernels.get("auto", fmt).overwrite(values, self.step, fmt, -2) - values) / np.float32(self.step)
-        return np.einsum("...m,...m->...", difference, difference).astype(np.float64)
 
 
 def _joined(a: int, b: int, reach: int, tile: int) -> list[tuple[int, int]]:
@@ -191,9 +183,9 @@ def lane_order(sample: np.ndarray, step: float, fmt: Format, start: torch.Tensor
     if start is not None:
         reader.place(start.numpy())
     else:
-        own = reader.errors.sum()
-        reader.place(alternating(*reader.rates()))
-        if reader.errors.sum() > own:
+        own = reader.error
+        reader.place(alternating(reader.channels.outliers, reader.channels.zeros))
+        if reader.error > own:
             reader.place(np.arange(sample.shape[1]))
     search([reader], [range(sample.shape[1])])
     return torch.from_numpy(reader.order.astype(np.int64))

@@ -55,14 +55,14 @@ def _begin(members: Sequence[int], readers: Sequence[Reader]) -> None:
     """The class in alternating order by its mean rates, if that lowers the readers' error."""
     places = sorted(members, key=readers[0].row_of.__getitem__)
     rows = [[r.row_of[atom] for atom in places] for r in readers]
-    outliers, zeros = np.mean([[rate[own] for rate in r.rates()] for r, own in zip(readers, rows, strict=True)], axis=0)
+    outliers, zeros = np.mean([[r.channels.outliers[own], r.channels.zeros[own]] for r, own in zip(readers, rows, strict=True)], axis=0)
     wanted = alternating(outliers, zeros)
-    before, old = sum(r.weight * r.errors.sum() for r in readers), [r.order for r in readers]
+    before, old = sum(r.error for r in readers), [r.order for r in readers]
     for reader, own in zip(readers, rows, strict=True):
         order = reader.order.copy()
         order[own] = np.array(own)[wanted]
         reader.place(order)
-    if sum(r.weight * r.errors.sum() for r in readers) > before:
+    if sum(r.error for r in readers) > before:
         for reader, order in zip(readers, old, strict=True):
             reader.place(order)
 
