@@ -13,7 +13,7 @@ from overq.calib.format_mse import format_mse
 from overq.calib.kl import kl
 from overq.calib.moving_max import moving_max
 from overq.calib.mse import mse
-from overq.calib.observed import Observed
+from overq.calib.observed import Observed, thinned
 from overq.calib.output_mse import output_mse
 from overq.calib.percentile import percentile
 from overq.calib.std import std
@@ -61,4 +61,4 @@ def get(name: str, weight: np.ndarray | None = None) -> Calibrator:
     return method
 
 
-__all__ = ["CALIBRATORS", "WITH_WEIGHT", "Calibrator", "Observed", "get"]
+__all__ = ["CALIBRATORS", "WITH_WEIGHT", "Calibrator", "Observed", "get", "thinned"]

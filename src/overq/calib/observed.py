@@ -124,3 +124,8 @@ def _coarser(histogram: np.ndarray, doublings: int) -> np.ndarray:
         histogram = np.zeros_like(histogram)
         histogram[BINS // 2 : BINS // 2 + BINS] = pairs
     return histogram
+
+
+def thinned(sample: np.ndarray, rows: int) -> np.ndarray:
+    """At most `rows` of the sampled vectors, from all of the stream: a sample is in the order in which its vectors were seen."""
+    return sample[:: max(1, -(-len(sample) // rows))]

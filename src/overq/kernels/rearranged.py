@@ -26,6 +26,7 @@ class Channels:
     """K channels at M positions, padded with zeros to whole words."""
 
     rule: Rule
+    positions: int  # M, without padding
     error: np.ndarray  # float64 [K]: squared error with one digit each, in squared steps, summed over the positions
     outliers: np.ndarray  # float64 [K]: share of the positions
     zeros: np.ndarray  # float64 [K]
@@ -44,7 +45,7 @@ def staged(values: np.ndarray, step: float, fmt: Format) -> Channels:
     nonzero, outlier, gain = np.empty(bits, np.uint64), np.empty(bits, np.uint64), np.empty(numbers, np.float32)
     key, facts = np.empty(numbers if rule.largest else (0, 64 * words), np.int32), np.empty((3, count))
     _stage_channels(np.ascontiguousarray(values), np.float32(step), rule, nonzero, outlier, key, gain, facts)
-    return Channels(rule, facts[0], facts[1] / positions, 1 - facts[2] / positions, nonzero, outlier, key, gain)
+    return Channels(rule, positions, facts[0], facts[1] / positions, 1 - facts[2] / positions, nonzero, outlier, key, gain)
 
 
 def saved(channels: Channels, orders: np.ndarray, tile: int = 0) -> np.ndarray:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from overq import kernels
+from overq import calib, kernels
 from overq.nn.layers import Arrangement
 from overq.nn.weights import dequantize_weight, quantize_weight, weight_rows
 from overq.spec import Format
@@ -44,7 +44,7 @@ def output_error(weight: torch.Tensor, sample: np.ndarray, arrangement: Arrangem
 
     weight: the float layer's [O, K, ...]. Kernel taps count on their own, because the sample holds vectors of single positions.
     """
-    sample, weight = sample[:ROWS], weight.detach().float().cpu()
+    sample, weight = calib.thinned(sample, ROWS), weight.detach().float().cpu()
     decoded = kernels.get("auto", fmt).overwrite(arrangement.vectors(sample), step, fmt)
     rounded = dequantize_weight(*quantize_weight(arrangement.weight(weight), weight_bits), torch.float32)
     return float(np.square(sample @ weight_rows(weight).T - decoded @ weight_rows(rounded).T).sum(dtype=np.float64))

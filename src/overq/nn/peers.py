@@ -65,7 +65,7 @@ def install(
         with torch.no_grad():
             layer.weight.copy_(mine.method.weights(layer.weight.detach(), EDGE.weight_bits if name in edge else weight_bits))
         layer.register_forward_pre_hook(_Overwrite(mine))
-        cost = mine.cost(observed.sample[:COST_ROWS], weight_bits=weight_bits)
+        cost = mine.cost(calib.thinned(observed.sample, COST_ROWS), weight_bits=weight_bits)
         (edges if name in edge else costs).append((cost, observed.values))
     if outputs is not None:
         correct_outputs(result, outputs, fitted)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from overq import calib
 from overq.kernels import rearranged
 from overq.spec import Format
 
@@ -55,11 +56,9 @@ class Reader:
     weight    factor of its error in sums over several readers
     """
 
-    def __init__(
-        self, sample: np.ndarray, step: float, fmt: Format, channels: Sequence[int], weight: float = 1.0, rows: int = ROWS
-    ) -> None:
-        self.channels = rearranged.staged(np.ascontiguousarray(sample[:rows].T), step, fmt)
-        self.positions, self.format, self.weight = len(sample[:rows]), fmt, weight
+    def __init__(self, sample: np.ndarray, step: float, fmt: Format, channels: Sequence[int], weight: float = 1.0) -> None:
+        self.channels = rearranged.staged(calib.thinned(sample, ROWS).T, step, fmt)
+        self.format, self.weight = fmt, weight
         self.row_of = {channel: row for row, channel in enumerate(channels)}
         self.tile = fmt.lanes or len(channels)
         self.place(np.arange(len(channels)))
@@ -93,7 +92,7 @@ class Reader:
                 for lane, other in ((swap.a, swap.b), (swap.b, swap.a)):
                     if window.low <= lane < window.high:
                         row[lane - window.low] = self.order[other]
-            self.work += length * len(members) * self.positions
+            self.work += length * len(members) * self.channels.positions
             for saved, (_, window) in zip(rearranged.saved(self.channels, rows), members, strict=True):
                 window.saved = saved[window.begin - window.low : window.end - window.low]
         for swap in swaps:

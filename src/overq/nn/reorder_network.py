@@ -46,7 +46,7 @@ def _readers(model: nn.Module, seen: Observations, recipe: Recipe, streams: Stre
         atoms = [streams.find(atom) for atom in streams.inputs.get(name, ())]
         if fmt.cascade and not rule.skip and observed.largest and len(set(atoms)) == observed.sample.shape[1]:
             step = calib.get("format-mse")(observed, fmt)
-            energy = float(np.square(observed.sample[:ROWS] / step).sum())
+            energy = float(np.square(calib.thinned(observed.sample, ROWS) / step).sum())
             found.append(Reader(observed.sample, step, fmt, atoms, 1 / energy))
     return found
 
