@@ -105,6 +105,7 @@ def grid(name: str) -> Iterator[Setting]:
         for policy in ("first", "largest"):
             yield Setting(Format(bits, 8, policy=policy), reorder=True, equalize=0.5)
         yield Setting(Format(bits, 8, policy="largest"), reorder=True, equalize="auto", bias_correction=True)
+        yield Setting(Format(bits, 8, policy="largest"), "aciq-gauss", reorder=True, bias_correction=True)
         for fmt in (Format.plain(bits), Format(bits, 4)):
             yield Setting(fmt, equalize=0.5)
     for bits in (4, 3):

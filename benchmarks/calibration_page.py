@@ -129,8 +129,7 @@ def paired() -> str:
 
 def by_method(network: str) -> str:
     found, body = rows(network), []
-    methods = list(dict.fromkeys(r["calibration"] for r in found if r["calibration"]))
-    for method in methods:
+    for method in methods():
         line = [method]
         for bits in (4, 3):
             ours, theirs = find(found, **full(bits, 4, "first", calibration=method)), find(found, **plain(bits, calibration=method))
@@ -138,6 +137,44 @@ def by_method(network: str) -> str:
         if any(line[1:]):
             body.append(line)
     return table(["step", *(h for b in (4, 3) for h in (f"A{b} plain", f"A{b} OverQ c = 4", "gain"))], body)
+
+
+def gains() -> str:
+    """OverQ c = 4, first, over plain with the same calibrator, and the best of one over the best of the other, network by network."""
+    found = {network: rows(network) for network in NETWORKS}
+    networks = [n for n in NETWORKS if find(found[n], **plain(4, calibration="max"))]
+    columns = [(network, bits) for network in networks for bits in (4, 3)]
+    lines: dict[str, list[str]] = {method: [method] for method in methods()}
+    summary = ["**best against best**"]
+    for network, bits in columns:
+        pairs = {}
+        for method in lines:
+            pair = [find(found[network], **setting, calibration=method) for setting in (full(bits, 4, "first"), plain(bits))]
+            lines[method].append(f"{float(pair[0]['top1']) - float(pair[1]['top1']):+.2f}" if all(pair) else "")  # type: ignore[index]
+            pairs[method] = pair
+        ours, theirs = (max((pair[i] for pair in pairs.values() if pair[i]), key=lambda r: float(r["top1"])) for i in (0, 1))
+        summary.append(f"{difference(ours, theirs)} ({ours['calibration']}, {theirs['calibration']})")
+    return table(["step", *(f"{network} A{bits}" for network, bits in columns)], [*lines.values(), summary])
+
+
+def coverage() -> str:
+    """Outliers served, A4 / A3, and what independent zeros would give, by cascade factor."""
+    body, factors = [], (1, 2, 4, 8)
+    for network in NETWORKS:
+        found = rows(network)
+        for policy in ("first", "largest"):
+            for reorder in (0, 1):
+                shown = [[find(found, **full(bits, c, policy, reorder=reorder)) for bits in (4, 3)] for c in factors]
+                line = [" / ".join(f"{float(r['coverage']):.3f}" if r else "" for r in pair) for pair in shown]
+                body.append([f"{network}, {policy}{', reordered' if reorder else ''}", *line])
+        theory = [[find(found, **full(bits, c, "first")) for bits in (4, 3)] for c in factors]
+        line = [" / ".join(f"{float(r['expected_coverage']):.3f}" if r else "" for r in pair) for pair in theory]
+        body.append([f"{network}, 1 − (1−p)^c", *line])
+    return table(["A4 / A3", *(f"c = {c}" for c in factors)], body)
+
+
+def methods() -> list[str]:
+    return list(dict.fromkeys(r["calibration"] for r in rows("resnet20") if r["calibration"]))
 
 
 def sqnr_of(settings: dict[str, Any]) -> str:
@@ -166,10 +203,9 @@ def transforms() -> str:
 
 
 def calibrators() -> str:
-    methods = list(dict.fromkeys(r["calibration"] for r in rows("resnet20") if r["calibration"]))
     return sqnr_of({
         f"{method}, {name}": lambda b, method=method, setting=setting: setting(b, calibration=method)
-        for method in methods for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
+        for method in methods() for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
     })  # fmt: skip
 
 
@@ -219,45 +255,57 @@ def orders() -> str:
     return table(head, body)
 
 
-def picture_methods(network: str, name: str) -> None:
-    found = rows(network)
-    methods = [m for m in dict.fromkeys(r["calibration"] for r in found if r["calibration"]) if find(found, **plain(3, calibration=m))]
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    for axes, bits in zip(figure.subplots(1, 2), (4, 3), strict=True):
-        for offset, color, label, setting in ((-0.2, PLAIN, "plain", plain(bits)), (0.2, FIRST, "OverQ, c = 4", full(bits, 4, "first"))):
-            values = [find(found, **setting, calibration=m) for m in methods]
-            shown = [(i, float(r["to_float"])) for i, r in enumerate(values) if r]
-            axes.barh([i + offset for i, _ in shown], [max(v, -15) for _, v in shown], 0.38, color=color, label=label)
-        axes.set_yticks(range(len(methods)), methods)
+def panels(height: float) -> tuple[Figure, Any]:
+    """A4 above A3, a column for each network that has a sweep: (figure, [(axes, rows, bits, title)])."""
+    found = {network: rows(network) for network in NETWORKS}
+    networks = [n for n in NETWORKS if find(found[n], **plain(4, calibration="max"))]
+    figure = Figure(figsize=(2.9 * len(networks), height), layout="constrained")
+    grid = figure.subplots(2, len(networks), squeeze=False)
+    return figure, [(grid[i][j], found[n], bits, f"{n}, A{bits}") for i, bits in enumerate((4, 3)) for j, n in enumerate(networks)]
+
+
+def picture_methods(name: str) -> None:
+    figure, shown = panels(6)
+    for axes, found, bits, title in shown:
+        pairs = [[find(found, **s, calibration=m) for s in (plain(bits), full(bits, 4, "first"))] for m in methods()]
+        values = [[float(r["output_sqnr"]) if r else np.nan for r in pair] for pair in pairs]
+        at = range(len(values))
+        axes.hlines(at, *zip(*values, strict=True), color="0.8", linewidth=2)
+        for i, color, label in ((0, PLAIN, "plain"), (1, FIRST, "OverQ, c = 4")):
+            axes.plot([v[i] for v in values], at, "o", color=color, markersize=5, label=label)
+        axes.set_yticks(at, methods() if axes.get_subplotspec().is_first_col() else [""] * len(values), fontsize=8)
         axes.invert_yaxis()
-        axes.set(xlabel="top-1 minus float, points (cut at -15)", title=f"{network}, A{bits}")
+        axes.set_title(title, fontsize=10)
         axes.grid(axis="x", alpha=0.25)
     figure.axes[0].legend(fontsize=8, loc="lower left")
+    figure.supxlabel("SQNR of the class scores, dB: more is better", fontsize=10)
     figure.savefig(PICTURES / name, dpi=110)
 
 
-def picture_cascade(network: str, name: str) -> None:
-    found = rows(network)
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    coverage, accuracy = figure.subplots(1, 2)
-    for policy, color in (("first", FIRST), ("largest", LARGEST)):
-        for reorder, line in ((0, "-"), (1, "--")):
-            shown = [(c, r) for c in range(1, 9) if (r := find(found, **full(3, c, policy, reorder=reorder)))]
-            label = f"{policy}{', reordered' if reorder else ''}"
-            _line(coverage, shown, "coverage", color, line, label)
-            _line(accuracy, shown, "output_sqnr", color, line, label)
-    theory = [(c, r) for c in range(1, 9) if (r := find(found, **full(3, c, "first")))]
-    _line(coverage, theory, "expected_coverage", "0.5", ":", "1 - (1-p)^c")
-    coverage.set(xlabel="cascade factor", ylabel="outliers served, mean over layers", title=f"{network}, A3 range + precision")
-    accuracy.set(xlabel="cascade factor", ylabel="SQNR of the class scores, dB", title="each with its own best step")
-    coverage.legend(fontsize=8)
-    for axes in (coverage, accuracy):
+def picture_cascade(name: str, key: str, label: str) -> None:
+    """key: what is shown against the cascade factor; coverage comes with what independent zeros would give."""
+    figure, shown = panels(5)
+    factors = (1, 2, 4, 8)
+    for axes, found, bits, title in shown:
+        for policy, color in (("first", FIRST), ("largest", LARGEST)):
+            for reorder, line in ((0, "-"), (1, "--")):
+                points = [find(found, **full(bits, c, policy, reorder=reorder)) for c in factors]
+                _line(axes, points, key, color, line, f"{policy}{', reordered' if reorder else ''}")
+        if key == "coverage":
+            _line(axes, [find(found, **full(bits, c, "first")) for c in factors], "expected_coverage", "0.5", ":", "1 - (1-p)^c")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(factors, [str(c) for c in factors])
+        axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.25)
+    figure.axes[0].legend(fontsize=7, loc="lower right")
+    figure.supxlabel("cascade factor", fontsize=10)
+    figure.supylabel(label, fontsize=10)
     figure.savefig(PICTURES / name, dpi=110)
 
 
-def _line(axes: Axes, shown: list[tuple[int, Row]], key: str, color: str, style: str, label: str) -> None:
-    axes.plot([c for c, _ in shown], [float(r[key]) for _, r in shown], color=color, linestyle=style, marker="o", markersize=4, label=label)
+def _line(axes: Axes, points: list[Row | None], key: str, color: str, style: str, label: str) -> None:
+    there = [(c, float(r[key])) for c, r in zip((1, 2, 4, 8), points, strict=True) if r]
+    axes.plot([c for c, _ in there], [v for _, v in there], color=color, linestyle=style, marker="o", markersize=3, label=label)
 
 
 def picture_layers(evaluation: Path, name: str) -> None:
@@ -290,6 +338,8 @@ def main() -> None:
         "bias": bias(),
         "paired": paired(),
         "methods-resnet20": by_method("resnet20"),
+        "gains": gains(),
+        "coverage": coverage(),
         "sequential": sequential("resnet20"),
         "transforms": transforms(),
         "calibrators": calibrators(),
@@ -301,8 +351,9 @@ def main() -> None:
         if times != 1:
             raise SystemExit(f"{PAGE}: the marks <!-- {name} --> … <!-- end --> must be there once")
     PAGE.write_text(text, encoding="utf-8")
-    picture_methods("resnet20", "calibration-methods.png")
-    picture_cascade("resnet20", "calibration-cascade.png")
+    picture_methods("calibration-methods.png")
+    picture_cascade("calibration-coverage.png", "coverage", "outliers served, mean over layers")
+    picture_cascade("calibration-cascade.png", "output_sqnr", "SQNR of the class scores, dB")
     picture_layers(ROOT / "docs" / "results" / "imagenet-resnet50.json", "calibration-layers.png")
 
 
