@@ -111,7 +111,7 @@ def grid(name: str) -> Iterator[Setting]:
     for bits in (4, 3):
         for policy in ("first", "largest"):
             for precise in (True, False):
-                for cascade in (1, 2, 4, 8) if not wide else range(1, 9):
+                for cascade in range(1, 9) if wide or (precise and policy == "first") else (1, 2, 4, 8):
                     fmt = Format(bits, cascade, precision_overwrite=precise, policy=policy)
                     yield Setting(fmt)
                     if cascade in (1, 2, 4, 8) and (wide or precise):

@@ -285,7 +285,7 @@ def picture_methods(name: str) -> None:
 def picture_cascade(name: str, key: str, label: str) -> None:
     """key: what is shown against the cascade factor; coverage comes with what independent zeros would give."""
     figure, shown = panels(5)
-    factors = (1, 2, 4, 8)
+    factors = range(1, 9)
     for axes, found, bits, title in shown:
         for policy, color in (("first", FIRST), ("largest", LARGEST)):
             for reorder, line in ((0, "-"), (1, "--")):
@@ -293,8 +293,7 @@ def picture_cascade(name: str, key: str, label: str) -> None:
                 _line(axes, points, key, color, line, f"{policy}{', reordered' if reorder else ''}")
         if key == "coverage":
             _line(axes, [find(found, **full(bits, c, "first")) for c in factors], "expected_coverage", "0.5", ":", "1 - (1-p)^c")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(factors, [str(c) for c in factors])
+        axes.set_xticks(factors)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.25)
     figure.axes[0].legend(fontsize=7, loc="lower right")
@@ -304,7 +303,7 @@ def picture_cascade(name: str, key: str, label: str) -> None:
 
 
 def _line(axes: Axes, points: list[Row | None], key: str, color: str, style: str, label: str) -> None:
-    there = [(c, float(r[key])) for c, r in zip((1, 2, 4, 8), points, strict=True) if r]
+    there = [(c, float(r[key])) for c, r in zip(range(1, 9), points, strict=True) if r]
     axes.plot([c for c, _ in there], [v for _, v in there], color=color, linestyle=style, marker="o", markersize=3, label=label)
 
 
