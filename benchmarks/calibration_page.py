@@ -277,7 +277,7 @@ def picture_methods(name: str) -> None:
         axes.invert_yaxis()
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", alpha=0.25)
-    figure.axes[0].legend(fontsize=8, loc="lower left")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=9)
     figure.supxlabel("SQNR of the class scores, dB: more is better", fontsize=10)
     figure.savefig(PICTURES / name, dpi=110)
 
@@ -296,7 +296,7 @@ def picture_cascade(name: str, key: str, label: str) -> None:
         axes.set_xticks(factors)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.25)
-    figure.axes[0].legend(fontsize=7, loc="lower right")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=9)
     figure.supxlabel("cascade factor", fontsize=10)
     figure.supylabel(label, fontsize=10)
     figure.savefig(PICTURES / name, dpi=110)
