@@ -53,7 +53,8 @@ def test_what_a_swap_would_change_is_exact(case: tuple[np.ndarray, Format], data
         before = reader.error
         reader.swap(swap)
         assert np.array_equal(reader.saved, fresh(reader, x))
-        assert np.isclose(reader.error, 0.5 * error(x[:, reader.order], fmt), rtol=1e-5)
+        with_one_digit = 0.5 * reader.channels.error.sum()  # what is saved is kept in float32 and may be nearly all of it
+        assert np.isclose(reader.error, 0.5 * error(x[:, reader.order], fmt), rtol=0, atol=1e-6 * with_one_digit)
         assert np.isclose(swap.change, reader.error - before, rtol=1e-6, atol=1e-6)
         assert np.array_equal(reader.order[reader.lane], np.arange(len(reader.order)))
 
@@ -66,7 +67,7 @@ def test_the_search_keeps_its_books_and_never_makes_it_worse(case: tuple[np.ndar
     search([reader], [range(len(reader.order))], seed)
     assert sorted(reader.order) == list(range(len(reader.order)))
     assert np.array_equal(reader.saved, fresh(reader, x))
-    assert error(x[:, reader.order], fmt) <= error(x, fmt) * (1 + 1e-6)
+    assert error(x[:, reader.order], fmt) <= error(x, fmt) + 1e-6 * reader.channels.error.sum()
 
 
 def test_channels_stay_in_their_class_and_readers_agree() -> None:
