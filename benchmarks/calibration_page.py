@@ -192,12 +192,18 @@ def transforms() -> str:
     return sqnr_of({
         "plain": plain,
         "plain, equalized": lambda b: plain(b, equalize=0.5),
+        "range only, c = 4, first": lambda b: full(b, 4, "first", modes="range"),
+        "range only, c = 4, largest": lambda b: full(b, 4, "largest", modes="range"),
+        "c = 1": lambda b: full(b, 1, "first"),
+        "c = 1, reordered": lambda b: full(b, 1, "first", reorder=1),
         "c = 4, first": lambda b: full(b, 4, "first"),
         "c = 4, first, equalized": lambda b: full(b, 4, "first", equalize=0.5),
         "c = 4, first, reordered": lambda b: full(b, 4, "first", reorder=1),
         "c = 4, largest": lambda b: full(b, 4, "largest"),
         "c = 8, largest": lambda b: full(b, 8, "largest"),
+        "c = 4, largest, reordered": lambda b: full(b, 4, "largest", reorder=1),
         "c = 8, largest, reordered": lambda b: full(b, 8, "largest", reorder=1),
+        "c = 8, largest, reordered, corrected": lambda b: full(b, 8, "largest", reorder=1, bias_correction=1),
         "c = 8, largest, reordered, equalized": lambda b: full(b, 8, "largest", reorder=1, equalize=0.5),
     })  # fmt: skip
 
