@@ -2,7 +2,7 @@
 
     python benchmarks/calibration.py wide networks.py:resnet20 test5000.npz calibration1000.npz results.csv --limit 2000
 
-Grids: `wide`, `narrow` and `short` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and resumes
+Grids: `wide`, `narrow`, `short` and `high` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and resumes
 at any point. Every row keeps, image by image, whether the network was right (hexadecimal, first image first), so that any two rows can be
 compared in pairs. First layer and classifier keep 8 plain bits everywhere.
 """
@@ -72,8 +72,14 @@ class Setting:
 
 
 def grid(name: str) -> Iterator[Setting]:
-    """Float; what matters most first, for a sweep that is interrupted. `short` is the least that says something."""
+    """Float; what matters most first, for a sweep that is interrupted. `short` is the least that says something, `high` every calibrator at A8 to A5."""
     yield Setting(None)
+    if name == "high":
+        for bits in (8, 7, 6, 5):
+            for method in METHODS:
+                yield Setting(Format.plain(bits), method)
+                yield Setting(Format(bits, 4), method)
+        return
     wide = name == "wide"
     for bits in (4, 3):
         yield Setting(Format(bits, 8, policy="largest"), reorder=True)
@@ -229,7 +235,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("grid", choices=("wide", "narrow", "short"))
+    parser.add_argument("grid", choices=("wide", "narrow", "short", "high"))
     arguments(parser)
     sweep(parser.parse_args())
 
