@@ -2,9 +2,9 @@
 
     python benchmarks/calibration.py wide networks.py:resnet20 test5000.npz calibration1000.npz results.csv --limit 2000
 
-Grids: `wide`, `narrow`, `short` and `high` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and resumes
-at any point. Every row keeps, image by image, whether the network was right (hexadecimal, first image first), so that any two rows can be
-compared in pairs. First layer and classifier keep 8 plain bits everywhere.
+Grids: `short`, `narrow`, `wide` and `high` (see `grid`). Rows that the CSV holds already are not run again, so that a sweep stops and
+resumes at any point. Every row keeps, image by image, whether the network was right (hexadecimal, first image first), so that any two
+rows can be compared in pairs. First layer and classifier keep 8 plain bits everywhere.
 """
 
 from __future__ import annotations
@@ -72,7 +72,13 @@ class Setting:
 
 
 def grid(name: str) -> Iterator[Setting]:
-    """Float; what matters most first, for a sweep that is interrupted. `short` is the least that says something, `high` every calibrator at A8 to A5."""
+    """Float; what matters most first, for a sweep that is interrupted.
+
+    short   the least that says something
+    narrow  every calibrator, cascade factor, policy, mode and transform, one at a time, at A4 and A3
+    wide    more of it, and sequential calibration
+    high    every calibrator at A8 to A5
+    """
     yield Setting(None)
     if name == "high":
         for bits in (8, 7, 6, 5):
