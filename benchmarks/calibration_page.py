@@ -177,15 +177,17 @@ def methods() -> list[str]:
     return list(dict.fromkeys(r["calibration"] for r in rows("resnet20") if r["calibration"]))
 
 
-def sqnr_of(settings: dict[str, Any]) -> str:
-    """SQNR of the class scores, A4 / A3, of settings (name -> function of the bits) on every network that has most of them."""
-    found = {network: rows(network) for network in NETWORKS}
-    networks = [n for n in NETWORKS if sum(find(found[n], **setting(4)) is not None for setting in settings.values()) > len(settings) / 2]
+def sqnr_of(settings: dict[str, Any], widths: tuple[int, ...] = (4, 3), grid: str = "") -> str:
+    """SQNR of the class scores at some bit widths, of settings (name -> function of the bits), on every network.
+
+    grid  "" or a prefix of the network's name in the results files
+    """
+    found = {network: rows(grid + network) for network in NETWORKS}
     body = []
     for name, setting in settings.items():
-        pairs = [[find(found[network], **setting(bits)) for bits in (4, 3)] for network in networks]
-        body.append([name, *(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in pair) for pair in pairs)])
-    return table(["A4 / A3, dB", *networks], body)
+        cells = [[find(found[network], **setting(bits)) for bits in widths] for network in NETWORKS]
+        body.append([name, *(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in cell) for cell in cells)])
+    return table([" / ".join(f"A{bits}" for bits in widths) + ", dB", *NETWORKS], body)
 
 
 def transforms() -> str:
@@ -208,11 +210,11 @@ def transforms() -> str:
     })  # fmt: skip
 
 
-def calibrators() -> str:
+def calibrators(widths: tuple[int, ...], grid: str = "") -> str:
     return sqnr_of({
         f"{method}, {name}": lambda b, method=method, setting=setting: setting(b, calibration=method)
         for method in methods() for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
-    })  # fmt: skip
+    }, widths, grid)  # fmt: skip
 
 
 def bias() -> str:
@@ -347,7 +349,8 @@ def main() -> None:
         "coverage": coverage(),
         "sequential": sequential("resnet20"),
         "transforms": transforms(),
-        "calibrators": calibrators(),
+        "calibrators": calibrators((4, 3)),
+        "high": calibrators((8, 7, 6, 5), "high-"),
         "orders": orders(),
     }
     text = PAGE.read_text(encoding="utf-8")
