@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ PLAIN, FIRST, LARGEST = "#555555", "#0072b2", "#d55e00"
 Row = dict[str, str]
 
 
+@cache
 def read(name: str) -> list[Row]:
     """Rows of a results file; none where it does not exist."""
     path = RESULTS / name
@@ -69,9 +71,18 @@ def cell(row: Row | None, key: str = "to_float") -> str:
     return "" if row is None else f"{float(row[key]):+.2f}" if key == "to_float" else row[key]
 
 
+def joined(found: list[Row | None], key: str, digits: int) -> str:
+    """One figure of several rows in one cell."""
+    return " / ".join(f"{float(r[key]):.{digits}f}" if r else "" for r in found)
+
+
+def default(bits: int, **more: Any) -> dict[str, Any]:
+    return full(bits, 4, "first", **more)
+
+
 SHOWN = {
     "plain": plain,
-    "c = 4, first": lambda b, **more: full(b, 4, "first", **more),
+    "c = 4, first": default,
     "c = 8, largest, reordered": lambda b, **more: full(b, 8, "largest", reorder=1, **more),
 }
 
@@ -142,14 +153,13 @@ def by_method(network: str) -> str:
 def gains() -> str:
     """OverQ c = 4, first, over plain with the same calibrator, and the best of one over the best of the other, network by network."""
     found = {network: rows(network) for network in NETWORKS}
-    networks = [n for n in NETWORKS if find(found[n], **plain(4, calibration="max"))]
-    columns = [(network, bits) for network in networks for bits in (4, 3)]
+    columns = [(network, bits) for network in NETWORKS for bits in (4, 3)]
     lines: dict[str, list[str]] = {method: [method] for method in methods()}
     summary = ["**best against best**"]
     for network, bits in columns:
         pairs = {}
         for method in lines:
-            pair = [find(found[network], **setting, calibration=method) for setting in (full(bits, 4, "first"), plain(bits))]
+            pair = [find(found[network], **setting, calibration=method) for setting in (default(bits), plain(bits))]
             lines[method].append(f"{float(pair[0]['top1']) - float(pair[1]['top1']):+.2f}" if all(pair) else "")  # type: ignore[index]
             pairs[method] = pair
         ours, theirs = (max((pair[i] for pair in pairs.values() if pair[i]), key=lambda r: float(r["top1"])) for i in (0, 1))
@@ -160,20 +170,17 @@ def gains() -> str:
 def coverage() -> str:
     """Outliers served, A4 / A3, and what independent zeros would give, by cascade factor."""
     body, factors = [], (1, 2, 4, 8)
+    kinds = [(policy, reorder) for policy in ("first", "largest") for reorder in (0, 1)]
+    lines = [(f"{policy}{', reordered' if reorder else ''}", policy, reorder, "coverage") for policy, reorder in kinds]
     for network in NETWORKS:
-        found = rows(network)
-        for policy in ("first", "largest"):
-            for reorder in (0, 1):
-                shown = [[find(found, **full(bits, c, policy, reorder=reorder)) for bits in (4, 3)] for c in factors]
-                line = [" / ".join(f"{float(r['coverage']):.3f}" if r else "" for r in pair) for pair in shown]
-                body.append([f"{network}, {policy}{', reordered' if reorder else ''}", *line])
-        theory = [[find(found, **full(bits, c, "first")) for bits in (4, 3)] for c in factors]
-        line = [" / ".join(f"{float(r['expected_coverage']):.3f}" if r else "" for r in pair) for pair in theory]
-        body.append([f"{network}, 1 − (1−p)^c", *line])
+        for name, policy, reorder, key in [*lines, ("1 − (1−p)^c", "first", 0, "expected_coverage")]:
+            pairs = [[find(rows(network), **full(bits, c, policy, reorder=reorder)) for bits in (4, 3)] for c in factors]
+            body.append([f"{network}, {name}", *(joined(pair, key, 3) for pair in pairs)])
     return table(["A4 / A3", *(f"c = {c}" for c in factors)], body)
 
 
 def methods() -> list[str]:
+    """Every calibrator that ran."""
     return list(dict.fromkeys(r["calibration"] for r in rows("resnet20") if r["calibration"]))
 
 
@@ -186,7 +193,7 @@ def sqnr_of(settings: dict[str, Any], widths: tuple[int, ...] = (4, 3), grid: st
     body = []
     for name, setting in settings.items():
         cells = [[find(found[network], **setting(bits)) for bits in widths] for network in NETWORKS]
-        body.append([name, *(" / ".join(f"{float(r['output_sqnr']):.1f}" if r else "" for r in cell) for cell in cells)])
+        body.append([name, *(joined(cell, "output_sqnr", 1) for cell in cells)])
     return table([" / ".join(f"A{bits}" for bits in widths) + ", dB", *NETWORKS], body)
 
 
@@ -213,7 +220,7 @@ def transforms() -> str:
 def calibrators(widths: tuple[int, ...], grid: str = "") -> str:
     return sqnr_of({
         f"{method}, {name}": lambda b, method=method, setting=setting: setting(b, calibration=method)
-        for method in methods() for name, setting in (("plain", plain), ("c = 4", lambda b, **more: full(b, 4, "first", **more)))
+        for method in methods() for name, setting in (("plain", plain), ("c = 4", default))
     }, widths, grid)  # fmt: skip
 
 
@@ -239,7 +246,7 @@ def bias() -> str:
 def sequential(network: str) -> str:
     found, body = rows(network), []
     for method in ("format-mse", "mse", "aciq-gauss"):
-        for name, setting in (("plain", plain), ("OverQ c = 4", lambda b, **more: full(b, 4, "first", **more))):
+        for name, setting in (("plain", plain), ("OverQ c = 4", default)):
             line = [f"{method}, {name}"]
             for bits in (4, 3):
                 pair = [find(found, **setting(bits, calibration=method, sequential=flag)) for flag in (0, 1)]
@@ -264,18 +271,16 @@ def orders() -> str:
 
 
 def panels(height: float) -> tuple[Figure, Any]:
-    """A4 above A3, a column for each network that has a sweep: (figure, [(axes, rows, bits, title)])."""
-    found = {network: rows(network) for network in NETWORKS}
-    networks = [n for n in NETWORKS if find(found[n], **plain(4, calibration="max"))]
-    figure = Figure(figsize=(2.9 * len(networks), height), layout="constrained")
-    grid = figure.subplots(2, len(networks), squeeze=False)
-    return figure, [(grid[i][j], found[n], bits, f"{n}, A{bits}") for i, bits in enumerate((4, 3)) for j, n in enumerate(networks)]
+    """A4 above A3, a column for each network: (figure, [(axes, rows, bits, title)])."""
+    figure = Figure(figsize=(2.9 * len(NETWORKS), height), layout="constrained")
+    grid = figure.subplots(2, len(NETWORKS))
+    return figure, [(grid[i][j], rows(n), bits, f"{n}, A{bits}") for i, bits in enumerate((4, 3)) for j, n in enumerate(NETWORKS)]
 
 
 def picture_methods(name: str) -> None:
     figure, shown = panels(6)
     for axes, found, bits, title in shown:
-        pairs = [[find(found, **s, calibration=m) for s in (plain(bits), full(bits, 4, "first"))] for m in methods()]
+        pairs = [[find(found, **s, calibration=m) for s in (plain(bits), default(bits))] for m in methods()]
         values = [[float(r["output_sqnr"]) if r else np.nan for r in pair] for pair in pairs]
         at = range(len(values))
         axes.hlines(at, *zip(*values, strict=True), color="0.8", linewidth=2)

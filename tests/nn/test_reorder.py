@@ -64,9 +64,11 @@ def test_what_a_swap_would_change_is_exact(case: tuple[np.ndarray, Format], data
 def test_the_search_keeps_its_books_and_never_makes_it_worse(case: tuple[np.ndarray, Format], seed: int) -> None:
     x, fmt = case
     reader = reader_of(x, fmt)
+    before = reader.error
     search([reader], [range(len(reader.order))], seed)
     assert sorted(reader.order) == list(range(len(reader.order)))
     assert np.array_equal(reader.saved, fresh(reader, x))
+    assert reader.error <= before * (1 + 1e-9)
     assert error(x[:, reader.order], fmt) <= error(x, fmt) + 1e-6 * reader.channels.error.sum()
 
 

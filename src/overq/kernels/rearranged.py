@@ -54,11 +54,11 @@ def saved(channels: Channels, orders: np.ndarray, tile: int = 0) -> np.ndarray:
     orders  int64 [N, L]: arrangement n has channel orders[n, l] on lane l
     tile    lanes of a tile; 0: all L are one
     """
-    out = np.empty(orders.shape)
-    parts = list(pairwise(len(orders) * i // cpus() for i in range(cpus() + 1)))
+    out, threads = np.empty(orders.shape), cpus()
+    parts = list(pairwise(len(orders) * i // threads for i in range(threads + 1)))
     memory = (channels.nonzero, channels.outlier, channels.key, channels.gain.reshape(-1))
     rule = channels.rule._replace(lanes=tile)
-    for job in [pool(os.getpid(), cpus()).submit(_save, orders[a:b], *memory, rule, out[a:b]) for a, b in parts if a < b]:
+    for job in [pool(os.getpid(), threads).submit(_save, orders[a:b], *memory, rule, out[a:b]) for a, b in parts if a < b]:
         job.result()
     return out
 
