@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from overq.eda import yosys
+from overq.eda.liberty import Library
+from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.rtl import ArrayConfig, ProcessingElement, RowState, verilog, yosys
-from overq.rtl.liberty import Library
+from overq.rtl import ArrayConfig, ProcessingElement, RowState, verilog
 from overq.rtl.parts import parts, write_csv
 from overq.rtl.rivals import RIVALS
-from overq.rtl.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.rtl.vectors import LayerVectors
 from overq.spec import EXPONENT, Format, accumulator_bits, encode, fraction_bits
 
@@ -38,7 +39,7 @@ def kinds(bits: int) -> dict[str, Format]:
 
 def points_of(fmt: Format, weight_bits: int, sum_bits: int, library: Library, double: bool = False) -> list[Point]:
     config = ArrayConfig(fmt, weight_bits, ROWS, sum_bits=sum_bits, double_buffered=double)
-    return synthesize(ProcessingElement(config=config), library)
+    return synthesize(*verilog.named(ProcessingElement(config=config)), library)
 
 
 def element_row(
@@ -90,7 +91,7 @@ def elements(library: Library, all_of_them: bool) -> Iterable[dict[str, object]]
         for bits in (5, 6, 7, 8):
             yield element_row("plain", bits, weight_bits, 24, "beside A4", points_of(Format.plain(bits), weight_bits, 24, library), base)
         for name, make in RIVALS.items():
-            yield element_row(name, 4, weight_bits, 24, "beside A4", synthesize(make(4, weight_bits, 24), library), base)
+            yield element_row(name, 4, weight_bits, 24, "beside A4", synthesize(*make(4, weight_bits, 24), library), base)
 
 
 def clocks(library: Library) -> Iterable[dict[str, object]]:
@@ -134,7 +135,7 @@ def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]
     for name, fmt in kinds(4).items():
         config = ArrayConfig(fmt, 8, ROWS, sum_bits=24)
         block = ProcessingElement(config=config)
-        best = smallest(synthesize(block, library))
+        best = smallest(synthesize(*verilog.named(block), library))
         recipe = next(r for r in RECIPES if r.name == best.recipe)
         netlist, _ = mapped("overq_element", verilog.to_verilog(block), library, recipe)
         total = sum(netlist.energy(stimulus(layer, fmt, row, column)) for row, column in places) / len(places)

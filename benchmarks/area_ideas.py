@@ -12,9 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from overq.rtl import yosys
-from overq.rtl.liberty import Library
-from overq.rtl.synth import Point, smallest, synthesize
+from overq.eda import yosys
+from overq.eda.liberty import Library
+from overq.eda.synth import Point, smallest, synthesize
 
 FRAME = """
 module element(input clk, input load, input [3:0] digit_in, input signed [7:0] weight_in, input signed [23:0] sum_in,
@@ -282,7 +282,7 @@ def main() -> None:
     for name, (what, base, text) in IDEAS.items():
         for source in (base, text):
             if source not in done:
-                done[source] = synthesize(("element", source), library)
+                done[source] = synthesize("element", source, library)
         rows.append(row(name, what, done[base], done[text], smallest(done[PLAIN])) | {"library": library.name, "yosys": yosys.version()})
         print(*(f"{k}={v}" for k, v in rows[-1].items() if k not in ("what", "library", "yosys")), flush=True)
     results.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,9 @@ The models share no code with the generator: they are the page's tables and sent
 
 from __future__ import annotations
 
+from overq.eda import yosys
 from overq.errors import ToolError
-from overq.rtl import ArrayConfig, OverwriteEncoder, ProcessingElement, RowState, verilog, yosys
+from overq.rtl import ArrayConfig, OverwriteEncoder, ProcessingElement, RowState, verilog
 from overq.spec import EXPONENT, State, fraction_bits
 
 OWN, RANGE, MOVED, PRECISION = State

@@ -6,11 +6,12 @@ import pytest
 import real_layer
 from rtl_drive import FORMATS
 
+from overq.eda import simulators
+from overq.eda.liberty import Library, evaluate
+from overq.eda.synth import RECIPES, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.rtl import ArrayConfig, ProcessingElement, RowState, gates, simulators, testbench, verilog
-from overq.rtl.liberty import Library, evaluate
+from overq.rtl import ArrayConfig, ProcessingElement, RowState, gates, testbench, verilog
 from overq.rtl.rivals import RIVALS
-from overq.rtl.synth import RECIPES, mapped, smallest, synthesize
 from overq.rtl.vectors import LayerVectors
 from overq.spec import EXPONENT, Format, fraction_bits
 
@@ -135,7 +136,7 @@ def test_rivals_multiply_and_shift(library, name):
 
 
 def test_smallest_follows_its_two_rules(library):
-    points = synthesize(ProcessingElement(config=ArrayConfig(Format(3, 2), 4, 4)), library, [*AMAP, *RESYN])
+    points = synthesize(*verilog.named(ProcessingElement(config=ArrayConfig(Format(3, 2), 4, 4))), library, [*AMAP, *RESYN])
     assert len(points) == 8
     assert smallest(points).area == min(p.area for p in points)
     limit = sorted(p.period for p in points)[3]
@@ -145,7 +146,7 @@ def test_smallest_follows_its_two_rules(library):
 
 def test_without_a_library_transistors_are_estimated():
     configs = [ArrayConfig(fmt, 4, 4, sum_bits=20) for fmt in (Format.plain(3), Format(3, 2))]
-    plain, full = (synthesize(ProcessingElement(config=config), None)[0] for config in configs)
+    plain, full = (synthesize(*verilog.named(ProcessingElement(config=config)), None)[0] for config in configs)
     assert plain.flip_flops == 3 + 4 + 20
     assert full.flip_flops == 3 + 4 + 20 + 2
     assert 500 < plain.area < full.area < 1.6 * plain.area

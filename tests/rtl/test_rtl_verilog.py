@@ -5,8 +5,9 @@ import re
 import pytest
 from rtl_drive import FORMATS
 
+from overq.eda import simulators, yosys
 from overq.errors import InputError, ToolError
-from overq.rtl import ArrayConfig, readme, simulators, testbench, verilog, yosys
+from overq.rtl import ArrayConfig, readme, testbench, verilog
 from overq.rtl.vectors import LayerVectors
 from overq.spec import Format
 

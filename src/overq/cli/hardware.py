@@ -49,7 +49,8 @@ def rtl(
     run: Annotated[bool, typer.Option("--run", help="Run the testbench with every simulator found.")] = False,
 ) -> None:
     """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
-    from overq.rtl import ArrayConfig, readme, simulators, testbench, verilog
+    from overq.eda import simulators
+    from overq.rtl import ArrayConfig, readme, testbench, verilog
     from overq.rtl.vectors import LayerVectors
 
     if vectors is not None:
@@ -93,8 +94,9 @@ def synth(
     csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
 ) -> None:
     """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
-    from overq.rtl import ArrayConfig, yosys
-    from overq.rtl.liberty import Library
+    from overq.eda import yosys
+    from overq.eda.liberty import Library
+    from overq.rtl import ArrayConfig
     from overq.rtl.parts import array_area, parts, write_csv
 
     fmt = format_of(bits, cascade, modes, policy, signed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from overq.eda.liberty import Cell, Library, python_expression
+from overq.eda.synth import RECIPES, netlists
 from overq.rtl import verilog
 from overq.rtl.config import ArrayConfig
-from overq.rtl.liberty import Cell, Library, python_expression
-from overq.rtl.synth import RECIPES, netlists
 from overq.rtl.top import Accelerator
 
 RECIPE = next(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)

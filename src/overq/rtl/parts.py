@@ -6,13 +6,14 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from overq.rtl import verilog, yosys
+from overq.eda import yosys
+from overq.eda.liberty import Library
+from overq.eda.synth import RECIPES, Point, netlists, smallest
+from overq.rtl import verilog
 from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import OverwriteEncoder
-from overq.rtl.liberty import Library
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
-from overq.rtl.synth import RECIPES, Point, netlists, smallest
 from overq.rtl.top import Accelerator
 
 # Large blocks go through Yosys' default only; the elements, which are counted by the hundred, through every recipe.

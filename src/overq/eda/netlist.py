@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from overq.eda.liberty import Cell, Library, Pin, python_expression
 from overq.errors import InputError
-from overq.rtl.liberty import Cell, Library, Pin, python_expression
 
 Net = int | str
 INPUT_SLEW = 20.0  # ps, of a clock edge

@@ -16,12 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from amaranth.lib import wiring
-
+from overq.eda import yosys
+from overq.eda.liberty import Library
+from overq.eda.netlist import Netlist
 from overq.errors import ToolError
-from overq.rtl import verilog, yosys
-from overq.rtl.liberty import Library
-from overq.rtl.netlist import Netlist
 
 # ABC scripts: how the logic is restructured, and whether it is mapped for delay (default, map) or area.
 SCRIPTS = {
@@ -75,9 +73,8 @@ class Point:
     depth: int
 
 
-def synthesize(block: wiring.Component | tuple[str, str], library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Point]:
-    """Every recipe for one block (a generator's component, or (module name, Verilog text))."""
-    name, text = block if isinstance(block, tuple) else (verilog.module_name(block), verilog.to_verilog(block))
+def synthesize(name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Point]:
+    """Every recipe for one module, given its name and its Verilog."""
     return [point for point, _ in netlists(name, text, library, recipes)]
 
 
