@@ -280,3 +280,10 @@ def test_importing_overq_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'numba', 'triton', 'amaranth', 'matplotlib', 'sklearn'} & set(sys.modules)"
     code = f"import sys, overq, overq.spec, overq.cli; print(sorted({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_what_is_left_out_is_one_line_on_standard_error(folder: Path, capsys, monkeypatch) -> None:
+    (folder / "images" / ".thumbnails").mkdir()
+    monkeypatch.setattr("warnings.filters", [])  # as outside of pytest
+    code, _, err = run(capsys, monkeypatch, *own(folder, cascades="1"))
+    assert (code, err) == (0, f"overq: warning: {folder}/images: left out: hidden folders: 1 (.thumbnails)\n")

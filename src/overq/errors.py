@@ -10,6 +10,8 @@
      │   └─ UnsupportedModeError   a backend that does not implement a mode of the Format
      └─ ToolError            an outside tool or optional dependency is missing or failed (also RuntimeError)
 
+    OverqWarning             what was left out or done in part; the result is right for the rest (also UserWarning)
+
 Every message is one line: what is wrong, where, and what would be right.
 """
 
@@ -50,3 +52,7 @@ class UnsupportedModeError(BackendError):
 
 class ToolError(OverqError, RuntimeError):
     """An outside tool or optional dependency is missing, or it failed."""
+
+
+class OverqWarning(UserWarning):
+    """Something that was left out, or done in part: the result holds for the rest, and the caller should know."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -38,6 +39,12 @@ def main() -> None:
     # measure; beside other work, small layers run up to 15 times as fast (two cores, load 5: 1.2 s instead of 18.5 s a setting).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn  # type: ignore[assignment]
+        _run()
+
+
+def _run() -> None:
     try:
         app()
     except OverqError as error:
@@ -51,6 +58,10 @@ def main() -> None:
         if sys.flags.dev_mode:
             raise
         _fail(f"internal error, please report it ({type(error).__name__}: {error}); python -X dev -m overq shows where", 70)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print("overq: warning: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _keep_freed_memory() -> None:

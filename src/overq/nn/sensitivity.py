@@ -265,6 +265,9 @@ def _checked(wanted: list[torch.Tensor], labels: torch.Tensor | None) -> int | N
     rows = sum(len(output) for output in wanted)
     if labels.shape != (rows,):
         raise InputError(f"labels of shape {list(labels.shape)} do not fit {rows} rows of output")
+    classes = min(output.shape[1] for output in wanted)
+    if labels.is_floating_point() or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise InputError(f"labels must be class numbers from 0 to {classes - 1}, as the network has {classes} classes")
     return rows
 
 

@@ -29,7 +29,7 @@ def fingerprint(network: Network) -> str:
 
 
 def _hash_files(digest: Any, path: Path) -> None:
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # a pipe or device would be waited for
         raise InputError(f"{path}: no such file or folder")
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         digest.update(str(file.relative_to(path)).encode() if file != path else b"")
