@@ -15,7 +15,7 @@ import typer
 
 import overq
 from overq.cli import cycles, evaluate, hardware, sensitivity, study
-from overq.errors import OverqError
+from overq.errors import OverqError, OverqWarning
 
 app = typer.Typer(
     name="overq",
@@ -40,6 +40,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
     with warnings.catch_warnings():
+        warnings.simplefilter("always", OverqWarning)
         warnings.showwarning = _warn  # type: ignore[assignment]
         _run()
 

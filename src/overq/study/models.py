@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from overq.errors import InputError, ToolError
-
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts hide the state
+from overq.study.checkpoints import load_weights as load_weights  # where it always was
 
 
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
@@ -27,10 +24,10 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     Raises InputError in one line for anything that does not fit; ToolError where torchvision or timm is not installed.
     """
     source, colon, name = spec.rpartition(":")
-    if not colon or not source or not name:
+    if not colon or not source or not name or not spec.isprintable():
         raise InputError(f"--model {spec}: write package.module:factory, file.py:factory, torchvision:name or timm:name")
     if weights is not None and not weights.is_file():
-        raise InputError(f"--weights {weights}: no such file")
+        raise InputError(f"--weights {weights}: {'not a regular file' if weights.exists() else 'no such file'}")
     if source in ("torchvision", "timm"):
         model = _from_zoo(source, name, pretrained=weights is None)
     else:
@@ -38,47 +35,6 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint into `model`, strictly: every tensor must be there and fit."""
-    state = _state(path)
-    wanted = model.state_dict()
-    if state and all(key.startswith("module.") for key in state):  # saved from DataParallel
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        first = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r}, which the model does not"
-        raise InputError(f"{path} does not fit {type(model).__name__}: it {first} ({len(missing)} missing, {len(extra)} unknown tensors)")
-    for key, value in state.items():
-        if value.shape != wanted[key].shape:
-            shapes = f"{list(value.shape)}, the model wants {list(wanted[key].shape)}"
-            raise InputError(f"{path} does not fit {type(model).__name__}: {key!r} has shape {shapes}")
-    model.load_state_dict(state)
-
-
-def _state(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a readable safetensors file: {error}") from error
-    try:
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        why = "it is damaged or holds pickled objects, which are never loaded: save model.state_dict() or a .safetensors file"
-        raise InputError(f"{path} is not a checkpoint of plain tensors: {why}") from error
-    except Exception as error:  # torch.load raises whatever the zip reader, the tar reader or the unpickler met
-        raise InputError(f"{path}: not a readable torch checkpoint: {_line(error)}") from error
-    for key in WRAPPERS:
-        if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):
-            saved = saved[key]
-    if not isinstance(saved, Mapping) or not all(isinstance(value, torch.Tensor) for value in saved.values()):
-        raise InputError(f"{path} is not a state_dict of tensors (looked for one also under {', '.join(WRAPPERS)})")
-    return dict(saved)
 
 
 def _factory(source: str, name: str) -> Callable[[], Any]:
@@ -91,14 +47,14 @@ def _factory(source: str, name: str) -> Callable[[], Any]:
         sys.path.insert(0, str(file.resolve().parent))  # so that the file finds its neighbours
         try:
             spec.loader.exec_module(module)  # type: ignore[union-attr]
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # scripts that were not meant to be imported end the process
             raise InputError(f"--model {source}:{name}: running {source} failed: {_line(error)}") from error
         finally:
             sys.path.pop(0)
     else:
         try:
             module = importlib.import_module(source)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"--model {source}:{name}: cannot import {source}: {_line(error)}") from error
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -110,7 +66,7 @@ def _factory(source: str, name: str) -> Callable[[], Any]:
 def _call(factory: Callable[[], Any], spec: str) -> nn.Module:
     try:
         model = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"--model {spec}: the factory failed: {_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"--model {spec}: the factory returned {type(model).__name__}, not a torch.nn.Module")
@@ -120,7 +76,7 @@ def _call(factory: Callable[[], Any], spec: str) -> nn.Module:
 def _from_zoo(zoo: str, name: str, *, pretrained: bool) -> nn.Module:
     try:
         library = importlib.import_module("torchvision.models" if zoo == "torchvision" else "timm")
-    except (ImportError, RuntimeError) as error:
+    except Exception as error:  # also of a build that does not fit torch
         raise ToolError(
             f"--model {zoo}:{name} needs {zoo}, which cannot be imported ({_line(error)}): pip install 'overq[vision]'"
         ) from error
