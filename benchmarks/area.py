@@ -18,8 +18,9 @@ from overq.eda import yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
+from overq.output import write
 from overq.rtl import ArrayConfig, ProcessingElement, RowState, verilog
-from overq.rtl.parts import parts, write_csv
+from overq.rtl.parts import parts, to_csv
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import EXPONENT, Format, accumulator_bits, encode, fraction_bits
@@ -171,7 +172,7 @@ def main() -> None:
         for fmt in (Format.plain(4), Format(4, 4, precision_overwrite=False), Format(4, 4)):
             config = ArrayConfig(fmt, 8, size, size, sum_bits=24)
             designs[f"{config.name}_{size}x{size}"] = parts(config, library)
-    write_csv(RESULTS / "area_parts.csv", designs, "µm²", library.name)
+    write(RESULTS / "area_parts.csv", to_csv(designs, "µm²", library.name))
 
 
 if __name__ == "__main__":

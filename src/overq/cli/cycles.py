@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +11,9 @@ import typer
 
 from overq.cli.hardware import Bits, Cascade, Columns, Modes, Policy
 from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
-from overq.cli.outputs import check_output, write
 from overq.errors import InputError
+from overq.output import check_outputs, write
+from overq.text import add_row, console, csv_text, visible
 
 if TYPE_CHECKING:
     from overq.study.cycles import NetworkCycles
@@ -55,8 +54,7 @@ def cycles(
     from overq.study.cycles import network_cycles, recipe
     from overq.study.data import Preprocess, open_images, some_of
 
-    for path in (json_file, csv_file):
-        check_output(path)
+    check_outputs(json_file, csv_file)
     plan = recipe(format_of(bits, cascade, modes, policy, signed=False), rows, weight_bits, calibration)
     network, name = network_of(model, weights, images, "cpu")
     if images is None:
@@ -81,25 +79,16 @@ def cycles(
     if json_file is not None:
         write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
-        write(csv_file, _csv(result))
-
-
-def _csv(result: NetworkCycles) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(asdict(result.layers[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(layer) for layer in result.layers)
-    return out.getvalue()
+        write(csv_file, csv_text(list(asdict(result.layers[0])), map(asdict, result.layers)))
 
 
 def _show(result: NetworkCycles, *, checked: bool, quiet: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     if quiet:
         return
     kind = "double-buffered" if result.double_buffered else "one register a weight"
-    table = Table(title=f"{result.model}, {result.images} × {result.data}, {result.rows} × {result.columns} array, {kind}")
+    table = Table(title=visible(f"{result.model}, {result.images} × {result.data}, {result.rows} × {result.columns} array, {kind}"))
     for head in (
         "layer", "A", "depth", "outputs", "vectors", "folds", "cycles", "used", "digits ≠ 0", "second digits",
         "array kB", "of it states", "memory kB: on write", "on read",
@@ -108,15 +97,15 @@ def _show(result: NetworkCycles, *, checked: bool, quiet: bool) -> None:
     for layer in result.layers:
         numbers: tuple[Any, ...] = layer.bits, layer.depth, layer.outputs, layer.vectors, layer.folds, layer.cycles
         shares = layer.utilization, layer.nonzero, layer.second
-        table.add_row(layer.name, *map(str, numbers), *(f"{share:.1%}" for share in shares), *_moved(layer))
+        add_row(table, layer.name, *numbers, *(f"{share:.1%}" for share in shares), *_moved(layer))
     total = result.total("folds"), result.total("cycles")
-    table.add_row("all", "", "", "", "", *map(str, total), f"{result.utilization:.1%}", "", "", *_moved(result.total))
-    console = Console(width=180)
-    console.print(table)
+    add_row(table, "all", "", "", "", "", *total, f"{result.utilization:.1%}", "", "", *_moved(result.total))
+    screen = console(width=180)
+    screen.print(table)
     extra = result.total("cycles") / result.total("plain_cycles") - 1
-    console.print(f"plain array: {result.total('plain_cycles')} cycles; OverQ {extra:+.2%}")
+    screen.print(f"plain array: {result.total('plain_cycles')} cycles; OverQ {extra:+.2%}")
     if checked:
-        console.print("every sum equals the integer layer's")
+        screen.print("every sum equals the integer layer's")
 
 
 def _moved(of: Any) -> tuple[str, ...]:

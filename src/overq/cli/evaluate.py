@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from overq.cli.inputs import built_in_digits, integers, network_of, numbers
-from overq.cli.outputs import check_output, write
 from overq.errors import InputError
+from overq.output import check_outputs, write
 
 PICTURES = (".png", ".svg", ".pdf")
 app = typer.Typer()
@@ -51,8 +51,7 @@ def evaluate(
     """
     from overq.study.accuracy import Plan
 
-    for path in (json_file, csv_file, plot):
-        check_output(path)
+    check_outputs(json_file, csv_file, plot)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     plan = Plan(
@@ -99,21 +98,16 @@ def _run(network: Any, scored: Any, plan: Any, limit: int | None, **options: Any
 
 
 def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
-    import io
-
-    from rich.console import Console
-
     from overq.report.tables import table, to_csv
+    from overq.text import console
 
     if Path("-") not in (json_file, csv_file):
-        Console(width=None if sys.stdout.isatty() else 110).print(table(result))
+        console(width=None if sys.stdout.isatty() else 110).print(table(result))
     if json_file is not None:
         write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
         write(csv_file, to_csv(result))
     if plot is not None:
-        from overq.report.charts import evaluation_figure
+        from overq.report.charts import drawn, evaluation_figure
 
-        picture = io.BytesIO()
-        evaluation_figure(result).savefig(picture, format=plot.suffix[1:].lower(), dpi=120)
-        write(plot, picture.getvalue())
+        write(plot, drawn(lambda: evaluation_figure(result), plot.suffix[1:].lower()))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from overq.cli.inputs import format_of
-from overq.cli.outputs import check_output
 from overq.errors import InputError, ToolError
+from overq.output import check_outputs, write, write_all
 from overq.spec import POLICIES, Format
+from overq.text import add_row, console, visible
 
 app = typer.Typer()
 
@@ -62,10 +62,11 @@ def rtl(
         fmt = format_of(bits, cascade, modes, policy, signed)
         config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, double_buffered=double_buffer)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
-    paths = verilog.write(layer.config, out) + testbench.write(layer, out)
-    (out / "README.md").write_text(readme.text(layer.config), encoding="utf-8")
-    console = Console()
-    console.print(f"{len(paths) + 1} files in {out}: {layer.config.name}, {layer.config.rows} × {layer.config.columns}, {layer.source}")
+    files = verilog.files(layer.config) | testbench.files(layer) | {"README.md": readme.text(layer.config)}
+    screen = console()
+    screen.print(
+        f"{len(write_all(out, files))} files in {out}: {layer.config.name}, {layer.config.rows} × {layer.config.columns}, {layer.source}"
+    )
     if not run:
         return
     found = simulators.available()
@@ -73,7 +74,7 @@ def rtl(
         raise ToolError(f"no simulator found; looked for {' and '.join(simulators.SIMULATORS)} on the PATH")
     for name in found:
         verdict = simulators.simulate(name, out)
-        console.print(f"{simulators.version(name)}: {verdict}")
+        screen.print(f"{simulators.version(name)}: {verdict}")
         if not verdict.startswith("PASS"):
             raise ToolError(f"{name}: the testbench failed")
 
@@ -97,20 +98,20 @@ def synth(
     from overq.eda import yosys
     from overq.eda.liberty import Library
     from overq.rtl import ArrayConfig
-    from overq.rtl.parts import array_area, parts, write_csv
+    from overq.rtl.parts import array_area, parts, to_csv
 
     fmt = format_of(bits, cascade, modes, policy, signed)
-    check_output(csv)
+    check_outputs(csv)
     config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
     plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
     library = Library(liberty) if liberty else None
     designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}
     unit = "µm²" if library else "transistors"
-    console = Console(width=96)
-    console.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
+    screen = console(width=96)
+    screen.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
     for name, made in designs.items():
         total = sum(part.total for part in made)
-        table = Table(title=f"{name}, {rows} × {columns}, {unit}")
+        table = Table(title=visible(f"{name}, {rows} × {columns}, {unit}"))
         heads = ["part", "count", "each", "all", "share", "flip-flops", *(["ps", "depth"] if library else [])]
         for head in heads:
             table.add_column(head, justify="left" if head == "part" else "right", no_wrap=True)
@@ -124,13 +125,13 @@ def synth(
                 part.count * part.flip_flops,
             )
             path = (f"{part.period:.0f}", part.depth) if library else ()
-            table.add_row(*(str(cell) for cell in (*cells, *path)))
+            add_row(table, *cells, *path)
         table.add_section()
         table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)))
-        console.print(table)
+        screen.print(table)
     if cascade:
         base, made = designs.values()
-        console.print(f"elements: {array_area(made) / array_area(base) - 1:+.1%} over plain with equal sums")
+        screen.print(f"elements: {array_area(made) / array_area(base) - 1:+.1%} over plain with equal sums")
     if csv is not None:
-        write_csv(csv, designs, unit, library.name if library else "none")
-        console.print(f"written: {csv}")
+        write(csv, to_csv(designs, unit, library.name if library else "none"))
+        screen.print(f"written: {visible(csv)}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overq.cli.inputs import built_in_digits, format_of, integers, network_of, numbers
-from overq.cli.outputs import check_output, write
 from overq.errors import InputError
+from overq.output import check_outputs, write
 from overq.spec import Format
+from overq.text import csv_text, visible
 
 if TYPE_CHECKING:
     from overq.nn.assign import Assignment
@@ -57,8 +56,7 @@ def sensitivity(
     Labels are not needed: losses compare the network's output with the float network's. The assignment is exact for the sum of
     the layers' losses; run the recipe to see what the layers do together.
     """
-    for path in (recipe_file, json_file, csv_file):
-        check_output(path)
+    check_outputs(recipe_file, json_file, csv_file)
     if recipe_file is not None and budget is None:
         raise InputError("--recipe needs --budget")
     if labels is not None and not top1:
@@ -91,7 +89,8 @@ def sensitivity(
     if json_file is not None:
         write(json_file, json.dumps(measured.to_json() | {"assignment": found and _json(found, unit)}, indent=1) + "\n")
     if csv_file is not None:
-        write(csv_file, _csv(measured))
+        rows = list(measured.records())
+        write(csv_file, csv_text(list(rows[0]), rows))
 
 
 def _run(network: Any, source: Any, samples: int, size: int, candidates: list[Format], *, top1: bool, **options: Any) -> Sensitivity:
@@ -119,23 +118,15 @@ def _run(network: Any, source: Any, samples: int, size: int, candidates: list[Fo
 
 
 def _show(title: str, measured: Sensitivity, found: Assignment | None, unit: str) -> None:
-    print(title)
+    print(visible(title))
     print(measured)
     if found is None:
         return
     print(f"best within the budget: {found.average:.3f} {unit} bits on average, sum of losses {found.loss:.3g}")
     for layer, trial in found.chosen:
-        print(f"  {layer:32s} {trial.label}")
+        print(f"  {visible(layer):32s} {trial.label}")
 
 
 def _json(found: Assignment, unit: str) -> dict[str, Any]:
     chosen = {layer: trial.label for layer, trial in found.chosen}
     return {"unit": unit, "average": found.average, "loss": found.loss, "chosen": chosen, "recipe": found.recipe.to_json()}
-
-
-def _csv(measured: Sensitivity) -> str:
-    rows, out = list(measured.records()), io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()

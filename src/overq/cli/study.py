@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.outputs import check_output, write
 from overq.errors import InputError, ToolError
+from overq.output import check_outputs, write
+from overq.text import visible
 
 if TYPE_CHECKING:
     from overq.report.study import Result
@@ -41,7 +42,7 @@ def run(
     from overq.study.store import Store
     from overq.study.workers import LocalWorkers
 
-    check_output(store)
+    check_outputs(store)
     study = read(file)
     rows = tasks(study)
     keys = {row["key"] for row in rows}
@@ -49,7 +50,7 @@ def run(
     results.forget(study.name, ABSENT)  # what could not be opened last time is looked at again
     results.add(rows)
     for reason, count in Counter(f"{row['network']}: {row['reason']}" for row in rows if row["reason"]).items():
-        print(f"{reason}; its {count} cells are marked failed", file=sys.stderr)
+        print(visible(f"{reason}; its {count} cells are marked failed"), file=sys.stderr)
     results.free_dead()
     failed = sum(row["state"] == "failed" for row in results.rows() if row["key"] in keys and not row["key"].startswith(ABSENT))
     if failed:
@@ -66,7 +67,7 @@ def run(
     if failed:
         reasons = Counter(row["reason"] for row in results.rows() if row["key"] in keys and row["state"] == "failed").most_common()
         for reason, count in reasons[:REASONS]:
-            print(f"{count} failed: {reason}", file=sys.stderr)
+            print(visible(f"{count} failed: {reason}"), file=sys.stderr)
         more = f", {len(reasons) - REASONS} more reasons" if len(reasons) > REASONS else ""
         raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
 
@@ -88,7 +89,11 @@ def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
     )
     for r in results:
         against = "" if r.difference is None else f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
-        print(f"{r.study:10} {r.network:12} {r.label:{width}} {r.top1:6.2f} {against:>24} {r.images:6} {r.bits:6.2f} {r.multiplier:10.1f}")
+        print(
+            visible(
+                f"{r.study:10} {r.network:12} {r.label:{width}} {r.top1:6.2f} {against:>24} {r.images:6} {r.bits:6.2f} {r.multiplier:10.1f}"
+            )
+        )
     alike: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         if row["state"] != "done":
@@ -96,7 +101,7 @@ def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
             alike.setdefault(key, []).append(f"{row['label']} shard {row['shard']}")
     for (state, name, network, reason), cells in alike.items():
         which = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} … {cells[-1]}"
-        print(f"{state}: {name} {network} {which}: {reason}".removesuffix(": "))
+        print(visible(f"{state}: {name} {network} {which}: {reason}".removesuffix(": ")))
 
 
 @app.command()
@@ -123,7 +128,11 @@ def compare(
             raise InputError(f"{network}: {a!r} and {b!r} have no shard in common yet")
         x, y = (np.concatenate([side[shard] for shard in common]) for side in sides)
         p = paired(x, y)
-        print(f"{network}: {b} - {a} = {p.difference:+.2f} points, 95 % interval [{p.low:+.2f}, {p.high:+.2f}], McNemar p = {p.p:.3g}")
+        print(
+            visible(
+                f"{network}: {b} - {a} = {p.difference:+.2f} points, 95 % interval [{p.low:+.2f}, {p.high:+.2f}], McNemar p = {p.p:.3g}"
+            )
+        )
         print(f"  {p.images} images; only {a} right: {p.only_a}; only {b} right: {p.only_b}")
 
 
@@ -133,14 +142,14 @@ Cycles = Annotated[Path | None, typer.Option(help="CSV with the columns format, 
 
 @app.command()
 def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, areas: Areas = None, cycles: Cycles = None) -> None:
-    """Write one line per setting: .csv, or .parquet (needs the extra `parquet`)."""
+    """Write one line per setting: .csv (also for -, standard output), or .parquet (needs the extra `parquet`)."""
     from dataclasses import asdict
 
     from overq.report.study import to_csv
 
-    if output.suffix not in (".csv", ".parquet"):
+    if output.suffix not in (".csv", ".parquet") and output != Path("-"):
         raise InputError(f"{output}: the name must end in .csv or .parquet")
-    check_output(output)
+    check_outputs(output)
     if output.suffix == ".parquet":
         try:
             import pyarrow
@@ -148,7 +157,7 @@ def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, ar
         except ImportError as error:
             raise ToolError("Parquet needs pyarrow, which is not installed: pip install 'overq[parquet]', or export .csv") from error
     results = _results(_rows(store, study), areas, cycles)
-    if output.suffix == ".csv":
+    if output.suffix != ".parquet":
         write(output, to_csv(results))
         return
     content = io.BytesIO()
@@ -166,6 +175,7 @@ def plot(
     cycles: Cycles = None,
 ) -> None:
     """Accuracy against cost, the Pareto front marked: .png, .svg or .pdf."""
+    from overq.report.charts import drawn
     from overq.report.costs import read_areas
     from overq.report.study import COSTS, study_figure, verdict
 
@@ -178,13 +188,11 @@ def plot(
     if all(r.method == "float" for r in results):
         raise InputError(f"{store}: no quantized setting is complete yet, or none has a known {cost}")
     note = f" ({read_areas(areas).source})" if cost == "area" and areas is not None else ""
-    picture = io.BytesIO()
-    study_figure(results, cost, note).savefig(picture, format=output.suffix[1:], dpi=120)
-    check_output(output)
-    write(output, picture.getvalue())
+    check_outputs(output)
+    write(output, drawn(lambda: study_figure(results, cost, note), output.suffix[1:]))
     for network, width in sorted({(r.network, r.weight_bits) for r in results if r.method != "float"}):
         shown = [r for r in results if (r.network, r.weight_bits) == (network, width)]
-        print(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
+        print(visible(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}"))
 
 
 def _open(path: Path) -> Any:
@@ -205,7 +213,7 @@ def _rows(path: Path, study: str | None, one: bool = False) -> list[Any]:
         rows = [row for row in rows if row["study"] == study]
     kept, lines = of_one_version(rows)
     for line in lines:
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
     return kept
 
 

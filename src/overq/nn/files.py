@@ -18,7 +18,6 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from overq.nn.convert import attach, replaced, summary
 from overq.nn.layers import Arrangement, Quantized, can_quantize, give_bias, quantized_layer
 from overq.nn.recipe import Recipe
 from overq.nn.report import LayerReport, Summary
+from overq.output import staged
 
 VERSION = 2  # 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
 
@@ -39,7 +39,7 @@ VERSION = 2  # 2: lane_order, input_scale; recipes with reorder, equalize and bi
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write a quantized model to one .safetensors file, whole or not at all.
 
-    Raises InputError for a model that `quantize` did not make or a folder that does not exist.
+    Raises InputError for a model that `quantize` did not make, a folder that does not exist, and what the disk refuses.
     """
     facts, path = summary(model), Path(path)
     if not path.parent.is_dir():
@@ -52,15 +52,11 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         "float": [list(pair) for pair in facts.left_float],
     }
     manifest["sha256"] = _digest(tensors, manifest)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"overq": json.dumps(manifest)})
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with staged(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"overq": json.dumps(manifest)})
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -155,9 +151,3 @@ def _digest(tensors: dict[str, torch.Tensor], manifest: dict[str, Any]) -> str:
         digest.update(f"{key} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from overq.spec import Counts, Format, expected_coverage
+from overq.text import add_row, console, visible
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,18 @@ class Summary:
             covered = f"{r.coverage:.3f}" if r.format.range_on and c.outliers else "-"
             expected = f"{r.expected_coverage:.3f}" if r.format.range_on else "-"
             sign = "s" if r.format.signed else "u"
-            table.add_row(
-                r.name, r.kind, f"{sign}{r.format.bits}", str(r.weight_bits), mode(r.format), f"{r.step:.4g}",
+            add_row(
+                table, r.name, r.kind, f"{sign}{r.format.bits}", str(r.weight_bits), mode(r.format), f"{r.step:.4g}",
                 f"{c.zero_rate:.3f}", f"{c.outlier_rate:.4f}", str(c.served), covered, expected, f"{r.sqnr:.1f}", r.note,
             )  # fmt: skip
         return table
 
     def __str__(self) -> str:
         out = io.StringIO()
-        console = Console(file=out, width=160)
-        console.print(self.table())
+        screen = console(file=out, width=160)
+        screen.print(self.table())
         for name, reason in self.left_float:
-            console.print(f"float: {name}: {reason}")
+            screen.print(visible(f"float: {name}: {reason}"))
         return out.getvalue()
 
 

@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -23,6 +22,7 @@ from overq.nn.observation import Forward, Observations, batches, home, moved, ob
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.report import mode
 from overq.spec import Format
+from overq.text import add_row, console
 
 
 def squared_error(wanted: torch.Tensor, got: torch.Tensor) -> float:
@@ -124,7 +124,7 @@ class Sensitivity:
         for trial in self.layers[0].trials:
             table.add_column(trial.label, justify="right")
         for layer in self.layers:
-            table.add_row(layer.name, *(f"{t.loss:.2e}{self._lost(t)}" for t in layer.trials))
+            add_row(table, layer.name, *(f"{t.loss:.2e}{self._lost(t)}" for t in layer.trials))
         return table
 
     def _lost(self, trial: Trial) -> str:
@@ -134,7 +134,7 @@ class Sensitivity:
 
     def __str__(self) -> str:
         out = io.StringIO()
-        Console(file=out, width=40 + 20 * len(self.layers[0].trials)).print(self.table())
+        console(file=out, width=40 + 20 * len(self.layers[0].trials)).print(self.table())
         return out.getvalue()
 
 

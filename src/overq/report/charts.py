@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from overq.records import Accuracy, Evaluation
+from overq.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,6 +15,16 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito: told apart by the colour-blind
 MARKERS = {"range": "o", "range+precision": "s"}
+
+
+def drawn(make: Callable[[], Figure], kind: str) -> bytes:
+    """The picture file (png, svg or pdf) of a figure; dollar signs in names are no formulas."""
+    from matplotlib import rc_context
+
+    picture = io.BytesIO()
+    with rc_context({"text.parse_math": False}):
+        make().savefig(picture, format=kind, dpi=120)
+    return picture.getvalue()
 
 
 def evaluation_figure(evaluation: Evaluation) -> Figure:
@@ -23,7 +36,8 @@ def evaluation_figure(evaluation: Evaluation) -> Figure:
     _against_bits(by_bits, evaluation)
     _against_cascade(by_cascade, evaluation)
     _against_theory(coverage, evaluation)
-    figure.suptitle(f"{evaluation.model} on {evaluation.data}, {evaluation.results[0].images} images, calibration {evaluation.calibration}")
+    what = f"{evaluation.model} on {evaluation.data}, {evaluation.results[0].images} images"
+    figure.suptitle(visible(f"{what}, calibration {evaluation.calibration}"))
     return figure
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from overq.text import csv_text, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +58,8 @@ class Result:
 
 
 def to_csv(results: list[Result]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Result)], lineterminator="\n")
-    writer.writeheader()
-    for result in results:
-        writer.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(result).items()})
-    return text.getvalue()
+    rows = ({key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(r).items()} for r in results)
+    return csv_text([f.name for f in fields(Result)], rows)
 
 
 def front(results: list[Result], cost: str = "bits") -> list[Result]:
@@ -102,7 +98,7 @@ def study_figure(results: list[Result], cost: str = "bits", note: str = "") -> F
         mine = [r for r in shown if (r.network, r.weight_bits) == (network, width)]
         _panel(panel, mine, level, cost)
         panel.set_xlabel(COSTS[cost] + note)
-        panel.set_title(f"{network}, W{width}, {mine[0].images} images\n{verdict(mine, cost)}", fontsize=10)
+        panel.set_title(visible(f"{network}, W{width}, {mine[0].images} images") + f"\n{verdict(mine, cost)}", fontsize=10)
     return figure
 
 

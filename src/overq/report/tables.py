@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from rich.table import Table
 
 from overq.records import Accuracy, Evaluation
+from overq.text import add_row, csv_text, visible
 
 COLUMNS = ("setting", "bits", "weight_bits", "mode", "cascade", "policy", "top1", "correct", "images",
            "coverage", "expected_coverage", "zero_rate", "outlier_rate", "seconds")  # fmt: skip
@@ -17,7 +15,7 @@ def table(evaluation: Evaluation) -> Table:
     """One row per setting; coverage is the mean over layers, beside what 1-(1-p)^c predicts."""
     base = evaluation.results[0].top1
     out = Table(
-        title=f"{evaluation.model} on {evaluation.data}: top-1 of {evaluation.results[0].images} images",
+        title=visible(f"{evaluation.model} on {evaluation.data}: top-1 of {evaluation.results[0].images} images"),
         caption=f"calibration {evaluation.calibration} on {evaluation.calibration_images} images, seed {evaluation.seed}, "
         f"kernels {evaluation.backend}",
     )
@@ -27,8 +25,8 @@ def table(evaluation: Evaluation) -> Table:
         if before is not None and (before.setting, before.mode, before.bits * (r.setting == "overq")) != (
             r.setting, r.mode, r.bits * (r.setting == "overq")):  # fmt: skip
             out.add_section()
-        out.add_row(
-            r.label, str(r.weight_bits), f"{r.top1:.2f}", "" if r.setting == "float" else f"{r.top1 - base:+.2f}",
+        add_row(
+            out, r.label, str(r.weight_bits), f"{r.top1:.2f}", "" if r.setting == "float" else f"{r.top1 - base:+.2f}",
             _share(r.coverage), _share(r.expected_coverage), _share(r.zero_rate), _share(r.outlier_rate, 4), f"{r.seconds:.1f}",
         )  # fmt: skip
     return out
@@ -39,12 +37,8 @@ def to_csv(evaluation: Evaluation) -> str:
     facts = {"model": evaluation.model, "data": evaluation.data, "calibration": evaluation.calibration,
              "calibration_images": evaluation.calibration_images, "seed": evaluation.seed, "backend": evaluation.backend}  # fmt: skip
     facts |= {f"{name}_version": version for name, version in evaluation.versions.items()}
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [*COLUMNS, *facts], lineterminator="\n")
-    writer.writeheader()
-    for result in evaluation.results:
-        writer.writerow({column: _plain(result, column) for column in COLUMNS} | facts)
-    return out.getvalue()
+    rows = ({column: _plain(result, column) for column in COLUMNS} | facts for result in evaluation.results)
+    return csv_text([*COLUMNS, *facts], rows)
 
 
 def _plain(result: Accuracy, column: str) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from overq.eda.liberty import Cell, Library, python_expression
 from overq.eda.synth import RECIPES, netlists
+from overq.output import write_all
 from overq.rtl import verilog
 from overq.rtl.config import ArrayConfig
 from overq.rtl.top import Accelerator
@@ -44,10 +45,5 @@ def design(config: ArrayConfig, library: Library | None) -> dict[str, str]:
 
 
 def write(config: ArrayConfig, folder: Path, library: Library | None) -> list[Path]:
-    """One file per module under `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, text in design(config, library).items():
-        (folder / f"{name}.v").write_text(text, encoding="utf-8")
-        paths.append(folder / f"{name}.v")
-    return sorted(paths)
+    """One file per module under `folder`, all or none."""
+    return write_all(folder, {f"{name}.v": text for name, text in sorted(design(config, library).items())})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
@@ -15,6 +13,7 @@ from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
+from overq.text import csv_text
 
 # Large blocks go through Yosys' default only; the elements, which are counted by the hundred, through every recipe.
 FEW = tuple(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)
@@ -68,15 +67,14 @@ def array_area(made: list[Part]) -> float:
     return sum(part.total for part in made if part.name.startswith("element"))
 
 
-def write_csv(path: Path, designs: dict[str, list[Part]], unit: str, library: str) -> None:
+COLUMNS = ("design", "part", "count", "area_each", "area_all", "unit", "flip_flops_each", "period_ps", "depth", "library", "yosys")
+
+
+def to_csv(designs: dict[str, list[Part]], unit: str, library: str) -> str:
     """One line per design and part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["design", "part", "count", "area_each", "area_all", "unit", "flip_flops_each", "period_ps", "depth", "library", "yosys"]
-        )
-        for name, made in designs.items():
-            for part in made:
-                numbers = (part.count, part.area, round(part.total, 3), unit, part.flip_flops, part.period, part.depth)
-                writer.writerow([name, part.name, *numbers, library, yosys.version()])
+    rows = []
+    for name, made in designs.items():
+        for part in made:
+            numbers = part.count, part.area, round(part.total, 3), unit, part.flip_flops, part.period, part.depth
+            rows.append(dict(zip(COLUMNS, (name, part.name, *numbers, library, yosys.version()), strict=True)))
+    return csv_text(COLUMNS, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from overq.output import write_all
 from overq.rtl.output import MULTIPLIER_BITS, SHIFT_BITS, bias_shape
 from overq.rtl.vectors import LayerVectors
 
@@ -143,7 +144,12 @@ def _literal(values: Sequence[int], bits: int) -> str:
 
 
 def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]:
-    """testbench.v and its hex files under `folder`."""
+    """testbench.v and its hex files under `folder`, all or none."""
+    return write_all(folder, files(layer, relu=relu))
+
+
+def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
+    """testbench.v and its hex files: name -> text."""
     config = layer.config
     rows, columns = config.rows, config.columns
     text = _TEMPLATE.format(
@@ -164,7 +170,7 @@ def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]
     )
     blank = [0] * columns
     weights = [row for tile in layer.tiles for row in [*tile.weights, *[blank] * (rows - tile.lanes)]]
-    files = {
+    return {
         "testbench.v": text,
         "t.hex": _hex((row for tile in layer.saturated() for row in tile), config.t_bits),
         "enable.hex": _hex(([(1 << tile.lanes) - 1] for tile in layer.tiles), rows),
@@ -172,7 +178,3 @@ def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]
         "sums.hex": _hex(layer.sums(), config.psum_bits),
         "next_t.hex": _hex(layer.next_t(relu), config.t_bits),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    return [folder / name for name in files]

@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
 from overq.eda import yosys
+from overq.output import write_all
 from overq.rtl.array import SystolicArray
 from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import OverwriteEncoder
@@ -107,12 +108,12 @@ def design(config: ArrayConfig, *, relu: bool = True) -> dict[str, str]:
     return texts | {name: to_verilog(block) for name, block in placer.blocks.items()}
 
 
+def files(config: ArrayConfig, *, relu: bool = True) -> dict[str, str]:
+    """One file per module: its name -> its text."""
+    head = f"OverQ {config.name}, {config.rows} rows, {config.columns} columns"
+    return {f"{name}.v": f"// {name}: {head}\n{text}" for name, text in sorted(design(config, relu=relu).items())}
+
+
 def write(config: ArrayConfig, folder: Path, *, relu: bool = True) -> list[Path]:
-    """One file per module under `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, text in design(config, relu=relu).items():
-        path = folder / f"{name}.v"
-        path.write_text(f"// {name}: OverQ {config.name}, {config.rows} rows, {config.columns} columns\n{text}", encoding="utf-8")
-        paths.append(path)
-    return sorted(paths)
+    """The files of the accelerator under `folder`, all or none."""
+    return write_all(folder, files(config, relu=relu))
