@@ -26,7 +26,7 @@ from torch import nn
 import overq
 from overq.calib import CALIBRATORS, WITH_WEIGHT
 from overq.nn import Observations, Recipe, count_lanes, observe, quantize
-from overq.nn.bias import ENOUGH
+from overq.nn.chosen import ENOUGH
 from overq.nn.sequential import observe_sequentially
 from overq.spec import Format, expected_coverage
 from overq.study.data import Images, Preprocess, open_images, some_of

@@ -12,7 +12,7 @@ from torch import nn
 import overq
 from overq import Format, LayerRule, Recipe
 from overq.errors import CalibrationError, FormatError, ModelFileError
-from overq.nn import Quantized, observe
+from overq.nn import Observations, Quantized, observe
 from overq.nn.bias import observe_outputs
 from overq.nn.layers import Arrangement
 
@@ -107,16 +107,6 @@ def test_bias_correction_gives_every_layer_the_float_layer_s_mean_and_spread() -
     assert (plain(X) - model(X)).mean(0).abs().max() > 100 * (quantized(X) - model(X)).mean(0).abs().max()
 
 
-def test_bias_correction_in_one_run_or_in_one_for_each_layer_is_the_same() -> None:
-    """One batch is corrected as it passes; of two, each layer waits until the layers before it are done."""
-    at_once, by_layer = (overq.quantize(network(), samples, ALL, seen=observe(network(), X)) for samples in ([X], [X[:20], X[20:]]))
-    for one, other in zip(at_once, by_layer, strict=True):
-        if isinstance(one, Quantized):
-            assert torch.allclose(one.weight_scale, other.weight_scale, rtol=1e-4)
-            assert torch.allclose(one.bias, other.bias, rtol=0, atol=1e-4 * one.bias.abs().max().item())
-            assert torch.equal(one.weight_integers, other.weight_integers)
-
-
 def test_a_layer_that_runs_twice_is_corrected_for_both() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -147,15 +137,15 @@ def test_channels_that_do_not_move_keep_their_scale() -> None:
     assert torch.allclose(quantized(x)[:, 1], model[0].bias[1].expand(50))
 
 
-def test_bias_correction_needs_samples_it_can_run_again() -> None:
-    with pytest.raises(CalibrationError, match="not a one-way iterator$"):
-        overq.quantize(network(), iter([X]), ALL)
+def test_bias_correction_runs_samples_that_the_observation_kept() -> None:
     seen = observe(network(), X)
-    with pytest.raises(CalibrationError, match="the observations as seen=$"):
-        overq.quantize(network(), seen, ALL)
-    with_both, with_samples = (overq.quantize(network(), X, ALL, seen=given) for given in (seen, None))
-    assert torch.equal(with_both(X), with_samples(X))
-    assert isinstance(with_both[0], Quantized)
+    by_samples = overq.quantize(network(), X, ALL)
+    for samples, known in ((X, seen), (seen, None), (iter([X]), None)):
+        quantized = overq.quantize(network(), samples, ALL, seen=known)
+        assert isinstance(quantized[0], Quantized)
+        assert torch.equal(quantized(X), by_samples(X))
+    with pytest.raises(CalibrationError, match="^bias correction runs samples, and these observations were made without any: give some$"):
+        overq.quantize(network(), Observations(seen.layers), ALL)
 
 
 def test_automatic_equalization_takes_the_exponent_with_the_least_output_error() -> None:

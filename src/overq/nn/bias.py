@@ -20,8 +20,7 @@ restores mean and norm of each channel's weights; of outputs, mean only: Finkels
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,26 +28,28 @@ import torch
 from torch import nn
 
 from overq.errors import CalibrationError
+from overq.nn.call import Forward, run
+from overq.nn.chosen import Choosing, Chosen
 from overq.nn.layers import CHANNEL_DIM, Quantized, can_quantize, give_bias, kind
-from overq.nn.observation import Forward, Observations, batches, home, moved, run
+from overq.nn.lockstep import lockstep
+from overq.nn.observation import Observations, check_weights, every_layer_called, masked
+from overq.nn.padding import Mask, current
+from overq.nn.samples import opened
 from overq.nn.weights import dequantize_weight
 
-ENOUGH = 64  # images; as one batch they are corrected in one run
 GAINS = (0.5, 2.0)  # a channel that hardly moves on the samples is not blown up, nor one that hardly moved in float shut off
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the layers of a model give on samples: moments by layer name, in the order they run."""
+    """What the layers of a model give on chosen samples: moments by layer name, in the order they run."""
 
     moments: dict[str, Moments]
-    samples: Any
-    forward: Forward
-    batches: int
+    chosen: Chosen
 
 
 class Moments:
-    """Mean and standard deviation of a layer's output, per channel over all positions of all its calls; float64 [O]."""
+    """Mean and standard deviation of a layer's output, per channel over all real positions of all its calls; float64 [O]."""
 
     def __init__(self) -> None:
         self.sum: torch.Tensor | float = 0.0
@@ -56,7 +57,9 @@ class Moments:
         self.count = self.calls = 0
 
     def add(self, layer: Any, y: torch.Tensor) -> None:
-        rows = y.detach().movedim(CHANNEL_DIM[kind(layer)], -1).flatten(0, -2)
+        rows = y.detach().movedim(CHANNEL_DIM[kind(layer)], -1)
+        real = None if (keep := current()) is None else keep.of(rows.shape[:-1])
+        rows = rows.flatten(0, -2) if real is None else rows[real.to(y.device)]
         self.sum = self.sum + rows.sum(0, dtype=torch.float64)
         self.squares = self.squares + rows.float().square().sum(0, dtype=torch.float64)
         self.count += len(rows)
@@ -72,16 +75,26 @@ class Moments:
         return (self.squares / self.count - self.mean.square()).clamp(min=0).sqrt()
 
 
-def check_repeatable(samples: Any) -> None:
-    """Refuse samples that cannot be run a second time."""
+def choose(model: nn.Module, samples: Any, *, forward: Forward = run, mask: Mask | None = None, seed: int = 0) -> Chosen:
+    """At most `ENOUGH` of the samples, the same ones however they come; those of an observation are known already."""
+    if isinstance(samples, Chosen):
+        return samples
     if isinstance(samples, Observations):
-        raise CalibrationError("bias correction runs the samples again: give them to quantize, the observations as seen=")
-    if isinstance(samples, Iterable) and iter(samples) is samples:
-        raise CalibrationError("bias correction runs the samples again: give a tensor, a list or a loader, not a one-way iterator")
+        if samples.chosen is None:
+            raise CalibrationError("bias correction runs samples, and these observations were made without any: give some")
+        return samples.chosen
+    check_weights(model)
+    model = copy.deepcopy(model).eval()
+    with every_layer_called(), torch.no_grad():
+        choosing = Choosing(opened(model, samples, forward), seed)
+        for part, keep in masked(model, choosing.stream, mask):
+            choosing.add(part, keep)
+    return choosing.done()
 
 
-def observe_outputs(model: nn.Module, samples: Any, *, forward: Forward = run) -> Outputs:
-    """Run the samples through a model, float or quantized. Memory: a few numbers per channel and layer, whatever the number of samples."""
+def observe_outputs(model: nn.Module, samples: Any, *, forward: Forward = run, mask: Mask | None = None, seed: int = 0) -> Outputs:
+    """Run at most `ENOUGH` of the samples through a model, float or quantized. Memory: a few numbers per channel and layer."""
+    chosen = choose(model, samples, forward=forward, mask=mask, seed=seed)
     model = copy.deepcopy(model).eval()
     named = {module: name for name, module in model.named_modules() if can_quantize(module) or isinstance(module, Quantized)}
     found: dict[str, Moments] = {}
@@ -89,44 +102,63 @@ def observe_outputs(model: nn.Module, samples: Any, *, forward: Forward = run) -
     def record(layer: Any, args: Any, y: torch.Tensor) -> None:
         found.setdefault(named[layer], Moments()).add(layer, y)
 
-    with _hooked(named, record):
-        count = _run(model, samples, forward)
-    return Outputs(found, samples, forward, count)
+    handles = [layer.register_forward_hook(record, prepend=True) for layer in named]
+    try:
+        with every_layer_called(), chosen.running(model) as answer:
+            for unit in chosen.units:
+                answer(unit)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Outputs(found, chosen)
 
 
 def correct_outputs(quantized: nn.Module, outputs: Outputs, names: Iterable[str]) -> None:
     """Change biases and weight scales of the layers `names` of `quantized`, in place. Layers without a bias get one.
 
-    Layer by layer, in the order they run: the samples go through the corrected layers before it and stop there, so the whole costs as
-    much as half as many runs of the samples as there are layers. Where the samples are one batch it is one run: each layer is
-    corrected as the batch passes. (One run of several batches, each layer corrected by the mean of those so far, leaves up to a fifth of
-    a layer's mean as error on CIFAR-10 ResNet-20, and repeating such runs does not converge.)
+    Layer by layer, in the order they run, in one run of the chosen samples: where they have no room as one batch, all batches wait at each
+    layer until it is corrected. A layer that runs more than once is corrected after a run of its own, by all its calls, with the
+    layers before it corrected and those behind it not yet. (One run of one batch after the other, each layer corrected by the mean of
+    those so far, leaves up to a fifth of a layer's mean as error on CIFAR-10 ResNet-20, and repeating such runs does not converge.)
     """
     layers: dict[str, Any] = dict(quantized.named_modules())
-    wanted = {layers[name]: target for name, target in outputs.moments.items() if name in set(names)}
+    names, chosen = set(names), outputs.chosen
+    waiting = [(layers[name], target) for name, target in outputs.moments.items() if name in names]
+    with torch.no_grad(), every_layer_called():
+        while waiting:
+            stop = next((i for i, (_, target) in enumerate(waiting) if target.calls > len(chosen.units)), len(waiting))
+            passing, own, waiting = waiting[:stop], waiting[stop : stop + 1], waiting[stop + 1 :]
+            _one_run(quantized, chosen, dict(passing), own)
 
-    def correct_passing(layer: Any, args: Any, y: torch.Tensor) -> torch.Tensor:
+
+def _one_run(quantized: nn.Module, chosen: Chosen, passing: dict[Any, Moments], own: list[tuple[Any, Moments]]) -> None:
+    """Correct `passing` layers as the samples pass, and after them the `own` one, by all its calls."""
+    done: set[nn.Module] = set()
+    gathered = Moments()
+
+    def meet(layer: Any, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if layer in done:  # some samples come here a second time: they find it corrected
+            return outputs
+        done.add(layer)
         found = Moments()
-        found.add(layer, y)
-        gain, shift = _correct(layer, wanted[layer], found)
-        shape = (-1,) + (1,) * (-1 - CHANNEL_DIM[kind(layer)])
-        return y * gain.to(y.dtype).reshape(shape) + shift.to(y.dtype).reshape(shape)
-
-    if all(target.calls == outputs.batches == 1 for target in wanted.values()):
-        with _hooked(wanted, correct_passing):
-            _run(quantized, outputs.samples, outputs.forward)
-        return
-    for layer, target in wanted.items():
-        found, once = Moments(), target.calls == outputs.batches
-
-        def record(layer: Any, args: Any, y: torch.Tensor, found: Moments = found, once: bool = once) -> None:
+        for y in outputs:
             found.add(layer, y)
-            if once:
-                raise _Reached
+        gain, shift = _correct(layer, passing[layer], found)
+        shape = (-1,) + (1,) * (-1 - CHANNEL_DIM[kind(layer)])
+        return [y * gain.to(y.dtype).reshape(shape) + shift.to(y.dtype).reshape(shape) for y in outputs]
 
-        with _hooked({layer}, record):
-            _run(quantized, outputs.samples, outputs.forward)
-        _correct(layer, target, found)
+    def record(layer: Any, args: Any, y: torch.Tensor) -> None:
+        gathered.add(layer, y)
+
+    handles = [layer.register_forward_hook(record, prepend=True) for layer, _ in own]
+    try:
+        with chosen.running(quantized) as answer:
+            lockstep([lambda unit=unit: answer(unit) for unit in chosen.units], list(passing), meet)  # type: ignore[misc]
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, target in own:
+        _correct(layer, target, gathered)
 
 
 def _correct(layer: Any, target: Moments, found: Moments) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,29 +175,3 @@ def _correct(layer: Any, target: Moments, found: Moments) -> tuple[torch.Tensor,
     shift = target.mean - gain * found.mean
     layer.bias.data = (gain * layer.bias.double() + shift).to(layer.bias.dtype)
     return gain, shift
-
-
-class _Reached(Exception):  # noqa: N818  # no error: ends a run whose rest nobody looks at
-    pass
-
-
-@contextmanager
-def _hooked(modules: Iterable[nn.Module], hook: Any) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _run(model: nn.Module, samples: Any, forward: Forward) -> int:
-    """All batches through the model; how many they were."""
-    device, dtype = home(model)
-    count = 0
-    with torch.no_grad():
-        for batch in batches(samples):
-            with suppress(_Reached):
-                forward(model, moved(batch, device, dtype))
-            count += 1
-    return count

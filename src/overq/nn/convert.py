@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError
-from overq.nn.bias import check_repeatable, correct_outputs, observe_outputs
+from overq.nn.bias import choose, correct_outputs, observe_outputs
+from overq.nn.call import Forward, run
 from overq.nn.fit import fit_layer
 from overq.nn.layers import (
     FloatLayer,
     can_quantize,
     input_lanes,
 )
-from overq.nn.observation import Forward, Observations, observe, run
+from overq.nn.observation import Observations, check_weights, observe
+from overq.nn.padding import Mask
 from overq.nn.recipe import Recipe
 from overq.nn.report import LayerReport, Summary
 
@@ -26,7 +28,13 @@ DEFAULT_RECIPE = Recipe()
 
 
 def quantize(
-    model: nn.Module, samples: Any, recipe: Recipe = DEFAULT_RECIPE, *, forward: Forward = run, seen: Observations | None = None
+    model: nn.Module,
+    samples: Any,
+    recipe: Recipe = DEFAULT_RECIPE,
+    *,
+    forward: Forward = run,
+    mask: Mask | None = None,
+    seen: Observations | None = None,
 ) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
@@ -34,14 +42,16 @@ def quantize(
              input. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` lists them.
     samples  unlabelled calibration batches as for `observe`, or the Observations it returned
     recipe   number format, calibration, exceptions
+    forward, mask  as for `observe`
     seen     what `observe` returned on these samples, where that is known already: saves a run of the model
 
     Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer).
     """
-    if recipe.bias_correction:
-        check_repeatable(samples)
+    check_weights(model)
     if seen is None:
-        seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, seed=recipe.seed)
+        seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, mask=mask, seed=recipe.seed)
+        samples = seen
+    chosen = choose(model, samples, forward=forward, mask=mask, seed=recipe.seed) if recipe.bias_correction else None
     if not seen.layers:
         raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
     result = copy.deepcopy(model).eval()
@@ -57,8 +67,8 @@ def quantize(
             reports.append(report)
     left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
     result = replaced(result, replacement)
-    if recipe.bias_correction:
-        correct_outputs(result, observe_outputs(model, samples, forward=forward), [r.name for r in reports])
+    if chosen is not None:
+        correct_outputs(result, observe_outputs(model, chosen), [r.name for r in reports])
         reports = [replace(report, note=", ".join(filter(None, (report.note, "bias corrected")))) for report in reports]
     attach(result, Summary(tuple(reports), left), recipe)
     return result

@@ -3,119 +3,225 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from overq.calib import Observed
-from overq.errors import CalibrationError
+from overq.errors import CalibrationError, OverqError
+from overq.nn.call import Forward, run
+from overq.nn.chosen import Choosing, Chosen
+from overq.nn.compute import Count, counted
 from overq.nn.layers import CHANNEL_DIM, FloatLayer, can_quantize, input_groups, kind
+from overq.nn.padding import Keep, Mask, current, followed, keep_of, known
+from overq.nn.samples import Part, Stream, opened
+from overq.nn.trees import home, moved
 
-Forward = Callable[[nn.Module, Any], Any]
-CHUNK = 32  # images a batch, where one tensor of samples is given
+
+@dataclass
+class Reading:
+    """How one layer met its input.
+
+    largest  greatest magnitude of its input, by call: one entry for each call within a run of the model
+    beside   layers that read the very same tensor
+    padded   positions left out, and whole those whose padding could not be told, over all samples
+    """
+
+    largest: list[float] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
+    padded: int = 0
+    untold: int = 0
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What every reached layer saw, by dotted name, in the order of the first call. `quantize` takes it in place of samples."""
+    """What every reached layer saw, by dotted name, in the order of the first call. `quantize` takes it in place of samples.
+
+    layers    extremes, histogram and sampled channel vectors
+    readings  calls, readers of the same tensor, padding
+    count     the model's multiply-accumulates, of the first few samples; None where nothing ran
+    stream    how the samples were cut; None where there were none
+    chosen    some of the samples, for what runs them again
+    """
 
     layers: dict[str, Observed] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
+    count: Count | None = None
+    stream: Stream | None = None
+    chosen: Chosen | None = None
 
 
-def run(model: nn.Module, batch: Any) -> Any:
-    """How a batch meets the model: a mapping as keywords; of a tuple or list the first item (loaders yield input, label); else as it is."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
-
-
-def observe(model: nn.Module, samples: Any, *, forward: Forward = run, seed: int = 0, only: str | None = None) -> Observations:
+def observe(
+    model: nn.Module,
+    samples: Any,
+    *,
+    forward: Forward = run,
+    mask: Mask | None = None,
+    seed: int = 0,
+    only: str | None = None,
+    like: Stream | None = None,
+) -> Observations:
     """Run a copy of `model`, in eval mode and without gradients, over the samples and record the input of every layer.
 
-    samples  one tensor, cut into batches of 32 along its first axis, or an iterable of batches as `forward` takes them.
-             They are moved to the model's device and, where the model has one floating dtype, to that dtype.
-    forward  how a batch meets the model; `run` unless given
+    samples  one tensor or array, a mapping of arguments, or an iterable of batches: tensors, arrays, mappings, and tuples or lists of
+             which as many items are passed as the model's forward requires. How they are cut into batches and laid out in memory makes no
+             difference where the model treats each sample by itself (see `nn.samples`). They are moved to the model's device and, where
+             the model has one floating dtype, to that dtype.
+    forward  how a batch meets the model; `nn.call.run` unless given
+    mask     which positions are real, so that padding is left out: the name of a batch's item or of an argument that is true where they
+             are ("~name": where they are padded), a function of the batch, or one bool tensor [samples, positions]
     seed     of the sample of channel vectors
     only     dotted name of the one layer to watch; None watches all
+    like     the stream of an earlier observation of these samples: it is cut alike
 
-    Raises CalibrationError where there is no sample, or a layer sees NaN or infinity.
+    Raises CalibrationError where there is no sample, where a batch could be meant in two ways, where the model does not run on it, or a
+    layer sees NaN or infinity.
     """
+    check_weights(model)
     model = copy.deepcopy(model).eval()
-    seen = Observations()
-    # A module shared between places has one name and one record: all its calls are observed together.
-    hooks = [
-        module.register_forward_pre_hook(_watch(name, seen, seed), with_kwargs=True)
-        for name, module in model.named_modules()
-        if can_quantize(module) and only in (None, name)
-    ]
-    device, dtype = home(model)
-    count = 0
+    with every_layer_called(), torch.no_grad():
+        stream = opened(model, samples, forward, like=like)
+        seen = Observations()
+        watched = [(name, m) for name, m in model.named_modules() if can_quantize(m) and only in (None, name)]
+        watch, choosing = _Watch(seen, seed), Choosing(stream, seed)
+        # A module shared between places has one name and one record: all its calls are observed together.
+        hooks = [m.register_forward_pre_hook(watch.hook(name), with_kwargs=True) for name, m in watched]
+        try:
+            for part, keep in masked(model, stream, mask):
+                watch.new_run()
+                choosing.add(part, keep)
+                with counted(model) if stream.count is None else nullcontext(stream.count) as count, known(keep), followed(model):
+                    answer(model, stream, part)
+                if stream.count is None:
+                    stream.count = count
+        finally:
+            for hook in hooks:
+                hook.remove()
+    assert stream.count is not None
+    return Observations(seen.layers, seen.readings, stream.count, stream, choosing.done())
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse weights that are not there: those of lazy layers that never ran, and those on the meta device."""
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if is_lazy(parameter):
+                raise CalibrationError(
+                    f"layer {name!r} is a {type(module).__name__} whose weights have no shape yet: run the model once, then quantize it"
+                )
+            if parameter.is_meta:
+                raise CalibrationError(f"layer {name!r} has its weights on the meta device, where they have no values: load them first")
+
+
+@contextmanager
+def every_layer_called() -> Iterator[None]:
+    """Within the block, PyTorch's fused encoders, which read their layers' weights without calling them, are off."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            for batch in batches(samples):
-                forward(model, moved(batch, device, dtype))
-                count += 1
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    if not count:
-        raise CalibrationError("no calibration samples: give at least one batch")
-    return seen
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
-def batches(samples: Any) -> Iterable[Any]:
-    """A tensor in chunks along its first axis; any other iterable as it is."""
-    if isinstance(samples, torch.Tensor):
-        return samples.split(CHUNK) if samples.shape[0] else ()
-    if isinstance(samples, Mapping) or not isinstance(samples, Iterable):
-        raise CalibrationError(f"samples must be a tensor or an iterable of batches, not {type(samples).__name__}")
-    return samples
+def masked(model: nn.Module, stream: Stream, mask: Mask | None) -> Iterator[tuple[Part, Keep | None]]:
+    """The stream's parts, each with what is known of its padding."""
+    first, bound = 0, stream.bound
+    for part in stream:
+        yield part, keep_of(model, mask, part.batch, bound, first, part.rows)
+        first += part.rows or 0
+    if isinstance(mask, (torch.Tensor, np.ndarray)) and first != len(mask):
+        raise CalibrationError(f"the mask has {len(mask)} rows, the samples {first}")
 
 
-def home(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device of the model's first parameter, and its floating dtype if all parameters share one; None where it has none."""
-    parameters = list(model.parameters())
-    dtypes = {p.dtype for p in parameters if p.is_floating_point()}
-    return (parameters[0].device if parameters else None), (dtypes.pop() if len(dtypes) == 1 else None)
+def answer(model: nn.Module, stream: Stream, part: Part) -> Any:
+    """The model's answer to one part; an error of its own in one line."""
+    try:
+        return stream.forward(model, moved(part.batch, *home(model)))
+    except OverqError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in part.tensors)
+        said = " ".join(str(error).split())[:300]
+        raise CalibrationError(f"the model does not run on samples {shapes}: {type(error).__name__}: {said}") from error
 
 
-def moved(batch: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
-    """The batch with its tensors on `device` and its floating tensors in `dtype`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device=device, dtype=dtype if batch.is_floating_point() else None)
-    if isinstance(batch, Mapping):
-        return {key: moved(value, device, dtype) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return [moved(value, device, dtype) for value in batch]
-    return batch
+class _Watch:
+    """The hooks that record the layers' inputs; each layer's random stream depends on the seed and its name only."""
 
+    def __init__(self, seen: Observations, seed: int) -> None:
+        self.seen, self.seed = seen, seed
+        self.calls: dict[str, int] = {}
+        self.readers: dict[int, tuple[Any, int, list[str]]] = {}
 
-def _watch(name: str, seen: Observations, seed: int) -> Callable[..., None]:
-    """The hook that records one layer's input; its random stream depends on the seed and the layer's name only."""
-    rng = np.random.default_rng([seed, crc32(name.encode())])
+    def new_run(self) -> None:
+        self.calls.clear()
+        self.readers.clear()
 
-    def hook(module: FloatLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = (args[0] if args else kwargs["input"]).detach()
-        values = x.float().cpu().numpy().ravel(order="K")
+    def hook(self, name: str) -> Callable[..., None]:
+        rng = np.random.default_rng([self.seed, crc32(name.encode())])
+
+        def hook(module: FloatLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = args[0] if args else kwargs["input"]
+            x = given.detach()
+            observed = self.seen.layers.setdefault(name, Observed())
+            reading = self.seen.readings.setdefault(name, Reading())
+            self._beside(name, given)
+            vectors = x.movedim(CHANNEL_DIM[kind(module)], -1)
+            keep = current()
+            real = None if keep is None else keep.of(vectors.shape[:-1])
+            if real is not None:
+                before, x = vectors.shape[:-1].numel(), vectors[real.to(x.device)]
+                vectors = x
+                reading.padded += before - len(x)
+            elif keep is not None and vectors.shape[:-1].numel() >= keep.real.numel():
+                reading.untold += vectors.shape[:-1].numel()
+            values = x.float().cpu().numpy().ravel(order="K")
+            self._check(name, values)
+            observed.add_values(values)
+            self._called(name, reading, values)
+            vectors = vectors.unflatten(-1, (input_groups(module), -1))
+            keys = rng.random(vectors.shape[:-1].numel())
+            chosen = observed.wanted(keys, vectors.shape[-1])
+            if chosen.size:
+                where = np.unravel_index(chosen, vectors.shape[:-1])
+                picked = vectors[tuple(torch.from_numpy(axis).to(x.device) for axis in where)]
+                observed.add_sample(picked.float().cpu().numpy(), keys[chosen])
+
+        return hook
+
+    def _check(self, name: str, values: np.ndarray) -> None:
         if values.size and not np.isfinite([values.min(), values.max()]).all():
             bad = int(values.size - np.isfinite(values).sum())
             raise CalibrationError(
                 f"layer {name!r}: {bad} of {values.size} input values are NaN or infinite; calibrate with finite samples"
             )
-        observed = seen.layers.setdefault(name, Observed())
-        observed.add_values(values)
-        vectors = x.movedim(CHANNEL_DIM[kind(module)], -1).unflatten(-1, (input_groups(module), -1))
-        keys = rng.random(vectors.shape[:-1].numel())
-        lanes = vectors.shape[-1]
-        chosen = observed.wanted(keys, lanes)
-        if chosen.size:
-            where = np.unravel_index(chosen, vectors.shape[:-1])
-            picked = vectors[tuple(torch.from_numpy(axis).to(x.device) for axis in where)]
-            observed.add_sample(picked.float().cpu().numpy(), keys[chosen])
 
-    return hook
+    def _called(self, name: str, reading: Reading, values: np.ndarray) -> None:
+        call = self.calls[name] = self.calls.get(name, 0) + 1
+        if call > len(reading.largest):
+            reading.largest.append(0.0)
+        largest = max(float(values.max()), -float(values.min())) if values.size else 0.0
+        reading.largest[call - 1] = max(reading.largest[call - 1], largest)
+
+    def _beside(self, name: str, x: torch.Tensor) -> None:
+        """Note which layers read this very tensor in this run; one that was freed or written to since is another."""
+        now = 0 if x.is_inference() else x._version
+        seen, version, names = self.readers.get(id(x), (None, 0, []))
+        if seen is None or seen() is not x or version != now:
+            self.readers[id(x)] = (ref(x), now, [name])
+            return
+        for other in names:
+            for one, two in ((name, other), (other, name)):
+                beside = self.seen.readings[one].beside
+                if one != two and two not in beside:
+                    beside.append(two)
+        names.append(name)

@@ -15,12 +15,15 @@ from rich.table import Table
 from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
+from overq.nn.call import Forward, run
 from overq.nn.convert import DEFAULT_RECIPE, replaced
 from overq.nn.fit import fit_layer
 from overq.nn.layers import FloatLayer, Quantized, can_quantize, kind
-from overq.nn.observation import Forward, Observations, batches, home, moved, observe, run
+from overq.nn.observation import Observations, check_weights, every_layer_called, observe
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.report import mode
+from overq.nn.samples import opened
+from overq.nn.trees import home, moved
 from overq.spec import Format
 from overq.text import add_row, console
 
@@ -173,9 +176,12 @@ def sensitivity(
     candidates = tuple(dict.fromkeys(candidates))
     if not candidates or not all(isinstance(candidate, Format) for candidate in candidates):
         raise FormatError("candidates must be at least one Format")
-    kept = list(batches(samples))
-    seen = observe(model, kept, forward=forward, seed=recipe.seed) if seen is None else seen
+    check_weights(model)
     model = copy.deepcopy(model).eval()
+    with every_layer_called(), torch.no_grad():
+        stream = opened(model, samples, forward)
+        kept, forward = [part.batch for part in stream], stream.forward
+    seen = observe(model, kept, forward=forward, seed=recipe.seed) if seen is None else seen
     layers = {name: module for name, module in model.named_modules() if can_quantize(module)}
     names = free_layers(recipe, seen)
     if not seen.layers:
@@ -260,9 +266,9 @@ def _checked(wanted: list[torch.Tensor], labels: torch.Tensor | None) -> int | N
         raise NonFiniteError("the float model's output holds NaN or infinity on these samples")
     if labels is None:
         return None
-    if any(output.ndim != 2 for output in wanted):
-        raise InputError(f"labels need outputs [N, classes], not {list(wanted[0].shape)}")
     rows = sum(len(output) for output in wanted)
+    if any(output.ndim != 2 for output in wanted):
+        raise InputError(f"labels need outputs [N, classes], not {[rows, *wanted[0].shape[1:]]}")
     if labels.shape != (rows,):
         raise InputError(f"labels of shape {list(labels.shape)} do not fit {rows} rows of output")
     classes = min(output.shape[1] for output in wanted)

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from overq.nn.call import Forward, run
 from overq.nn.convert import replaced
 from overq.nn.fit import fit_layer
 from overq.nn.layers import can_quantize
-from overq.nn.observation import Forward, Observations, observe, run
+from overq.nn.observation import Observations, observe
 from overq.nn.recipe import Recipe
 
 
@@ -23,7 +24,7 @@ def observe_sequentially(model: nn.Module, samples: Any, recipe: Recipe, *, forw
     partial = copy.deepcopy(model).eval()
     names = list(seen.layers)
     for name in names:
-        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed, only=name).layers[name]
+        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed, only=name, like=seen.stream).layers[name]
         rule = recipe.rule(name, first=name == names[0], last=name == names[-1])
         if not rule.skip:
             layer = dict(partial.named_modules())[name]

@@ -16,8 +16,8 @@ import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
 from overq.nn import Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
-from overq.nn.bias import ENOUGH
-from overq.nn.observation import home, moved
+from overq.nn.chosen import ENOUGH
+from overq.nn.trees import home, moved
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
 from overq.study.data import Images

@@ -18,7 +18,8 @@ from torch import nn
 from overq.errors import InputError, ToolError
 from overq.methods import Fitted
 from overq.nn import Observations, distill, observe, observe_statistics
-from overq.nn.bias import ENOUGH, Outputs, observe_outputs
+from overq.nn.bias import Outputs, observe_outputs
+from overq.nn.chosen import ENOUGH
 from overq.nn.peers import fit, install
 from overq.study import digits
 from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from overq.errors import CalibrationError, InputError
 from overq.nn.datafree.norms import usable_norms
-from overq.nn.observation import home
+from overq.nn.trees import home
 
 
 def distill(
