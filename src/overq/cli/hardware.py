@@ -81,7 +81,9 @@ def rtl(
 
 @app.command()
 def synth(
-    liberty: Annotated[Path | None, typer.Option(help="Liberty file; without one, transistors are estimated.")] = None,
+    liberty: Annotated[
+        list[Path] | None, typer.Option(help="Liberty file, .gz too; again for more files of one library. Without: transistors.")
+    ] = None,
     bits: Bits = 4,
     cascade: Cascade = 4,
     modes: Modes = "both",
@@ -124,7 +126,7 @@ def synth(
                 f"{part.total / total:.1%}",
                 part.count * part.flip_flops,
             )
-            path = (f"{part.period:.0f}", part.depth) if library else ()
+            path = (f"{part.period:.0f}" if part.period else "–", part.depth or "–") if library else ()
             add_row(table, *cells, *path)
         table.add_section()
         table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)))

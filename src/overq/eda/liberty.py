@@ -1,39 +1,30 @@
-"""Read what synthesis needs to know of a Liberty file: cells, pins, functions, delay and power tables.
+"""What synthesis needs to know of a cell library: cells, pins, functions, delay and power tables.
 
-Only the cells asked for are parsed, so that a library of 13 MB takes well under a second.
-Units inside: picoseconds, femtofarads, square micrometres (the library's area unit), femtojoules.
+Only the cells asked for are parsed, so that a library of 13 MB takes well under a second. Units inside: picoseconds, femtofarads, volts,
+femtojoules, the library's area unit. A unit or voltage that the library does not give is refused when it is needed, never guessed.
 """
 
 from __future__ import annotations
 
 import bisect
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
+from overq.eda import function
+from overq.eda.liberty_text import Group, Span, line_of, outline, parse, read, statements, write
 from overq.errors import InputError
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9_.+\-*!&|^\'\[\]:%]+|[{}();,]')
-_TIME = {"1ns": 1e3, "100ps": 100.0, "10ps": 10.0, "1ps": 1.0}
-_CAPACITANCE = {"ff": 1.0, "pf": 1e3}
+_SECONDS = {"s": 1e12, "ms": 1e9, "us": 1e6, "ns": 1e3, "ps": 1.0, "fs": 1e-3}
+_FARADS = {"f": 1e15, "nf": 1e6, "pf": 1e3, "ff": 1.0}
+_VOLTS = {"v": 1.0, "mv": 1e-3}
+_DELAYS = ("combinational", "combinational_rise", "combinational_fall", "rising_edge", "falling_edge")
+_LOAD = "total_output_net_capacitance"
+_FUNCTION, _HOLDS = re.compile(r"\bfunction\s*:"), re.compile(r"\b(ff|latch|statetable)\s*\(")
 SETUP_SLEW = 20.0  # ps, of clock and data, where the setup time is read
-
-
-@dataclass
-class Group:
-    """`name (args) { attributes and groups }`."""
-
-    name: str
-    args: list[str]
-    attributes: dict[str, list[str]] = field(default_factory=dict)
-    groups: list[Group] = field(default_factory=list)
-
-    def first(self, name: str, default: str = "") -> str:
-        return self.attributes.get(name, [default])[0]
-
-    def named(self, name: str) -> list[Group]:
-        return [group for group in self.groups if group.name == name]
 
 
 @dataclass(frozen=True)
@@ -76,16 +67,23 @@ class Pin:
 
 @dataclass(frozen=True)
 class Cell:
-    """One library cell. For flip-flops: clock pin, data (a function of pins and `state`, the inner value), setup in ps."""
+    """One library cell.
+
+    clock, falling   of a flip-flop: the clock pin, and whether it acts on the falling edge
+    data             its next state, a function of pins and of `states`, the inner value and its inverse
+    setup            in ps
+    unusual          what netlists here cannot hold, in words: a latch, a clear or preset, …; empty for ordinary cells
+    """
 
     name: str
     area: float
-    leakage: float
     pins: dict[str, Pin]
-    clock: str
-    data: str
-    state: str
-    setup: float
+    clock: str = ""
+    falling: bool = False
+    data: str = ""
+    states: tuple[str, str] = ("", "")
+    setup: float = 0.0
+    unusual: str = ""
 
     @property
     def is_flip_flop(self) -> bool:
@@ -94,7 +92,7 @@ class Cell:
     @property
     def data_pins(self) -> list[str]:
         """Input pins that the next state depends on."""
-        return [pin.name for pin in self.inputs if re.search(rf"\b{re.escape(pin.name)}\b", self.data)]
+        return [name for name in function.names(self.data) if name in self.pins] if self.data else []
 
     @property
     def inputs(self) -> list[Pin]:
@@ -104,157 +102,365 @@ class Cell:
     def outputs(self) -> list[Pin]:
         return [pin for pin in self.pins.values() if pin.direction == "output"]
 
+    def inverted(self, pin: Pin) -> bool:
+        """Whether a flip-flop's output is the inverse of its inner value."""
+        on, off = (function.evaluate(pin.function, dict(zip(self.states, (v, not v), strict=True))) for v in (True, False))
+        if on == off:
+            raise InputError(f"cell {self.name}: output {pin.name} = {pin.function!r} is neither the inner value nor its inverse")
+        return off
+
+    @property
+    def timed(self) -> bool:
+        """Whether every output has delays from all that it depends on."""
+        for pin in self.outputs:
+            wanted = {self.clock} if self.is_flip_flop else set(function.names(pin.function)) if pin.function else set()
+            if wanted - {arc.source for arc in pin.arcs if arc.causes}:
+                return False
+        return True
+
 
 class Library:
-    """A Liberty file; cells are parsed when asked for."""
+    """One or more Liberty files, read as one library; cells are parsed when asked for.
 
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self.text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise InputError(f"cannot read the Liberty file {path}: {error.strerror}") from error
-        found = re.search(r"\blibrary\s*\(\s*\"?([^\s\")]+)", self.text)
-        starts = [(m.start(), m.group(1)) for m in re.finditer(r"^\s*cell\s*\(\s*\"?([^\s\")]+)\"?\s*\)\s*\{", self.text, re.M)]
-        if not found or not starts:
-            raise InputError(f"{path} is no Liberty file: it has no library or no cells")
-        self.name = found.group(1)
-        bounds = [start for start, _ in starts[1:]] + [len(self.text)]
-        self._spans = {name: (start, end) for (start, name), end in zip(starts, bounds, strict=True)}
+    path   a file or several; each has its own units, and all must have the same voltage
+    """
+
+    def __init__(self, path: Path | Sequence[Path]):
+        self.files = [_File(one) for one in ([path] if isinstance(path, Path) else path)]
+        if not self.files:
+            raise InputError("no Liberty file given")
+        self._home: dict[str, _File] = {}
+        for file in self.files:
+            for name in file.spans:
+                if name in self._home:
+                    raise InputError(f"the cell {name} stands in {self._home[name].path} and in {file.path}")
+                self._home[name] = file
+        self.name = "+".join(dict.fromkeys(file.name for file in self.files))
         self._cells: dict[str, Cell] = {}
-        header = self.text[: starts[0][0]]
-        self.time = _TIME.get(_attribute(header, "time_unit"), 1e3)
-        unit = re.search(r"capacitive_load_unit\s*\(\s*([\d.eE+-]+)\s*,\s*\"?(\w+)", header)
-        self.capacitance = float(unit.group(1)) * _CAPACITANCE.get(unit.group(2).lower(), 1.0) if unit else 1e3
-        volts = re.search(r"^\s*(?:nom_voltage|voltage)\s*:\s*\"?([\d.]+)", header, re.M)
-        self.voltage = float(volts.group(1)) if volts else 1.0
-        template = r"lut?_(?:table_)?template\s*\(\s*\"?(\w+)\"?\s*\)\s*\{\s*variable_1\s*:\s*\"?total_output_net"
-        self._load_first = {m.group(1) for m in re.finditer(template, header)}
 
     @property
     def names(self) -> list[str]:
-        return list(self._spans)
+        return list(self._home)
+
+    @property
+    def time(self) -> float:
+        """ps of the first file's unit."""
+        return self.files[0].time
+
+    @property
+    def capacitance(self) -> float:
+        """fF of the first file's unit."""
+        return self.files[0].capacitance
+
+    @cached_property
+    def voltage(self) -> float:
+        volts = {file.voltage for file in self.files}
+        if len(volts) > 1:
+            given = ", ".join(f"{file.path} {file.voltage} V" for file in self.files)
+            raise InputError(f"the Liberty files are of different voltages: {given}")
+        return volts.pop()
 
     def cell(self, name: str) -> Cell:
         """Parse one cell."""
         if name not in self._cells:
-            if name not in self._spans:
-                raise InputError(f"{self.path} has no cell {name}")
-            start, end = self._spans[name]
-            self._cells[name] = self._build(_parse(self.text[start:end]))
+            if name not in self._home:
+                raise InputError(f"{' and '.join(str(file.path) for file in self.files)} has no cell {name}")
+            self._cells[name] = self._home[name].cell(name)
         return self._cells[name]
+
+    @cached_property
+    def plain_texts(self) -> dict[str, str]:
+        """File name -> the library written anew for tools whose readers take less than ours: all they need of every cell."""
+        return {f"cells{i or ''}.lib": file.plain_text() for i, file in enumerate(self.files)}
 
     @cached_property
     def full_adder(self) -> tuple[str, tuple[str, str, str], str, str] | None:
         """(cell, inputs, sum output, carry output) of the smallest full adder, found by its truth tables; None without one."""
         found = []
-        for name, (start, end) in self._spans.items():
-            text = self.text[start:end]
-            if text.count("function") < 2 or re.search(r"\b(ff|latch|statetable)\s*\(", text):
+        for name, home in self._home.items():
+            source = home.source(name)
+            if len(_FUNCTION.findall(source)) < 2 or _HOLDS.search(source):
                 continue
             cell = self.cell(name)
             outputs = [pin for pin in cell.outputs if pin.function]
-            if len(outputs) != 2 or len(cell.inputs) != 3:
+            if cell.unusual or len(outputs) != 2 or len(cell.inputs) != 3:
                 continue
             names = tuple(pin.name for pin in cell.inputs)
             rows = [dict(zip(names, (bool(i & 1), bool(i & 2), bool(i & 4)), strict=True)) for i in range(8)]
-            tables = {pin.name: [bool(evaluate(pin.function, row)) for row in rows] for pin in outputs}
+            tables = {pin.name: [function.evaluate(pin.function, row) for row in rows] for pin in outputs}
             total = [p for p, table in tables.items() if table == [bin(i).count("1") % 2 == 1 for i in range(8)]]
             carry = [p for p, table in tables.items() if table == [bin(i).count("1") >= 2 for i in range(8)]]
             if total and carry:
                 found.append((cell.area, (name, (names[0], names[1], names[2]), total[0], carry[0])))
         return min(found)[1] if found else None
 
-    # Building ------------------------------------------------------------------------------------------
 
-    def _build(self, group: Group) -> Cell:
+class _File:
+    """One Liberty file: its text, where its cells stand, its units."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.text = read(path)
+        self.name, header, groups = outline(self.text, str(path))
+        self.groups = groups
+        self.spans: dict[str, Span] = {}
+        self.twice: set[str] = set()
+        for span in groups:
+            if span.name == "cell":
+                for name in span.args[:1]:
+                    self.twice |= {name} & set(self.spans)
+                    self.spans[name] = span
+        if not self.name or not self.spans:
+            raise InputError(f"{path} is no Liberty file: it has no library or no cells")
+        self.header = statements(header, str(path))
+
+    def source(self, name: str) -> str:
+        span = self.spans[name]
+        return self.text[span.start : span.end]
+
+    def group(self, span: Span) -> Group:
+        return parse(self.text[span.start : span.end], str(self.path), line_of(self.text, span.start))
+
+    # Units ---------------------------------------------------------------------------------------------
+
+    def _unit(self, given: str, units: dict[str, float], what: str) -> float:
+        found = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)\s*([a-zA-Z]+)", given)
+        if not found or found.group(2).lower() not in units:
+            raise InputError(f"{self.path}: {what} is {given or 'not given'!r}; known units: {', '.join(units)}, with a number before them")
+        return float(found.group(1)) * units[found.group(2).lower()]
+
+    @cached_property
+    def time(self) -> float:
+        return self._unit(self.header.first("time_unit"), _SECONDS, "time_unit")
+
+    @cached_property
+    def capacitance(self) -> float:
+        return self._unit(" ".join(self.header.arguments("capacitive_load_unit") or []), _FARADS, "capacitive_load_unit")
+
+    @cached_property
+    def voltage(self) -> float:
+        """Of the default operating conditions, else the nominal one, else of the only operating conditions there are."""
+        scale = self._unit(self.header.first("voltage_unit", "1V"), _VOLTS, "voltage_unit")
+        conditions = {span.args[0]: span for span in self.groups if span.name == "operating_conditions" and span.args}
+        default = self.header.first("default_operating_conditions")
+        given = ""
+        if default in conditions:
+            given = self.group(conditions[default]).first("voltage")
+        given = given or self.header.first("nom_voltage")
+        if not given and len(conditions) == 1:
+            given = self.group(next(iter(conditions.values()))).first("voltage")
+        if not given:
+            raise InputError(f"{self.path} gives no voltage: neither operating conditions nor nom_voltage")
+        return self._number(given, "the voltage") * scale
+
+    def _number(self, text: str, what: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{self.path}: {what} is {text!r}, not a number") from None
+
+    # Cells ---------------------------------------------------------------------------------------------
+
+    def cell(self, name: str) -> Cell:
+        if name in self.twice:
+            raise InputError(f"{self.path} defines the cell {name} twice")
+        group = self.group(self.spans[name])
+        where = f"cell {name}"
+        pins: dict[str, Pin] = {}
+        for pin in group.named("pin"):
+            pins |= {one: self._pin(pin, one, where) for one in _split(pin.args)}
+        cell = Cell(name, self._number(group.first("area", "0"), f"{where}: area"), pins, unusual=_unusual(group))
         flip_flops = group.named("ff")
-        clock = data = state = ""
-        if flip_flops:
-            clock, data = flip_flops[0].first("clocked_on"), flip_flops[0].first("next_state")
-            state = flip_flops[0].args[0]
-        pins = {pin.args[0]: self._pin(pin) for pin in group.named("pin")}
+        if not flip_flops:
+            return cell
+        ff = flip_flops[0]
+        clock, falling = _clock(ff.first("clocked_on"))
+        if clock not in pins or len(ff.args) != 2 or len(flip_flops) > 1:
+            return replace(cell, unusual=cell.unusual or "a flip-flop with more than a clock pin and two inner values")
+        data = ff.first("next_state")
         setup = 0.0
         for pin in group.named("pin"):
-            for timing in pin.named("timing"):
-                if timing.first("timing_type") == "setup_rising" and re.search(rf"\b{re.escape(pin.args[0])}\b", data):
-                    wanted = [t for t in timing.groups if t.name in ("rise_constraint", "fall_constraint")]
-                    tables = [self._table(t, self.time, second=self.time) for t in wanted]
-                    setup = max([setup, *(table.at(SETUP_SLEW, SETUP_SLEW) for table in tables)])
-        area, leakage = float(group.first("area", "0")), float(group.first("cell_leakage_power", "0"))
-        return Cell(group.args[0], area, leakage, pins, clock, data, state, setup)
+            if set(_split(pin.args)) & set(function.names(data)):
+                wanted = [t for t in pin.named("timing") if t.first("timing_type") == f"setup_{'falling' if falling else 'rising'}"]
+                tables = [self._table(t, self.time, where) for timing in wanted for t in timing.named("rise_constraint", "fall_constraint")]
+                setup = max([setup, *(table.at(SETUP_SLEW, SETUP_SLEW) for table in tables)])
+        return replace(cell, clock=clock, falling=falling, data=data, states=(ff.args[0], ff.args[1]), setup=setup)
 
-    def _pin(self, group: Group) -> Pin:
+    def _pin(self, group: Group, name: str, where: str) -> Pin:
         arcs = []
         for timing in group.named("timing"):
-            if timing.first("timing_type", "combinational") not in ("combinational", "rising_edge", "falling_edge"):
+            if timing.first("timing_type", "combinational") not in _DELAYS:
                 continue
             delay, slew = {}, {}
             for table in timing.groups:
                 edge = "rise" if "rise" in table.name else "fall"
                 if table.name in ("cell_rise", "cell_fall"):
-                    delay[edge] = self._table(table, self.time)
+                    delay[edge] = self._table(table, self.time, where)
                 elif table.name in ("rise_transition", "fall_transition"):
-                    slew[edge] = self._table(table, self.time)
+                    slew[edge] = self._table(table, self.time, where)
             if delay:
-                arcs.append(Arc(timing.first("related_pin"), _causes(timing), delay, slew))
-        energy = []
+                causes = {edge: came for edge, came in _causes(timing).items() if edge in delay and edge in slew}
+                arcs += [Arc(source, causes, delay, slew) for source in _split([timing.first("related_pin")])]
+        energy: list[Table] = []
         for power in group.named("internal_power"):
-            energy += [self._table(t, self.capacitance) for t in power.groups if t.name in ("rise_power", "fall_power")]
-        return Pin(
-            group.args[0],
-            group.first("direction"),
-            float(group.first("capacitance", "0")) * self.capacitance,
-            group.first("function"),
-            tuple(arcs),
-            tuple(energy),
-        )
+            tables = power.named("rise_power", "fall_power", "power")
+            energy += [self._table(t, self.capacitance * self.volts**2, where) for t in tables]
+        direction = group.first("direction")
+        return Pin(name, direction, self._load(group, where), group.first("function"), tuple(arcs), tuple(energy))
 
-    def _table(self, group: Group, scale: float, second: float | None = None) -> Table:
-        """Values times `scale`; the second axis is a load unless its unit is given."""
+    @cached_property
+    def volts(self) -> float:
+        """The voltage unit; energies count in it."""
+        return self._unit(self.header.first("voltage_unit", "1V"), _VOLTS, "voltage_unit")
 
-        def numbers(text: str) -> list[float]:
-            return [float(x) for x in re.split(r"[,\s]+", text.strip()) if x]
+    def _load(self, group: Group, where: str) -> float:
+        given = [group.first(name) for name in ("rise_capacitance", "fall_capacitance")]
+        one = group.first("capacitance")
+        if not one and all(given):
+            one = str(sum(self._number(value, f"{where}: capacitance") for value in given) / 2)
+        if not one and group.first("direction") == "input":
+            one = self.header.first("default_input_pin_cap")
+            if not one:
+                raise InputError(
+                    f"{self.path}, {where}: the pin {', '.join(group.args)} has no capacitance, and the library no default_input_pin_cap"
+                )
+        number = self._number(one or "0", f"{where}: capacitance")
+        return number * self.capacitance if number else 0.0
 
-        slews = numbers(group.first("index_1", "0"))
-        loads = numbers(group.first("index_2", "0"))
-        flat = [x for row in group.attributes.get("values", ["0"]) for x in numbers(row.replace("\\", " "))]
-        values = [flat[i * len(loads) : (i + 1) * len(loads)] for i in range(len(slews))]
-        if group.args and group.args[0] in self._load_first:
-            slews, loads, values = loads, slews, [list(row) for row in zip(*values, strict=True)]
-        unit = self.capacitance if second is None else second
-        return Table([x * self.time for x in slews], [x * unit for x in loads], [[x * scale for x in row] for row in values])
+    @cached_property
+    def _templates(self) -> dict[str, Group]:
+        """Only small groups: table templates."""
+        return {span.args[0]: self.group(span) for span in self.groups if span.name.endswith("template") and span.args}
+
+    def _table(self, group: Group, scale: float, where: str) -> Table:
+        """Values times `scale`. Axes stand in the table or in its template, which says what they are; without one, slew then load."""
+
+        def numbers(given: list[str] | None) -> list[float]:
+            return [self._number(x, f"{where}: {group.name}") for text in given or [] for x in re.split(r"[,\s]+", text.strip()) if x]
+
+        template = self._templates.get(group.args[0]) if group.args else None
+        axes, kinds = [], []
+        for i in (1, 2, 3):
+            given = group.arguments(f"index_{i}") or (template.arguments(f"index_{i}") if template else None)
+            if given:
+                axes.append(numbers(given))
+                kinds.append(template.first(f"variable_{i}") if template else "")
+        flat = numbers(group.arguments("values"))
+        many = 1
+        for axis in axes:
+            many *= len(axis)
+            if any(b <= a for a, b in pairwise(axis)):
+                raise InputError(f"{self.path}, {where}: an index of {group.name} does not rise")
+        if len(axes) > 2 or len(flat) != many:
+            what = "has three axes" if len(axes) > 2 else f"has {len(flat)} values where its axes make {many}"
+            raise InputError(f"{self.path}, {where}: the table {group.name} {what}")
+        constraint = group.name.endswith("constraint")
+        load_first = bool(kinds) and kinds[0] == _LOAD
+        second = self.time if constraint else self.capacitance
+        if len(axes) < 2:
+            axis = axes[0] if axes else [0.0]
+            if load_first:
+                return Table([0.0], [x * self.capacitance for x in axis], [[x * scale for x in flat]])
+            return Table([x * self.time for x in axis], [0.0], [[x * scale] for x in flat])
+        rows = [flat[i * len(axes[1]) : (i + 1) * len(axes[1])] for i in range(len(axes[0]))]
+        if load_first:
+            axes, rows = axes[::-1], [list(row) for row in zip(*rows, strict=True)]
+        return Table([x * self.time for x in axes[0]], [x * second for x in axes[1]], [[x * scale for x in row] for row in rows])
+
+    # For other tools -----------------------------------------------------------------------------------
+
+    def plain_text(self) -> str:
+        """The library as Yosys and ABC need it. ABC leaves out cells without delays: unless all gates have some, none are passed on."""
+        cells = [self.group(span) for span in self.groups if span.name == "cell"]
+        keep = ["pin", "ff", "latch", "statetable", "bus", "bundle"]
+        if not any(_untimed(cell) for cell in cells):
+            keep += ["timing", *_TABLES]
+        library = _only(replace(self.header, args=[self.name]), ())
+        also = [self.group(span) for span in self.groups if span.name.endswith("template") or span.name == "operating_conditions"]
+        library.groups = [_only(group, ()) for group in also]
+        library.groups += [_only(cell, keep) for cell in cells]
+        return write(library) + "\n"
 
 
-def evaluate(function: str, values: dict[str, bool]) -> bool:
-    """A Liberty function of named pins."""
-    return bool(eval(python_expression(function), {"__builtins__": {}}, {name: int(value) for name, value in values.items()}) & 1)
+_TABLES = ("cell_rise", "cell_fall", "rise_transition", "fall_transition")
 
 
-def python_expression(function: str) -> str:
-    """The same in Python's & | ^ ~ on integers, of which bit 0 counts; `!`, postfix `'`, `*`, `+` and juxtaposition are understood."""
-    text = re.sub(r"(\w+|\([^()]*\))\s*'", r"!\1", function)
-    text = text.replace("*", "&").replace("+", "|").replace("!", "~")
-    text = re.sub(r"(?<=[\w)])\s+(?=[\w~(])", " & ", text)
-    if not re.fullmatch(r"[\w\s&|^~()]+", text):
-        raise InputError(f"cannot read the Liberty function {function!r}")
-    return text
+def _untimed(cell: Group) -> bool:
+    """A gate with an output that has a function of pins but not the four tables."""
+    if cell.named("ff") or _unusual(cell):
+        return False
+    for pin in cell.named("pin"):
+        if function.names(pin.first("function", "0")):
+            found = {table.name for timing in pin.named("timing") for table in timing.named(*_TABLES)}
+            if len(found) < len(_TABLES):
+                return True
+    return False
+
+
+# What other tools need of each kind of group, and which of it are functions.
+_FUNCTIONS = ("function", "three_state", "clocked_on", "next_state", "clear", "preset", "enable", "data_in")
+_KEPT = (
+    *("delay_model", "time_unit", "voltage_unit", "nom_voltage", "default_operating_conditions", "voltage", "default_input_pin_cap"),
+    *("area", "dont_use", "direction", "capacitance", "rise_capacitance", "fall_capacitance", "clock"),
+    *("related_pin", "timing_sense", "timing_type", "variable_1", "variable_2", "variable_3"),
+)
+_KEPT_LISTS = ("capacitive_load_unit", "index_1", "index_2", "index_3", "values")
+
+
+def _only(group: Group, keep: Sequence[str]) -> Group:
+    simple = {name: values for name, values in group.simple.items() if name in _KEPT}
+    for name in _FUNCTIONS:
+        if name in group.simple:
+            simple[name] = [function.expression(group.first(name), invert="!")]
+    lists = {name: values for name, values in group.complex.items() if name in _KEPT_LISTS}
+    groups = [_only(one, keep) for child in group.groups if child.name in keep for one in _one_by_one(child)]
+    return replace(group, simple=simple, complex=lists, groups=groups)
+
+
+def _one_by_one(group: Group) -> list[Group]:
+    """A group of several pins as one of each."""
+    return [replace(group, args=[name]) for name in _split(group.args)] if group.name == "pin" else [group]
+
+
+def _split(texts: Sequence[str]) -> list[str]:
+    """Pin names in arguments or one string."""
+    return [name for text in texts for name in re.split(r"[\s,]+", text.strip()) if name]
+
+
+def _clock(text: str) -> tuple[str, bool]:
+    """(pin, falling edge) of `clocked_on`; ("", …) where it is more than one pin."""
+    if not text:
+        return "", False
+    pins = function.names(text)
+    if len(pins) != 1:
+        return "", False
+    on, off = (function.evaluate(text, {pins[0]: value}) for value in (True, False))
+    return (pins[0] if on != off else ""), off
+
+
+def _unusual(group: Group) -> str:
+    for name in ("latch", "latch_bank", "ff_bank", "statetable", "bus", "bundle"):
+        if group.named(name):
+            return f"a {name}"
+    kinds = [name for ff in group.named("ff") for name in ("clear", "preset") if ff.first(name)]
+    if kinds:
+        return f"a flip-flop with {kinds[0]}"
+    if any(pin.first("three_state") for pin in group.named("pin")):
+        return "a three-state output"
+    return ""
 
 
 def _causes(timing: Group) -> dict[str, tuple[str, ...]]:
     kind = timing.first("timing_type", "combinational")
-    if kind != "combinational":
+    if kind.endswith("_edge"):
         return {"rise": (kind[: kind.index("_")],), "fall": (kind[: kind.index("_")],)}
     unate: dict[str, dict[str, tuple[str, ...]]] = {
         "positive_unate": {"rise": ("rise",), "fall": ("fall",)},
         "negative_unate": {"rise": ("fall",), "fall": ("rise",)},
     }
-    return unate.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
-
-
-def _attribute(text: str, name: str) -> str:
-    found = re.search(rf"^\s*{name}\s*:\s*\"?([^\";]+)", text, re.M)
-    return found.group(1).strip() if found else ""
+    causes = unate.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
+    edge = kind.removeprefix("combinational").strip("_")
+    return {edge: causes[edge]} if edge else causes
 
 
 def _place(axis: list[float], value: float) -> tuple[int, float]:
@@ -263,41 +469,3 @@ def _place(axis: list[float], value: float) -> tuple[int, float]:
         return 0, 0.0
     i = min(max(bisect.bisect_right(axis, value) - 1, 0), len(axis) - 2)
     return i, (value - axis[i]) / (axis[i + 1] - axis[i])
-
-
-def _parse(text: str) -> Group:
-    tokens = _TOKEN.findall(re.sub(r"/\*.*?\*/", " ", text, flags=re.S).replace(":", " : "))
-    group, _ = _group(tokens, 0)
-    return group
-
-
-def _group(tokens: list[str], i: int) -> tuple[Group, int]:
-    """A group whose name is tokens[i]."""
-    name, args = tokens[i], []
-    i += 2
-    while tokens[i] != ")":
-        if tokens[i] != ",":
-            args.append(tokens[i].strip('"'))
-        i += 1
-    made = Group(name, args)
-    i += 2  # ) {
-    while i < len(tokens) and tokens[i] != "}":
-        if tokens[i] == ";":
-            i += 1
-        elif tokens[i + 1] == ":":
-            end = i + 2
-            while tokens[end] not in (";", "}") and end - i < 8:
-                end += 1
-            made.attributes.setdefault(tokens[i], []).append(" ".join(t.strip('"') for t in tokens[i + 2 : end]))
-            i = end
-        else:
-            close = i + 1
-            while tokens[close] != ")":
-                close += 1
-            if close + 1 < len(tokens) and tokens[close + 1] == "{":
-                child, i = _group(tokens, i)
-                made.groups.append(child)
-            else:
-                made.attributes[tokens[i]] = [t.strip('"') for t in tokens[i + 2 : close] if t not in (",", "\\")]
-                i = close + 1
-    return made, i + 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from overq.eda.liberty import Cell, Library, Pin, python_expression
+from overq.eda import function
+from overq.eda.liberty import Cell, Library, Pin
 from overq.errors import InputError
 
 Net = int | str
@@ -45,6 +45,13 @@ class Netlist:
             for name, cell in body["cells"].items()
             if not cell["type"].startswith(BLOCKS)  # other blocks are counted on their own
         ]
+        for instance in self.instances:
+            cell = instance.cell
+            if cell.unusual:
+                raise InputError(f"{module} uses the cell {cell.name}, which has {cell.unusual}: not understood here")
+            strangers = set(instance.nets) - set(cell.pins)
+            if strangers:
+                raise InputError(f"{module} uses the cell {cell.name} with the pin {min(strangers)}, which the library does not describe")
 
     @property
     def flip_flops(self) -> list[Instance]:
@@ -100,17 +107,18 @@ class Netlist:
                         stack.append((before, False))
         return order
 
-    def timing(self) -> Timing:
-        """Register to register, inputs counted as coming straight from a register like the ones inside."""
+    def timing(self) -> Timing | None:
+        """Register to register, inputs counted as coming straight from a register like the ones inside. None where a cell has no delays."""
+        if not all(instance.cell.timed for instance in self.instances):
+            return None
         arrival: dict[tuple[Net, str], tuple[float, float]] = {}
         cause: dict[tuple[Net, str], tuple[tuple[Net, str] | None, str]] = {}
-        registers = [i for i in self.flip_flops if "Q" in i.cell.pins]
-        start = min(registers, key=lambda i: i.cell.area).cell if registers else None
+        start = min((i.cell for i in self.flip_flops), key=lambda cell: cell.area, default=None)
         if start is not None:
             for bits in self.inputs.values():
                 for net in bits:
                     for edge in ("rise", "fall"):
-                        arrival[net, edge] = self._launch(start, start.pins["Q"], net, edge)
+                        arrival[net, edge] = self._launch(start, start.outputs[0], net, edge)
         for instance in self.flip_flops:
             for pin in instance.cell.outputs:
                 if pin.name in instance.nets and pin.arcs:
@@ -124,7 +132,7 @@ class Netlist:
                 for edge in ("rise", "fall"):
                     best = None
                     for arc in pin.arcs:
-                        for came in arc.causes[edge]:
+                        for came in arc.causes.get(edge, ()):
                             key = (instance.nets.get(arc.source, ""), came)
                             if key in arrival and edge in arc.delay:
                                 time, slew = arrival[key]
@@ -149,7 +157,7 @@ class Netlist:
         return Timing(worst, len(path), tuple(reversed(path)))
 
     def _launch(self, cell: Cell, pin: Pin, net: Net, edge: str) -> tuple[float, float]:
-        arc = pin.arcs[0]
+        arc = next(arc for arc in pin.arcs if edge in arc.causes and arc.source == cell.clock)
         load = self.load.get(net, 0.0)
         return arc.delay[edge].at(INPUT_SLEW, load), arc.slew[edge].at(INPUT_SLEW, load)
 
@@ -173,16 +181,18 @@ class Netlist:
     def _compile(self, assignments: Iterable[tuple[int, str, Instance]]) -> Callable[[list[int]], None]:
         lines = ["def step(v):"]
         held = {i.name: self.state_slot(k) for k, i in enumerate(self.flip_flops)}
-        for target, function, instance in assignments:
-            names = {pin.name: self.slot(instance.nets.get(pin.name, "0")) for pin in instance.cell.inputs}
+        for target, text, instance in assignments:
+            slots = {pin.name: self.slot(instance.nets.get(pin.name, "0")) for pin in instance.cell.inputs}
+            inverse = instance.cell.states[1]
             if instance.name in held:
-                names[instance.cell.state] = held[instance.name]
-            text = python_expression(function)
-            for name in sorted(names, key=len, reverse=True):
-                text = _substitute(text, name, f"v[{names[name]}]")
-            lines.append(f"    v[{target}] = ({text}) & 1")
+                slots |= dict.fromkeys(instance.cell.states, held[instance.name])
+
+            def place(name: str, slots: dict[str, int] = slots, inverse: str = inverse) -> str:
+                return f"{'~' * (name == inverse)}v[{slots[name]}]"
+
+            lines.append(f"    v[{target}] = ({function.expression(text, place)}) & 1")
         scope: dict[str, Callable[[list[int]], None]] = {}
-        exec("\n".join([*lines, "    return None"]), {"__builtins__": {}}, scope)  # only names checked by python_expression
+        exec("\n".join([*lines, "    return None"]), {"__builtins__": {}}, scope)  # operators and slots only
         return scope["step"]
 
     def state_slot(self, k: int) -> int:
@@ -210,7 +220,7 @@ class Netlist:
         slots = {name: [self.slot(net) for net in bits] for name, bits in self.inputs.items()}
         out_slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
         driven = [
-            (self.slot(i.nets[pin.name]), self.state_slot(k), pin.function == i.cell.state)
+            (self.slot(i.nets[pin.name]), self.state_slot(k), not i.cell.inverted(pin))
             for k, i in enumerate(self.flip_flops)
             for pin in i.cell.outputs
             if pin.name in i.nets
@@ -252,7 +262,3 @@ class Netlist:
                 internal = sum(table.at(INPUT_SLEW, 0.0) for table in clock.energy) / max(len(clock.energy), 1)
                 total += steps * 2 * (0.5 * clock.capacitance * volts**2 + internal)
         return total / steps
-
-
-def _substitute(text: str, name: str, value: str) -> str:
-    return re.sub(rf"(?<![\w\[]){re.escape(name)}(?![\w\]])", value, text)

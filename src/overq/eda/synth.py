@@ -61,7 +61,8 @@ RECIPES = tuple(
 
 @dataclass(frozen=True)
 class Point:
-    """One synthesis result. area in the library's unit (µm²) or transistors; period in ps, 0 without a library."""
+    """One synthesis result. area in the library's unit (µm²) or transistors; period in ps, 0 where it is not known: without a library, or
+    where a cell of it has no delay tables."""
 
     block: str
     recipe: str
@@ -103,7 +104,7 @@ def netlists(
         for recipe in (r for r in recipes if (r.adders, r.apart) == before):
             script += ["design -load mapped", *_abc(recipe, library)]
             script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
-    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    inputs: dict[str, str] = {"design.v": text, **library.plain_texts}
     if beside:
         inputs["beside.v"] = beside
     if adder:
@@ -122,8 +123,8 @@ def netlists(
             len(registers),
             round(mapped.flip_flop_area, 3),
             len(mapped.instances),
-            round(timing.period, 1),
-            timing.depth,
+            round(timing.period, 1) if timing else 0.0,
+            timing.depth if timing else 0,
         )
         results.append((point, files[f"{recipe.name}.v"]))
     return results
@@ -135,7 +136,7 @@ def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netl
     script = ["read_verilog design.v", f"hierarchy -check -top {name}"]
     script += [*_before_abc(recipe.adders, recipe.apart, name, library), *_abc(recipe, library)]
     script += ["write_json out.json", "write_verilog -noattr out.v"]
-    inputs: dict[str, str | Path] = {"design.v": text, "cells.lib": library.path}
+    inputs: dict[str, str] = {"design.v": text, **library.plain_texts}
     if adder:
         inputs["adder.v"] = _adder_map(adder)
     files = _cached("\n".join(script) + "\n", inputs, ["out.json", "out.v"])
@@ -153,13 +154,17 @@ def _before_abc(adders: bool, apart: bool, name: str, library: Library) -> list[
     commands.append(f"synth -flatten -top {name}")
     if adders and library.full_adder:
         commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
-    return [*commands, "dfflibmap -liberty cells.lib"]
+    return [*commands, f"dfflibmap {_flags(library)}"]
+
+
+def _flags(library: Library) -> str:
+    return " ".join(f"-liberty {name}" for name in library.plain_texts)
 
 
 def _abc(recipe: Recipe, library: Library) -> list[str]:
     script = SCRIPTS[recipe.script]
     avoid = [f"-dont_use {pattern}" for pattern in SPECIAL_CELLS if any(pattern.strip("*") in cell for cell in library.names)]
-    abc = " ".join(["abc -liberty cells.lib", *avoid, *([f"-script {script}"] if script else [])])
+    abc = " ".join([f"abc {_flags(library)}", *avoid, *([f"-script {script}"] if script else [])])
     return [abc, RELEASE, "opt_clean -purge"]
 
 
@@ -193,20 +198,29 @@ def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
     return Point(name, "transistors", float(found.group(1)), registers, 0.0, len(cells), 0.0, 0), key["out.v"]
 
 
-def _cached(script: str, inputs: dict[str, str | Path], outputs: list[str], log: str = "") -> dict[str, str]:
+def _cached(script: str, inputs: dict[str, str], outputs: list[str], log: str = "") -> dict[str, str]:
     """yosys.run, remembered by the content of everything that goes in."""
     folder = os.environ.get(CACHE_VARIABLE)
     if not folder:
-        result = yosys.run(script, inputs, outputs)
+        result = _run(script, inputs, outputs)
         return result.files | ({log: result.log} if log else {})
     digest = hashlib.sha256(script.encode())
     for name, content in sorted(inputs.items()):
-        digest.update(name.encode() + (content.read_bytes() if isinstance(content, Path) else content.encode()))
+        digest.update(name.encode() + content.encode())
     path = Path(folder) / f"synth-{digest.hexdigest()[:24]}.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    result = yosys.run(script, inputs, outputs)
+    result = _run(script, inputs, outputs)
     files = result.files | ({log: result.log} if log else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(files), encoding="utf-8")
     return files
+
+
+def _run(script: str, inputs: dict[str, str], outputs: list[str]) -> yosys.Result:
+    try:
+        return yosys.run(script, inputs, outputs)
+    except ToolError as error:
+        if "ABC output file" in str(error):
+            raise ToolError("ABC cannot map to this library; it needs at least a buffer, an inverter and a NAND or NOR gate") from error
+        raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from overq.eda.liberty import Cell, Library, python_expression
+from overq.eda import function
+from overq.eda.liberty import Cell, Library
 from overq.eda.synth import RECIPES, netlists
 from overq.output import write_all
 from overq.rtl import verilog
@@ -20,11 +21,13 @@ def cell_model(cell: Cell) -> str:
     ports = [f"input {pin.name}" for pin in cell.inputs] + [f"output {pin.name}" for pin in cell.outputs]
     lines = [f"module {cell.name}({', '.join(ports)});"]
     if cell.is_flip_flop:
-        lines.append(f"  reg {cell.state}; always @(posedge {cell.clock}) {cell.state} <= {python_expression(cell.data)};")
-        for pin in cell.outputs:
-            lines.append(f"  assign {pin.name} = {cell.state if pin.function == cell.state else '~' + cell.state};")
+        held, inverse = cell.states
+        edge = "negedge" if cell.falling else "posedge"
+        lines.append(f"  reg {held}; wire {inverse} = ~{held};")
+        lines.append(f"  always @({edge} {cell.clock}) {held} <= {function.expression(cell.data)};")
+        lines += [f"  assign {pin.name} = {function.expression(pin.function)};" for pin in cell.outputs if pin.function]
     else:
-        lines += [f"  assign {pin.name} = {python_expression(pin.function)};" for pin in cell.outputs if pin.function]
+        lines += [f"  assign {pin.name} = {function.expression(pin.function)};" for pin in cell.outputs if pin.function]
     return "\n".join([*lines, "endmodule", ""])
 
 
