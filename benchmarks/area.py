@@ -19,11 +19,11 @@ from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
 from overq.output import write
-from overq.rtl import ArrayConfig, ProcessingElement, RowState, verilog
+from overq.rtl import ProcessingElement, RowState, verilog
 from overq.rtl.parts import parts, to_csv
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
-from overq.spec import EXPONENT, Format, accumulator_bits, encode, fraction_bits
+from overq.spec import EXPONENT, ArrayConfig, Format, accumulator_bits, encode, fraction_bits
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16

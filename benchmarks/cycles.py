@@ -16,8 +16,8 @@ from pathlib import Path
 
 import overq
 from overq.nn import observe
-from overq.sim import Machine, total_cycles
-from overq.spec import Format
+from overq.sim import total_cycles
+from overq.spec import ArrayConfig, Format
 from overq.study.cycles import NetworkCycles, network_cycles, recipe
 from overq.study.data import Preprocess, open_images, some_of
 from overq.study.models import load_model
@@ -39,7 +39,7 @@ def double_buffered(run: NetworkCycles, fmt: Format) -> int:
     total = 0
     for layer in run.layers:
         used = fmt if layer.state_bits else Format.plain(layer.bits)
-        total += total_cycles(Machine(used, run.rows, run.columns, layer.weight_bits, True), layer.vectors, layer.folds)
+        total += total_cycles(ArrayConfig(used, layer.weight_bits, run.rows, run.columns, double_buffered=True), layer.vectors, layer.folds)
     return total
 
 

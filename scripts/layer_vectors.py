@@ -20,9 +20,8 @@ import overq
 from overq.errors import InputError, OverqError
 from overq.nn.integer import IntegerNetwork, integer_network
 from overq.nn.integer.layer import taps
-from overq.rtl import ArrayConfig
 from overq.rtl.vectors import LayerVectors, Tile
-from overq.spec import Format
+from overq.spec import ArrayConfig, Format
 from overq.study import digits
 from overq.study.cycles import recipe
 from overq.study.data import Preprocess, open_images

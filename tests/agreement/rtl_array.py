@@ -9,10 +9,10 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import Component
 from amaranth.sim import Simulator
 
-from overq.rtl import ArrayConfig, RowState, SystolicArray
-from overq.sim import ArrayLayer, Machine
-from overq.sim.machine import timetable
-from overq.spec import State
+from overq.rtl import RowState, SystolicArray
+from overq.sim import ArrayLayer
+from overq.sim.timetable import timetable
+from overq.spec import ArrayConfig, State
 
 
 class Ran(NamedTuple):
@@ -23,7 +23,7 @@ class Ran(NamedTuple):
     registers: dict[str, np.ndarray]
 
 
-def run(config: ArrayConfig, machine: Machine, layer: ArrayLayer, watch: tuple[str, ...] = ()) -> Ran:
+def run(config: ArrayConfig, machine: ArrayConfig, layer: ArrayLayer, watch: tuple[str, ...] = ()) -> Ran:
     """watch: ports of the elements to look at after every clock."""
     elements: dict[str, Component] = {}
 

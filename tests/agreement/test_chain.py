@@ -12,8 +12,8 @@ import torch
 import overq
 from overq import kernels
 from overq.nn.integer import IntegerLayer, integer_network
-from overq.sim import Machine, fast, stepped
-from overq.spec import Format, State, dot, encode
+from overq.sim import fast, stepped
+from overq.spec import ArrayConfig, Format, State, dot, encode
 from overq.study.cycles import array_layer, recipe
 from shared_data import needs_data, networks
 
@@ -25,7 +25,7 @@ class Captured(NamedTuple):
     layer: IntegerLayer
     t: torch.Tensor
     sums: np.ndarray  # [positions, outputs]
-    machine: Machine
+    machine: ArrayConfig
 
 
 @pytest.fixture(scope="module", params=["layer1.0.conv1", "layer2.0.conv1"])
@@ -40,7 +40,7 @@ def captured(request: pytest.FixtureRequest) -> Captured:
     layer, t = found[request.param]
     t = t[:, :, 8:18, 8:18]
     total = layer.accumulate(t)
-    machine = Machine(Format(4, 4), ROWS, COLUMNS, layer.weight_bits)
+    machine = ArrayConfig(Format(4, 4), layer.weight_bits, ROWS, COLUMNS)
     return Captured(layer, t, total.movedim(1, -1).reshape(-1, total.shape[1]).numpy(), machine)
 
 
@@ -74,7 +74,7 @@ def test_integer_layer_equals_the_definition(captured: Captured) -> None:
 @pytest.mark.parametrize("double_buffered", [False, True])
 def test_cycle_model_equals_the_integer_layer(captured: Captured, double_buffered: bool) -> None:
     layer, t, sums, machine = captured
-    machine = Machine(machine.format, ROWS, COLUMNS, machine.weight_bits, double_buffered)
+    machine = machine.with_(double_buffered=double_buffered)
     work = array_layer(layer, t)
     quick, slow = fast.run(work, machine), stepped.run(work, machine)
     assert np.array_equal(quick.sums, sums)
@@ -88,10 +88,8 @@ def test_rtl_in_simulation_equals_the_cycle_model_sum_by_sum_and_cycle_by_cycle(
     pytest.importorskip("amaranth")
     from rtl_array import run
 
-    from overq.rtl import ArrayConfig
-
     layer, t, _, machine = captured
-    machine = Machine(machine.format, ROWS, COLUMNS, machine.weight_bits, double_buffered)
+    machine = machine.with_(double_buffered=double_buffered)
     corner = t[:, :, :4, :4]
     work = array_layer(layer, corner)
     config = ArrayConfig(machine.format, layer.weight_bits, ROWS, COLUMNS, max(work.depth, ROWS), double_buffered=double_buffered)

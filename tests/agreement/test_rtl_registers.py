@@ -9,9 +9,8 @@ pytest.importorskip("amaranth", reason="the rtl extra (amaranth) is not installe
 
 from rtl_array import run
 
-from overq.rtl import ArrayConfig
-from overq.sim import ArrayLayer, Machine, Snapshot, stepped, total_cycles
-from overq.spec import Format, State, encode
+from overq.sim import ArrayLayer, Snapshot, stepped, total_cycles
+from overq.spec import ArrayConfig, Format, State, encode
 
 FORMATS = {
     "plain": Format.plain(4),
@@ -41,7 +40,7 @@ def random_layer(fmt: Format, vectors: int, seed: int = 0) -> ArrayLayer:
 def test_every_register_after_every_clock(name: str, vectors: int, double_buffered: bool) -> None:
     """Weights, loaded weights, digits and partial sums of all elements; so the cycles are the same, too."""
     fmt = FORMATS[name]
-    machine = Machine(fmt, ROWS, COLUMNS, 8, double_buffered)
+    machine = ArrayConfig(fmt, 8, ROWS, COLUMNS, double_buffered=double_buffered)
     layer = random_layer(machine.tile, vectors)
     config = ArrayConfig(fmt, 8, ROWS, COLUMNS, 3 * ROWS, double_buffered=double_buffered)
     model: list[Snapshot] = []

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from overq.eda import yosys
 from overq.errors import ToolError
-from overq.rtl import ArrayConfig, OverwriteEncoder, ProcessingElement, RowState, verilog
-from overq.spec import EXPONENT, State, fraction_bits
+from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
+from overq.spec import EXPONENT, ArrayConfig, State, fraction_bits
 
 OWN, RANGE, MOVED, PRECISION = State
 

@@ -17,8 +17,7 @@ from proofs import (
     prove,
 )
 
-from overq.rtl import ArrayConfig
-from overq.spec import Format
+from overq.spec import ArrayConfig, Format
 
 pytestmark = pytest.mark.yosys
 

@@ -12,10 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-from overq.rtl import ArrayConfig
-from overq.rtl.output import MULTIPLIER_BITS
 from overq.rtl.vectors import LayerVectors, Tile
-from overq.spec import Format, fraction_bits
+from overq.spec import ArrayConfig, Format, fraction_bits
+from overq.spec.requantize import MULTIPLIER_BITS
 
 DATA = Path(os.environ.get("OVERQ_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

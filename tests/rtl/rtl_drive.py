@@ -6,8 +6,8 @@ import random
 
 from amaranth.sim import Simulator
 
-from overq.rtl import ArrayConfig, RowState
-from overq.spec import Format, encode
+from overq.rtl import RowState
+from overq.spec import ArrayConfig, Format, encode
 
 FORMATS = {
     "plain4": Format.plain(4),

@@ -5,8 +5,8 @@ import random
 import pytest
 from rtl_drive import FORMATS, random_row, random_weights, row_bits, simulate
 
-from overq.rtl import ArrayConfig, SystolicArray
-from overq.spec import dot, encode, fraction_bits
+from overq.rtl import SystolicArray
+from overq.spec import ArrayConfig, dot, encode, fraction_bits
 
 
 def expected(config, rows, weights):

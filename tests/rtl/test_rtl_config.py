@@ -3,8 +3,8 @@
 import pytest
 
 from overq.errors import FormatError
-from overq.rtl import ArrayConfig, RowState
-from overq.spec import Format, State, accumulator_bits, encode
+from overq.rtl import RowState
+from overq.spec import ArrayConfig, Format, State, accumulator_bits, encode
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,8 @@ from overq.spec import Format, State, accumulator_bits, encode
     [
         ({"format": 4}, r"^ArrayConfig\.format must be a Format, not 4$"),
         ({"weight_bits": 9}, r"^ArrayConfig\.weight_bits must be an integer from 2 to 8, not 9$"),
-        ({"rows": 0}, r"^ArrayConfig\.rows must be an integer from 1 to 1024, not 0$"),
-        ({"columns": True}, r"^ArrayConfig\.columns must be an integer from 1 to 1024, not True$"),
+        ({"rows": 0}, r"^ArrayConfig\.rows must be an integer from 1 to 4096, not 0$"),
+        ({"columns": True}, r"^ArrayConfig\.columns must be an integer from 1 to 4096, not True$"),
         ({"depth": 15}, r"^ArrayConfig\.depth must be an integer from 16 to \d+, not 15$"),
         ({"format": Format(lanes=8)}, r"^Format\.lanes is 8 but the array has 16 rows: one tile is one column of rows$"),
         ({"rows": 1}, r"^ArrayConfig\.rows is 1 but the format overwrites neighbours: use at least 2 rows or cascade=0$"),

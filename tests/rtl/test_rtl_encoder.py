@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rtl_drive import FORMATS, random_row, simulate
 
-from overq.rtl import ArrayConfig, OverwriteEncoder
-from overq.spec import Format, encode
+from overq.rtl import OverwriteEncoder
+from overq.spec import ArrayConfig, Format, encode
 from overq.spec.encode import saturate
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))

@@ -10,10 +10,10 @@ from overq.eda import simulators
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.rtl import ArrayConfig, ProcessingElement, RowState, gates, testbench, verilog
+from overq.rtl import ProcessingElement, RowState, gates, testbench, verilog
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
-from overq.spec import EXPONENT, Format, fraction_bits
+from overq.spec import EXPONENT, ArrayConfig, Format, fraction_bits
 
 pytestmark = pytest.mark.yosys
 AMAP, RESYN = ([r for r in RECIPES if r.script == script] for script in ("amap", "resyn"))

@@ -5,10 +5,10 @@ import random
 import pytest
 from rtl_drive import FORMATS, random_row, random_weights, simulate
 
-from overq.rtl import Accelerator, ArrayConfig, OverwriteEncoder, requantize
-from overq.rtl.output import MULTIPLIER_BITS
-from overq.sim import Machine, total_cycles
-from overq.spec import Format, dot, encode, fraction_bits
+from overq.rtl import Accelerator, OverwriteEncoder
+from overq.sim import total_cycles
+from overq.spec import ArrayConfig, Format, dot, encode, fraction_bits
+from overq.spec.requantize import MULTIPLIER_BITS, requantize
 
 TILES = 3
 BOTH = pytest.mark.parametrize("double_buffered", [False, True], ids=["one register", "two registers"])
@@ -115,7 +115,7 @@ def test_a_layer_of_three_tiles(name, double_buffered):
     assert ran.t == [[requantize(total, *scale[j], low, fmt.t_max) for j, total in enumerate(row)] for row in expected]
     assert {out - sent for out, sent in zip(ran.seen, ran.sent, strict=True)} == {ran.dut.latency}
     more = 2 if double_buffered else TILES * OverwriteEncoder.latency
-    assert ran.cycles == total_cycles(Machine(fmt, 5, 4, 6, double_buffered), vectors, TILES) + more
+    assert ran.cycles == total_cycles(config, vectors, TILES) + more
 
 
 @BOTH
@@ -128,7 +128,7 @@ def test_tiles_of_different_outputs_follow_as_closely_as_the_model_says(name, ve
     ran = Run(config, weights, tiles, scale, chained=False, relu=not config.format.signed)
     assert ran.sums == [row for rows in parts(config, weights, tiles) for row in rows]
     more = 2 if double_buffered else TILES * OverwriteEncoder.latency
-    assert ran.cycles == total_cycles(Machine(config.format, 5, 4, 6, double_buffered), vectors, TILES) + more
+    assert ran.cycles == total_cycles(config, vectors, TILES) + more
     assert ran.early == (2 * config.rows if double_buffered else 0)  # transfers before the sums of the tile before were out
 
 

@@ -7,9 +7,9 @@ from rtl_drive import FORMATS
 
 from overq.eda import simulators, yosys
 from overq.errors import InputError, ToolError
-from overq.rtl import ArrayConfig, readme, testbench, verilog
+from overq.rtl import readme, testbench, verilog
 from overq.rtl.vectors import LayerVectors
-from overq.spec import Format
+from overq.spec import ArrayConfig, Format
 
 pytestmark = pytest.mark.yosys
 

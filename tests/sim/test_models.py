@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overq.errors import FormatError, InputError
-from overq.sim import ArrayLayer, Machine, Snapshot, fast, layer_traffic, stepped, total_cycles
+from overq.sim import ArrayLayer, Snapshot, fast, layer_traffic, stepped, total_cycles
 from overq.sim.traffic import unencoded_bits
-from overq.spec import Format, State, dot, encode
+from overq.spec import ArrayConfig, Format, State, dot, encode, fraction_bits
 from strategies import formats, values
 
 
@@ -21,7 +21,7 @@ def encoded(t: np.ndarray, fmt: Format) -> tuple[np.ndarray, np.ndarray]:
     return digits, states
 
 
-def by_definition(layer: ArrayLayer, machine: Machine) -> np.ndarray:
+def by_definition(layer: ArrayLayer, machine: ArrayConfig) -> np.ndarray:
     """Output pixel by output pixel, tap by tap: sum of spec.dot."""
     images, high, wide, groups, _ = layer.digits.shape
     kernel_high, kernel_wide, _, outputs = layer.weights.shape
@@ -33,16 +33,18 @@ def by_definition(layer: ArrayLayer, machine: Machine) -> np.ndarray:
             continue
         at = image, row, column, o * groups // outputs
         lanes = [(int(d), State(s)) for d, s in zip(layer.digits[at], layer.states[at], strict=True)]
-        sums[image, y, x, o] += dot(lanes, layer.weights[ky, kx, :, o].tolist(), machine.tile) >> machine.drop
+        sums[image, y, x, o] += dot(lanes, layer.weights[ky, kx, :, o].tolist(), machine.tile) >> (
+            machine.format.bits - fraction_bits(machine.format)
+        )
     return sums.reshape(layer.vectors, outputs)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[ArrayLayer, Machine]:
+def cases(draw: st.DrawFn) -> tuple[ArrayLayer, ArrayConfig]:
     """A small convolution on a small array; tiles in one, both or no direction."""
     fmt = draw(formats(max_bits=5, max_cascade=4)).with_(lanes=None)
     rows, columns = draw(st.integers(2, 5)), draw(st.integers(1, 4))
-    machine = Machine(fmt, rows, columns, draw(st.sampled_from([3, 8])), draw(st.booleans()))
+    machine = ArrayConfig(fmt, draw(st.sampled_from([3, 8])), rows, columns, double_buffered=draw(st.booleans()))
     groups = draw(st.integers(1, 2))
     kernel, size = draw(st.sampled_from([((1, 1), (1, 1)), ((2, 1), (3, 2)), ((2, 2), (2, 3))]))
     shape = draw(st.integers(1, 3)), *size, groups, draw(st.integers(1, 7))
@@ -58,7 +60,7 @@ def cases(draw: st.DrawFn) -> tuple[ArrayLayer, Machine]:
 
 @settings(max_examples=80, deadline=None)
 @given(cases())
-def test_stepped_equals_fast_equals_definition(case: tuple[ArrayLayer, Machine]) -> None:
+def test_stepped_equals_fast_equals_definition(case: tuple[ArrayLayer, ArrayConfig]) -> None:
     layer, machine = case
     slow, quick = stepped.run(layer, machine), fast.run(layer, machine)
     assert np.array_equal(slow.sums, by_definition(layer, machine))
@@ -75,7 +77,7 @@ def plain_layer(vectors: int, channels: int, outputs: int, fmt: Format, seed: in
 @pytest.mark.parametrize("fmt", [Format.plain(4), Format(4, 4)], ids=["plain", "full"])
 @pytest.mark.parametrize(("rows", "columns", "vectors"), [(4, 3, 1), (4, 3, 9), (2, 5, 4), (6, 2, 3)])
 def test_one_register_takes_the_well_known_cycles(fmt: Format, rows: int, columns: int, vectors: int) -> None:
-    machine = Machine(fmt, rows, columns)
+    machine = ArrayConfig(fmt, 8, rows, columns)
     one = stepped.run(plain_layer(vectors, rows, columns, machine.tile), machine)
     assert (one.folds, one.cycles) == (1, 2 * rows + columns + vectors - 2)
     six = stepped.run(plain_layer(vectors, 3 * rows, 2 * columns, machine.tile), machine)
@@ -84,7 +86,7 @@ def test_one_register_takes_the_well_known_cycles(fmt: Format, rows: int, column
 
 @pytest.mark.parametrize(("fmt", "gap"), [(Format.plain(4), 0), (Format(4, 1), 1)], ids=["plain", "full"])
 def test_double_buffering_hides_the_load(fmt: Format, gap: int) -> None:
-    machine = Machine(fmt, 4, 3, double_buffered=True)
+    machine = ArrayConfig(fmt, 8, 4, 3, double_buffered=True)
     for vectors, period in ((2, 4), (4, 4 + gap), (9, 9 + gap)):
         ran = stepped.run(plain_layer(vectors, 12, 3, machine.tile), machine)
         assert ran.cycles == total_cycles(machine, vectors, 3) == 1 + (2 * 4 + 3 + vectors - 2) + 2 * period
@@ -92,17 +94,17 @@ def test_double_buffering_hides_the_load(fmt: Format, gap: int) -> None:
 
 def test_without_the_gap_the_neighbours_weight_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why OverQ needs one idle cycle between folds: take it away and the sums change."""
-    machine = Machine(Format(4, 4), 3, 2, double_buffered=True)
+    machine = ArrayConfig(Format(4, 4), 8, 3, 2, double_buffered=True)
     layer = plain_layer(8, 9, 2, machine.tile)
     right = fast.run(layer, machine).sums
     assert np.array_equal(stepped.run(layer, machine).sums, right)
-    monkeypatch.setattr(Machine, "gap", 0)
+    monkeypatch.setattr(ArrayConfig, "gap", 0)
     assert not np.array_equal(stepped.run(layer, machine).sums, right)
 
 
 def test_a_tile_that_is_exactly_the_array() -> None:
     """Lanes next to a tile's edge never serve each other."""
-    machine = Machine(Format(4, 2), 3, 1)
+    machine = ArrayConfig(Format(4, 2), 8, 3, 1)
     t = np.array([[40, 40, 700, 0, 700, 0]]).reshape(1, 1, 1, 1, 6)
     digits, states = encoded(t, machine.tile)
     assert states.ravel().tolist() == [0, 0, 0, 0, 0, int(State.RANGE)]
@@ -111,7 +113,7 @@ def test_a_tile_that_is_exactly_the_array() -> None:
 
 
 def test_watching_shows_every_clock() -> None:
-    machine = Machine(Format(4, 1), 2, 1)
+    machine = ArrayConfig(Format(4, 1), 8, 2, 1)
     seen: list[Snapshot] = []
     layer = ArrayLayer(*encoded(np.array([700, 0]).reshape(1, 1, 1, 1, 2), machine.tile), np.array([[[[5], [7]]]]))
     ran = stepped.run(layer, machine, seen.append)
@@ -124,7 +126,7 @@ def test_watching_shows_every_clock() -> None:
 def test_traffic_of_one_layer() -> None:
     fmt = Format(4, 4)
     layer = plain_layer(5, 10, 6, fmt.with_(lanes=4))
-    moved = layer_traffic(layer, Machine(fmt, 4, 4))
+    moved = layer_traffic(layer, ArrayConfig(fmt, 8, 4, 4))
     assert (moved.array_digits, moved.array_states) == (5 * 10 * 2 * 4, 5 * 10 * 2 * 2)
     assert (moved.memory_digits, moved.memory_states, moved.memory_unencoded) == (5 * 10 * 4, 5 * 10 * 2, 5 * 10 * 13)
     assert moved.memory_weights == 10 * 6 * 8
@@ -134,12 +136,12 @@ def test_traffic_of_one_layer() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(FormatError, match=r"^Machine.rows must be an integer"):
-        Machine(rows=0)
+    with pytest.raises(FormatError, match=r"^ArrayConfig\.rows must be an integer"):
+        ArrayConfig(rows=0)
     with pytest.raises(FormatError, match=r"lanes is 8 but the array has 4 rows"):
-        Machine(Format(4, 1, lanes=8), rows=4)
+        ArrayConfig(Format(4, 1, lanes=8), rows=4)
     layer = plain_layer(1, 4, 2, Format.plain(4))
     with pytest.raises(InputError, match=r"do not fit 4 bits"):
-        fast.run(layer, Machine(Format.plain(4), 4, 4, weight_bits=4))
+        fast.run(layer, ArrayConfig(Format.plain(4), 4, 4, 4))
     with pytest.raises(InputError, match=r"do not fit 1 groups"):
         ArrayLayer(layer.digits, layer.states, np.zeros((1, 1, 3, 2), np.int64))

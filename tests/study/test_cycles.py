@@ -81,7 +81,7 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     [
         (["--count", 100000], "there are only"),
         (["--bits", 9], "Format.bits must be an integer from 2 to 8"),
-        (["--columns", 0], "Machine.columns must be an integer"),
+        (["--columns", 0], "ArrayConfig.columns must be an integer"),
         (["--model", "x.py:y"], "--model and --images go together"),
     ],
 )

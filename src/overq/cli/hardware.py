@@ -12,7 +12,7 @@ from rich.table import Table
 from overq.cli.inputs import format_of
 from overq.errors import InputError, ToolError
 from overq.output import check_outputs, write, write_all
-from overq.spec import POLICIES, Format
+from overq.spec import POLICIES, ArrayConfig, Format
 from overq.text import add_row, console, visible
 
 app = typer.Typer()
@@ -50,7 +50,7 @@ def rtl(
 ) -> None:
     """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
     from overq.eda import simulators
-    from overq.rtl import ArrayConfig, readme, testbench, verilog
+    from overq.rtl import readme, testbench, verilog
     from overq.rtl.vectors import LayerVectors
 
     if vectors is not None:
@@ -99,7 +99,6 @@ def synth(
     """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
     from overq.eda import yosys
     from overq.eda.liberty import Library
-    from overq.rtl import ArrayConfig
     from overq.rtl.parts import array_area, parts, to_csv
 
     fmt = format_of(bits, cascade, modes, policy, signed)

@@ -1,10 +1,10 @@
 """The array in gates: Amaranth components, Verilog, and Yosys around them. Needs the extra `overq[rtl]`."""
 
 from overq.rtl.array import SystolicArray
-from overq.rtl.config import ArrayConfig, RowState
 from overq.rtl.encoder import OverwriteEncoder
-from overq.rtl.output import OutputStage, requantize
+from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
+from overq.rtl.state import RowState
 from overq.rtl.top import Accelerator
 
 BLOCKS = {
@@ -18,11 +18,9 @@ BLOCKS = {
 __all__ = [
     "BLOCKS",
     "Accelerator",
-    "ArrayConfig",
     "OutputStage",
     "OverwriteEncoder",
     "ProcessingElement",
     "RowState",
     "SystolicArray",
-    "requantize",
 ]

@@ -8,8 +8,9 @@ from amaranth.hdl import Elaboratable, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from overq.rtl.config import ArrayConfig, RowState
 from overq.rtl.pe import ProcessingElement, digit_shape
+from overq.rtl.state import RowState
+from overq.spec import ArrayConfig
 
 Place = Callable[[Module, str, wiring.Component], wiring.Component | Elaboratable]
 

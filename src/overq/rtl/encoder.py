@@ -15,9 +15,8 @@ from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, sign
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from overq.rtl.config import ArrayConfig
 from overq.rtl.pe import digit_shape
-from overq.spec import State
+from overq.spec import ArrayConfig, State
 
 
 def t_shape(config: ArrayConfig) -> Shape:

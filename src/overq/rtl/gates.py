@@ -10,8 +10,8 @@ from overq.eda.liberty import Cell, Library
 from overq.eda.synth import RECIPES, netlists
 from overq.output import write_all
 from overq.rtl import verilog
-from overq.rtl.config import ArrayConfig
 from overq.rtl.top import Accelerator
+from overq.spec import ArrayConfig
 
 RECIPE = next(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)
 

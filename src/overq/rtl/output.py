@@ -1,11 +1,4 @@
-"""OutputStage: finished sums in, the next layer's t out, one vector a cycle.
-
-    t = clamp((sum · multiplier + bias) >> shift)
-
-Per column (output channel): multiplier is unsigned, bias carries the layer's bias and the rounding, shift is arithmetic
-(it rounds down, as `t = floor(x · r)` does). The clamp is the next format's t_min … t_max; with ReLU its least value is 0,
-so an unsigned next format needs no ReLU of its own.
-"""
+"""OutputStage: finished sums in, the next layer's t out, one vector a cycle, by the rule of `spec.requantize`."""
 
 from __future__ import annotations
 
@@ -13,21 +6,13 @@ from amaranth.hdl import Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import t_shape
-
-MULTIPLIER_BITS = 16
-SHIFT_BITS = 6
+from overq.spec import ArrayConfig
+from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits
 
 
 def bias_shape(config: ArrayConfig) -> Shape:
-    """Wide enough for any bias that can matter: as wide as sum · multiplier."""
-    return signed(config.psum_bits + MULTIPLIER_BITS)
-
-
-def requantize(total: int, multiplier: int, bias: int, shift: int, low: int, high: int) -> int:
-    """What one column computes, on Python integers."""
-    return max(low, min(high, (total * multiplier + bias) >> shift))
+    return signed(bias_bits(config.psum_bits))
 
 
 def scale_ports(config: ArrayConfig) -> dict[str, Member]:
@@ -65,15 +50,9 @@ class OutputStage(wiring.Component):
             }
         )
 
-    @property
-    def limits(self) -> tuple[int, int]:
-        """Least and greatest t that can come out."""
-        fmt = self.next_config.format
-        return (max(fmt.t_min, 0) if self.relu else fmt.t_min), fmt.t_max
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        low, high = self.limits
+        low, high = limits(self.next_config.format, self.relu)
         s1_valid = Signal()
         m.d.sync += [s1_valid.eq(self.in_valid), self.out_valid.eq(s1_valid)]
         for column in range(self.config.columns):

@@ -8,11 +8,11 @@ from overq.eda import yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, netlists, smallest
 from overq.rtl import verilog
-from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
+from overq.spec import ArrayConfig
 from overq.text import csv_text
 
 # Large blocks go through Yosys' default only; the elements, which are counted by the hundred, through every recipe.

@@ -13,8 +13,8 @@ from amaranth.hdl import C, Module, Mux, Shape, Signal, ValueLike, signed, unsig
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from overq.rtl.config import ArrayConfig, RowState, exponent
-from overq.spec import fraction_bits
+from overq.rtl.state import RowState, exponent
+from overq.spec import ArrayConfig, fraction_bits
 
 
 def digit_shape(config: ArrayConfig) -> Shape:

@@ -7,11 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Flow
 
 from overq.rtl.array import SystolicArray
-from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
+from overq.spec import ArrayConfig
 
 _TEXT = """\
 # OverQ accelerator {name}

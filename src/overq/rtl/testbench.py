@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from overq.output import write_all
-from overq.rtl.output import MULTIPLIER_BITS, SHIFT_BITS, bias_shape
 from overq.rtl.vectors import LayerVectors
+from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits
 
 _TEMPLATE = """\
 // Streams {source} through overq_top and compares every sum and every t.
@@ -165,7 +165,7 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
         sum_bits=config.psum_bits,
         next_bits=config.t_bits,
         multipliers=_literal(layer.multipliers, MULTIPLIER_BITS),
-        biases=_literal(layer.biases, bias_shape(config).width),
+        biases=_literal(layer.biases, bias_bits(config.psum_bits)),
         shifts=_literal(layer.shifts, SHIFT_BITS),
     )
     blank = [0] * columns

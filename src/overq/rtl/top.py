@@ -7,10 +7,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from overq.rtl.array import Place, SystolicArray, place_inline
-from overq.rtl.config import ArrayConfig, RowState
 from overq.rtl.encoder import OverwriteEncoder, t_shape
 from overq.rtl.output import OutputStage, scale_ports
-from overq.spec import State
+from overq.rtl.state import RowState
+from overq.spec import ArrayConfig, State
 
 
 def delayed(m: Module, value: Value, cycles: int, name: str, reset_less: bool = True) -> Value:

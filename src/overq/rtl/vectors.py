@@ -21,10 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from overq.errors import InputError, OverqError
-from overq.rtl.config import ArrayConfig
-from overq.rtl.output import MULTIPLIER_BITS, SHIFT_BITS, bias_shape, requantize
-from overq.spec import Format, dot, encode, fraction_bits
+from overq.spec import ArrayConfig, Format, dot, encode, fraction_bits
 from overq.spec.encode import saturate
+from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits, requantize
 
 SCHEMA = 1
 
@@ -70,7 +69,7 @@ class LayerVectors:
                 raise InputError(f"tile {i}: every lane needs {config.columns} weights, one per column")
             if any(not low <= w <= high for row in tile.weights for w in row):
                 raise InputError(f"tile {i}: a weight is outside {low} … {high}")
-        reach = 1 << (bias_shape(config).width - 1)
+        reach = 1 << (bias_bits(config.psum_bits) - 1)
         for name, least, limit in (("multipliers", 0, 1 << MULTIPLIER_BITS), ("shifts", 0, 1 << SHIFT_BITS), ("biases", -reach, reach)):
             values = getattr(self, name)
             if len(values) != config.columns or any(not least <= v < limit for v in values):
@@ -96,10 +95,9 @@ class LayerVectors:
 
     def next_t(self, relu: bool = True) -> list[list[int]]:
         """[vectors][columns], after the output stage."""
-        fmt = self.config.format
-        low = max(fmt.t_min, 0) if relu else fmt.t_min
+        low, high = limits(self.config.format, relu)
         scales = list(zip(self.multipliers, self.biases, self.shifts, strict=True))
-        return [[requantize(total, *scale, low, fmt.t_max) for total, scale in zip(row, scales, strict=True)] for row in self.sums()]
+        return [[requantize(total, *scale, low, high) for total, scale in zip(row, scales, strict=True)] for row in self.sums()]
 
     def saturated(self) -> list[list[list[int]]]:
         """t per tile as it fits the encoder's port."""

@@ -14,11 +14,11 @@ from amaranth.lib.wiring import Flow
 from overq.eda import yosys
 from overq.output import write_all
 from overq.rtl.array import SystolicArray
-from overq.rtl.config import ArrayConfig
 from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
+from overq.spec import ArrayConfig
 
 # The datapath has no reset: only valid bits do, so that no flip-flop pays for one it does not need.
 HAS_RESET = (OverwriteEncoder, OutputStage, Accelerator)

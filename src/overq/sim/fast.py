@@ -6,20 +6,20 @@ import numpy as np
 
 from overq.errors import FormatError
 from overq.sim.layer import ArrayLayer
-from overq.sim.machine import Machine, total_cycles
 from overq.sim.result import Result
-from overq.spec import EXPONENT, State, fraction_bits
+from overq.sim.timetable import total_cycles
+from overq.spec import EXPONENT, ArrayConfig, State, fraction_bits
 
 EXACT_BITS = 53  # integers that float64 holds exactly
 
 
-def run(layer: ArrayLayer, machine: Machine) -> Result:
+def run(layer: ArrayLayer, machine: ArrayConfig) -> Result:
     """Sums, cycles and counts of `stepped.run`.
 
     The products run in float64 (BLAS): every partial sum, in any order, stays below 2^53, so each is an exact integer; a machine whose
     sums could be wider is refused (FormatError).
     """
-    bits = machine.sum_bits(layer.depth)
+    bits = machine.depth_bits(layer.depth)
     if bits > EXACT_BITS:
         raise FormatError(f"sums of {layer.depth} lanes need {bits} bits; the fast model is exact up to {EXACT_BITS}")
     sums = np.zeros((layer.vectors, layer.weights.shape[3]), np.float64)
@@ -32,7 +32,7 @@ def run(layer: ArrayLayer, machine: Machine) -> Result:
     return Result(sums.astype(np.int64), total_cycles(machine, layer.vectors, folds), folds, busy, multiplied)
 
 
-def _spelled(digits: np.ndarray, states: np.ndarray, machine: Machine) -> np.ndarray:
+def _spelled(digits: np.ndarray, states: np.ndarray, machine: ArrayConfig) -> np.ndarray:
     """float64 [vectors, lanes]: what multiplies each lane's own weight, second digits moved to the lane whose weight they use."""
     fmt = machine.format
     scale = np.array([2.0 ** (fmt.bits * EXPONENT[state] + fraction_bits(fmt)) for state in State])

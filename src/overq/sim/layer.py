@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from overq.errors import InputError
-from overq.sim.machine import Machine
+from overq.spec import ArrayConfig
 
 
 class Fold(NamedTuple):
@@ -81,7 +81,7 @@ class ArrayLayer:
         """Folds that add up to one dot product."""
         return self.weights.shape[0] * self.weights.shape[1] * -(-self.weights.shape[2] // rows)
 
-    def folds(self, machine: Machine) -> Iterator[Fold]:
+    def folds(self, machine: ArrayConfig) -> Iterator[Fold]:
         """In the order they run: for each group and block of columns, all tiles of the depth one after another."""
         limit = 1 << (machine.weight_bits - 1)
         if self.weights.size and not -limit <= self.weights.min() <= self.weights.max() < limit:

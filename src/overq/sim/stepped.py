@@ -9,9 +9,9 @@ import numpy as np
 
 from overq.sim.element import product
 from overq.sim.layer import ArrayLayer, Fold
-from overq.sim.machine import FoldTime, Machine, timetable
 from overq.sim.result import Result
-from overq.spec import State
+from overq.sim.timetable import FoldTime, timetable
+from overq.spec import ArrayConfig, State
 
 
 class Snapshot(NamedTuple):
@@ -33,7 +33,7 @@ class Snapshot(NamedTuple):
         return "\n".join(lines)
 
 
-def run(layer: ArrayLayer, machine: Machine, watch: Callable[[Snapshot], None] | None = None) -> Result:
+def run(layer: ArrayLayer, machine: ArrayConfig, watch: Callable[[Snapshot], None] | None = None) -> Result:
     """Clock the array until the last sum has left it. `watch` gets a snapshot after every clock."""
     folds = [_filled(fold, machine) for fold in layer.folds(machine)]
     times = list(timetable(machine, [layer.vectors] * len(folds)))
@@ -50,7 +50,7 @@ def run(layer: ArrayLayer, machine: Machine, watch: Callable[[Snapshot], None] |
     return Result(sums, cycle, len(folds), grid.busy, grid.multiplied)
 
 
-def _filled(fold: Fold, machine: Machine) -> Fold:
+def _filled(fold: Fold, machine: ArrayConfig) -> Fold:
     """The fold with zeros in the rows and columns that it does not use."""
     lanes, outputs = fold.weights.shape
     below, right = machine.rows - lanes, machine.columns - outputs
@@ -61,7 +61,7 @@ def _filled(fold: Fold, machine: Machine) -> Fold:
 class _Grid:
     """All registers; `clock` computes what stands before them in one cycle and then updates them together."""
 
-    def __init__(self, machine: Machine, vectors: int, folds: list[Fold], times: list[FoldTime]) -> None:
+    def __init__(self, machine: ArrayConfig, vectors: int, folds: list[Fold], times: list[FoldTime]) -> None:
         self.machine, self.vectors, self.folds, self.times = machine, vectors, folds, times
         shape = machine.rows, machine.columns
         self.weights, self.shadow, self.digits, self.states, self.sums = (np.zeros(shape, np.int64) for _ in range(5))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from overq.sim.layer import ArrayLayer
-from overq.sim.machine import Machine
-from overq.spec import Format
+from overq.spec import ArrayConfig, Format
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def unencoded_bits(fmt: Format) -> int:
     return max(-low - 1, high).bit_length() + 1 if fmt.signed else high.bit_length()
 
 
-def layer_traffic(layer: ArrayLayer, machine: Machine) -> Traffic:
+def layer_traffic(layer: ArrayLayer, machine: ArrayConfig) -> Traffic:
     """What the layer moves on the machine; the buffer holds its input, its partial sums and one block of weights."""
     fmt = machine.format
     outputs = layer.weights.shape[3]
@@ -54,7 +53,7 @@ def layer_traffic(layer: ArrayLayer, machine: Machine) -> Traffic:
         array_digits=lanes * fmt.bits,
         array_states=lanes * fmt.state_bits,
         array_weights=weights,
-        array_sums=layer.vectors * outputs * passes * machine.sum_bits(layer.depth),
+        array_sums=layer.vectors * outputs * passes * machine.depth_bits(layer.depth),
         memory_weights=weights,
         memory_digits=layer.digits.size * fmt.bits,
         memory_states=layer.digits.size * fmt.state_bits,

@@ -6,6 +6,7 @@ E = effective(lanes, fmt)           # integers with b fraction bits
 total = dot(lanes, weights, fmt)    # the array's sum, times 2^b
 """
 
+from overq.spec.array import ArrayConfig, encode_tile
 from overq.spec.counts import Counts, count, expected_coverage
 from overq.spec.dot import accumulator_bits, dot, effective, fraction_bits
 from overq.spec.encode import encode
@@ -17,6 +18,7 @@ __all__ = [
     "EXPONENT",
     "MODES",
     "POLICIES",
+    "ArrayConfig",
     "Counts",
     "Format",
     "Lane",
@@ -26,6 +28,7 @@ __all__ = [
     "dot",
     "effective",
     "encode",
+    "encode_tile",
     "expected_coverage",
     "fraction_bits",
     "pack",

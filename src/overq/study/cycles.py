@@ -14,8 +14,8 @@ from overq import kernels
 from overq.errors import OverqError
 from overq.nn import LayerRule, Quantized, Recipe, summary
 from overq.nn.integer import IntegerLayer, integer_layer
-from overq.sim import ArrayLayer, Machine, fast, layer_traffic, total_cycles
-from overq.spec import Format, State
+from overq.sim import ArrayLayer, fast, layer_traffic, total_cycles
+from overq.spec import ArrayConfig, Format, State
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def network_cycles(
             seen = args[0].detach().cpu()
             seen = seen.reshape(-1, seen.shape[-1]) if layer.linear else seen
             t = kernels.get("array").to_fixed(seen, layer.step, layer.format)
-            machine = Machine(layer.format.with_(lanes=None), rows, columns, layer.weight_bits, double_buffered)
+            machine = ArrayConfig(layer.format.with_(lanes=None), layer.weight_bits, rows, columns, double_buffered=double_buffered)
             rows_seen.append(layer_cycles(layer, t, machine, check=check))
             progress(name)
 
@@ -140,7 +140,7 @@ def network_cycles(
     return NetworkCycles(*names, len(x), rows, columns, double_buffered, tuple(rows_seen))
 
 
-def layer_cycles(layer: IntegerLayer, t: Tensor, machine: Machine, *, check: bool = False) -> LayerCycles:
+def layer_cycles(layer: IntegerLayer, t: Tensor, machine: ArrayConfig, *, check: bool = False) -> LayerCycles:
     """One layer, given its integer input."""
     channels = layer.weights.shape[1]
     if layer.format.cascade and channels > machine.rows and layer.format.lanes != machine.rows:
@@ -154,14 +154,14 @@ def layer_cycles(layer: IntegerLayer, t: Tensor, machine: Machine, *, check: boo
         expected = total if layer.linear else total.movedim(1, -1).reshape(-1, total.shape[1])
         if not np.array_equal(ran.sums, expected.numpy()):
             raise OverqError(f"layer {layer.name!r}: the array's sums differ from the integer layer's")
-    plain = Machine(Format.plain(layer.format.bits), machine.rows, machine.columns, machine.weight_bits, machine.double_buffered)
+    plain = machine.with_(format=Format.plain(layer.format.bits))
     second = np.count_nonzero((work.states == State.RANGE) | (work.states == State.PRECISION))
     return LayerCycles(
         name=layer.name,
         bits=layer.format.bits,
         state_bits=layer.format.state_bits,
         weight_bits=layer.weight_bits,
-        sum_bits=machine.sum_bits(work.depth),
+        sum_bits=machine.depth_bits(work.depth),
         depth=work.depth,
         outputs=work.weights.shape[3],
         vectors=work.vectors,

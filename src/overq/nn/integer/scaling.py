@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,7 @@ import torch
 from torch import Tensor
 
 from overq.errors import FormatError
-
-MULTIPLIER_BITS = 16  # unsigned; what the hardware's output stage has
-MAX_SHIFT = 62
+from overq.spec.requantize import MULTIPLIER_BITS, constants
 
 
 @dataclass(frozen=True)
@@ -41,17 +38,6 @@ def scaling(factors: Sequence[float], offsets: Sequence[float], bits: int) -> Sc
     """
     if bits + MULTIPLIER_BITS > 62:
         raise FormatError(f"numbers of {bits} bits times {MULTIPLIER_BITS} do not fit 64-bit integers")
-    made = [_one(factor, offset, bits) for factor, offset in zip(factors, offsets, strict=True)]
+    made = [constants(factor, offset, bits) for factor, offset in zip(factors, offsets, strict=True)]
     multiplier, offset, shift = (torch.tensor(column, dtype=torch.int64) for column in zip(*made, strict=True))
     return Scaling(multiplier, offset, shift)
-
-
-def _one(factor: float, offset: float, bits: int) -> tuple[int, int, int]:
-    limit = (1 << (bits + MULTIPLIER_BITS - 1)) - 1
-    if not (math.isfinite(factor) and math.isfinite(offset) and 0 <= factor < 1 << MULTIPLIER_BITS):
-        raise FormatError(f"a factor of {factor:.4g} (offset {offset:.4g}) cannot be a {MULTIPLIER_BITS}-bit multiplier and a right shift")
-    shift = min(MULTIPLIER_BITS - 1 - math.floor(math.log2(factor)), MAX_SHIFT) if factor else MULTIPLIER_BITS
-    while shift and abs(offset) * 2.0**shift > limit:
-        shift -= 1
-    multiplier = min(round(factor * 2.0**shift), (1 << MULTIPLIER_BITS) - 1)
-    return multiplier, max(-limit, min(limit, round(offset * 2.0**shift))), shift

@@ -1,13 +1,17 @@
-"""ArrayConfig: everything that fixes one piece of hardware, checked before anything is built."""
+"""ArrayConfig: what the array is, once, for the cycle model, the RTL and the reports; and what a tile of lanes means in it (design, 2)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from overq.errors import FormatError
-from overq.spec import Format, State, accumulator_bits, fraction_bits
+from overq.errors import FormatError, InputError
+from overq.spec.dot import accumulator_bits
+from overq.spec.encode import encode
+from overq.spec.format import Format
+from overq.spec.modes import Lane, State
 
-MAX_ROWS = 1024
+MAX_ROWS = 4096
 MAX_SUM_BITS = 64
 
 
@@ -17,8 +21,8 @@ class ArrayConfig:
 
     format       the number format; its `lanes` is None or equal to `rows`
     weight_bits  two's complement weights, 2 to 8
-    rows         lanes of one tile, 1 to 1024
-    columns      output channels side by side, 1 to 1024
+    rows         lanes of one tile, 1 to 4096
+    columns      output channels side by side, 1 to 4096
     depth        lanes of one whole dot product (all tiles that are added up), at least `rows`; None is `rows`
     sum_bits     width of every partial sum; None is the least that holds any dot product of `depth` lanes
     double_buffered   a second weight register per element: the next tile loads while vectors stream
@@ -77,6 +81,15 @@ class ArrayConfig:
         return self.format.with_(lanes=self.rows)
 
     @property
+    def gap(self) -> int:
+        """Idle cycles between two folds' vectors when double buffered: row k still needs row k-1's old weight for the vector before."""
+        return int(self.format.cascade > 0)
+
+    def depth_bits(self, depth: int) -> int:
+        """Width of a partial sum over `depth` lanes, all tiles together."""
+        return self.sum_bits or accumulator_bits(self.format, self.weight_bits, depth)
+
+    @property
     def name(self) -> str:
         """A short file-safe name: a4w8_plain, a4w8_range_c1, a4w8_full_c4, …"""
         fmt = self.format
@@ -90,52 +103,31 @@ class ArrayConfig:
         return f"a{fmt.bits}{'s' if fmt.signed else ''}w{self.weight_bits}_{kind}{policy}{'_double' * self.double_buffered}"
 
 
-@dataclass(frozen=True)
-class RowState:
-    """How a lane's state travels along an array row: fewer wires than the state code, because the rows know each other.
+def encode_tile(row: Sequence[int | None], fmt: Format, starts: Sequence[int] = ()) -> list[Lane]:
+    """The lanes of one tile.
 
-    bit 0  neighbour  the element uses the weight of the row before (any state but OWN)
-    bit 1  fine       PRECISION; present only where a RANGE digit could stand there too
-
-    A second digit always follows an OWN lane and a MOVED one never does, so MOVED is `neighbour` here and `neighbour`
-    in the row before: the third state costs no register, only a wire from the element above.
+    row      t per lane; None is a lane that is switched off: digit 0, OWN, wherever it stands; it serves nobody and nothing crosses it
+    starts   lanes where a segment begins (whole pixels side by side in one tile): nothing crosses from the lane before
     """
-
-    format: Format
-
-    @property
-    def width(self) -> int:
-        return (self.format.cascade > 0) + self.has_fine
-
-    @property
-    def has_fine(self) -> bool:
-        return self.format.range_on and self.format.precision_on
-
-    @property
-    def has_moved(self) -> bool:
-        return State.MOVED in self.format.states
-
-    def bits(self, state: State) -> int:
-        """The row bits of a state."""
-        if state == State.OWN:
-            return 0
-        return 1 | (2 if self.has_fine and state == State.PRECISION else 0)
-
-    def state(self, bits: int, neighbour_above: int) -> State:
-        """The state that the bits mean below a row whose neighbour bit is `neighbour_above`."""
-        if not bits & 1:
-            return State.OWN
-        if self.has_moved and neighbour_above:
-            return State.MOVED
-        if self.has_fine:
-            return State.PRECISION if bits & 2 else State.RANGE
-        return State.RANGE if self.format.range_on else State.PRECISION
+    whole = fmt.with_(lanes=None)
+    lanes: list[Lane] = []
+    piece: list[int] = []
+    for lane, t in enumerate([*row, None]):
+        if piece and (t is None or lane in starts):
+            lanes += encode(piece, whole)
+            piece = []
+        if t is None:
+            lanes.append(Lane(0, State.OWN))
+        else:
+            piece.append(t)
+    return lanes[: len(row)]
 
 
-def exponent(state: State, fmt: Format) -> int:
-    """Left shift of the product in the partial sum, in bits (design, section 2)."""
-    place = {State.PRECISION: -1, State.OWN: 0, State.MOVED: 0, State.RANGE: 1}[state]
-    return fmt.bits * place + fraction_bits(fmt)
+def segment_starts(channels: int, rows: int) -> tuple[int, ...]:
+    """Where the segments of a tile begin that holds as many whole vectors of `channels` as its rows take."""
+    if not channels >= 1:
+        raise InputError(f"a vector has at least one channel, not {channels}")
+    return tuple(range(0, max(rows // channels, 1) * channels, channels))
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

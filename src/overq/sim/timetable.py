@@ -1,4 +1,4 @@
-"""Machine: the array whose cycles are counted, and the time table of its folds.
+"""When each fold loads and runs, and how many cycles that takes.
 
 A fold is one tile of weights (rows lanes × columns outputs) and all vectors that pass through it. Cycle numbers:
 
@@ -16,55 +16,10 @@ column's partial sum is back before the next tile of the same dot product needs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from overq.errors import FormatError
-from overq.spec import Format, accumulator_bits, fraction_bits
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A weight-stationary array of rows × columns elements.
-
-    format            of the activations; its `lanes` becomes `rows`
-    weight_bits       two's complement weights, 2 to 8
-    double_buffered   a second weight register per element
-    """
-
-    format: Format = field(default_factory=Format)
-    rows: int = 16
-    columns: int = 16
-    weight_bits: int = 8
-    double_buffered: bool = False
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("rows", 1, 4096), ("columns", 1, 4096), ("weight_bits", 2, 8)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise FormatError(f"Machine.{name} must be an integer from {low} to {high}, not {value!r}")
-        if self.format.lanes not in (None, self.rows):
-            raise FormatError(f"Format.lanes is {self.format.lanes} but the array has {self.rows} rows: one tile is one column of rows")
-
-    @property
-    def tile(self) -> Format:
-        """The format with its tile length made explicit."""
-        return self.format.with_(lanes=self.rows)
-
-    @property
-    def gap(self) -> int:
-        """Idle cycles between two folds' vectors when double buffered."""
-        return int(self.format.cascade > 0)
-
-    @property
-    def drop(self) -> int:
-        """Fraction bits of `spec.dot` that the accumulator does not carry."""
-        return self.format.bits - fraction_bits(self.format)
-
-    def sum_bits(self, depth: int) -> int:
-        """Width of a partial sum over `depth` lanes, all tiles together."""
-        return accumulator_bits(self.format, self.weight_bits, depth)
+from overq.spec import ArrayConfig
 
 
 class FoldTime(NamedTuple):
@@ -74,7 +29,7 @@ class FoldTime(NamedTuple):
     start: int
 
 
-def timetable(machine: Machine, vectors: Sequence[int]) -> Iterator[FoldTime]:
+def timetable(machine: ArrayConfig, vectors: Sequence[int]) -> Iterator[FoldTime]:
     """When each fold loads and starts, given its number of vectors."""
     rows = machine.rows
     if not machine.double_buffered:
@@ -90,12 +45,12 @@ def timetable(machine: Machine, vectors: Sequence[int]) -> Iterator[FoldTime]:
         yield FoldTime(load, start)
 
 
-def fold_cycles(machine: Machine, vectors: int) -> int:
+def fold_cycles(machine: ArrayConfig, vectors: int) -> int:
     """One fold on its own, one register a weight: from the first weight to the last sum."""
     return 2 * machine.rows + machine.columns + vectors - 2
 
 
-def total_cycles(machine: Machine, vectors: int, folds: int) -> int:
+def total_cycles(machine: ArrayConfig, vectors: int, folds: int) -> int:
     """`folds` folds of `vectors` each, until the last sum has left."""
     if not machine.double_buffered:
         return folds * fold_cycles(machine, vectors)
