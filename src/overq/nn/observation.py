@@ -136,7 +136,10 @@ def masked(model: nn.Module, stream: Stream, mask: Mask | None) -> Iterator[tupl
     """The stream's parts, each with what is known of its padding."""
     first, bound = 0, stream.bound
     for part in stream:
-        yield part, keep_of(model, mask, part.batch, bound, first, part.rows)
+        keep = keep_of(model, mask, part.batch, bound, first, part.rows)
+        if keep is not None and stream.together and len(keep.real) != part.rows:
+            raise CalibrationError(f"the mask of a batch has {len(keep.real)} rows, its samples {part.rows}")
+        yield part, keep
         first += part.rows or 0
     if isinstance(mask, (torch.Tensor, np.ndarray)) and first != len(mask):
         raise CalibrationError(f"the mask has {len(mask)} rows, the samples {first}")

@@ -68,7 +68,7 @@ def keep_of(model: nn.Module, mask: Mask | None, batch: Any, bound: bool, first:
     """The mask of one batch.
 
     mask    a name: the batch's item, or forward's parameter, that is true (1) where a position is real; behind a "~" one that is true
-            where it is padded. A function of the batch. Or one bool tensor [samples, positions] for all samples
+            where it is padded. A function of what of the batch is passed to the model. Or one bool tensor [samples, positions] for all samples
     bound   whether the batch is (arguments by position, by name)
     first, rows  which of all samples the batch holds
     """
@@ -78,7 +78,8 @@ def keep_of(model: nn.Module, mask: Mask | None, batch: Any, bound: bool, first:
         real = _named(model, mask.removeprefix("~"), batch, bound)
         real = ~_boolean(real) if mask.startswith("~") else _boolean(real)
     elif callable(mask):
-        real = _boolean(mask(batch))
+        args, keywords = batch if bound else ((batch,), {})
+        real = _boolean(mask(keywords or (args[0] if len(args) == 1 else args)))
     else:
         whole = torch.as_tensor(mask)
         if rows is None or first + rows > len(whole):
