@@ -68,7 +68,7 @@ def keep_of(model: nn.Module, mask: Mask | None, batch: Any, bound: bool, first:
     """The mask of one batch.
 
     mask    a name: the batch's item, or forward's parameter, that is true (1) where a position is real; behind a "~" one that is true
-            where it is padded. A function of what of the batch is passed to the model. Or one bool tensor [samples, positions] for all samples
+            where it is padded. A function of what of the batch is passed to the model. Or a bool tensor [samples, positions] of all samples
     bound   whether the batch is (arguments by position, by name)
     first, rows  which of all samples the batch holds
     """
