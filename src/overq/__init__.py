@@ -7,31 +7,34 @@
     print(overq.summary(qmodel))
     y = overq.overwrite(x, step=0.1, fmt=overq.Format())  # one tensor
 
-torch is imported only when one of these names is first used; `overq.spec` needs the standard library alone.
+Each name is imported when it is first used: torch only with what needs it, and the command line is ready for Ctrl-C at once;
+`overq.spec` needs the standard library alone.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from overq.errors import OverqError
-from overq.spec import Format
-
+TYPE_CHECKING = False  # typing's own costs half of the import
 if TYPE_CHECKING:
+    from overq import errors as errors
+    from overq import spec as spec
+    from overq.errors import OverqError
     from overq.nn import LayerRule, Recipe, load, observe, overwrite, quantize, save, summary
+    from overq.spec import Format
 
 __version__ = "0.1.0"
 __all__ = ["Format", "LayerRule", "OverqError", "Recipe", "load", "observe", "overwrite", "quantize", "save", "summary"]
 
-_FROM_NN = {"LayerRule", "Recipe", "load", "observe", "overwrite", "quantize", "save", "summary"}
+_FROM = dict.fromkeys(("LayerRule", "Recipe", "load", "observe", "overwrite", "quantize", "save", "summary"), "overq.nn")
+_FROM |= {"Format": "overq.spec", "OverqError": "overq.errors"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _FROM_NN:
-        return getattr(import_module("overq.nn"), name)
+def __getattr__(name: str) -> object:
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
+    if name in ("errors", "spec"):
+        return import_module(f"overq.{name}")
     raise AttributeError(f"module 'overq' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FROM_NN])
+    return sorted([*globals(), *_FROM])

@@ -43,7 +43,6 @@ def write(path: Path, content: str | bytes) -> None:
     """One file; - is standard output."""
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     if path == STANDARD_OUTPUT:
-        sys.stdout.flush()
         with _one_line(path):
             _print(data)
         return
@@ -117,12 +116,16 @@ def _keep(temporary: Path, target: Path, mode: int) -> None:
 
 
 def _copy(temporary: Path, path: Path) -> None:
-    sys.stdout.flush()  # what was printed before comes first
+    if sys.stdout is not None:
+        sys.stdout.flush()  # what was printed before comes first
     with temporary.open("rb") as source, os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as out:
         shutil.copyfileobj(source, out)
 
 
 def _print(data: bytes) -> None:
+    if sys.stdout is None:
+        raise InputError("cannot write -: standard output is closed")
+    sys.stdout.flush()  # what was printed before comes first
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.buffer.write(data)
     else:  # a notebook's

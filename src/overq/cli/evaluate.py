@@ -49,11 +49,11 @@ def evaluate(
 
     Without arguments: scikit-learn's handwritten digits and the small residual network that comes with overq.
     """
-    from overq.study.accuracy import Plan
-
     check_outputs(json_file, csv_file, plot)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
+    from overq.study.accuracy import Plan
+
     plan = Plan(
         integers("--plain-bits", plain_bits), integers("--bits", bits), integers("--cascades", cascades),
         policy, weight_bits, calibration, batch_size or (64 if images else 448), seed, calibration_source, bias_correction,

@@ -160,6 +160,8 @@ def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             logits = model(moved(x, *home(model)))
     except (RuntimeError, ValueError, TypeError) as error:
+        if "can't allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
+            raise MemoryError from error
         raise InputError(f"the network does not take images of shape {list(x.shape)}: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(logits, torch.Tensor):
         raise InputError(f"the network returned {type(logits).__name__}, not a tensor of class scores")

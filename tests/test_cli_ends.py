@@ -1,0 +1,115 @@
+"""How a command ends when it cannot go on: one line or none, never a traceback, whatever stands at the other end of the pipe."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INTERRUPTED_AT_IMPORT = """
+import os, signal, sys
+
+class Finder:  # presses Ctrl-C when a module is first asked for
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and not sys.flags.interactive:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["overq", "evaluate", "--limit", "20"]
+from overq.__main__ import main
+main()
+"""
+
+
+def python(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output="stdout" not in options, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("module", ["overq.cli", "typer", "numpy", "overq.study.accuracy"])
+def test_control_c_while_importing_is_one_line(module: str) -> None:
+    ended = python("-c", INTERRUPTED_AT_IMPORT.format(module=module))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "overq: interrupted\n")
+
+
+MODEL = """
+import os, signal
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        {what}
+        return x.mean((2, 3))
+
+def net(): return Net()
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / f"{i}.png")
+    return ["--images", f"{tmp_path}/images", "--resize", "0", "--crop", "0", "--samples", "1"]
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "line"),
+    [
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, "overq: interrupted\n"),
+        ("raise MemoryError", 2, "overq: out of memory: smaller batches, fewer samples or smaller images may fit\n"),
+        ("import torch; torch.empty(2**60)", 2, "overq: out of memory: "),
+    ],
+)
+def test_control_c_and_exhausted_memory_while_running(tmp_path: Path, images: list[str], what: str, code: int, line: str) -> None:
+    (tmp_path / "nets.py").write_text(MODEL.format(what=what))
+    ended = python("-m", "overq", "evaluate", "--model", f"{tmp_path}/nets.py:net", *images)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert ended.stderr.startswith(line)
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_and_a_full_disk() -> None:
+    help_ = [sys.executable, "-m", "overq", "evaluate", "--help"]
+    with subprocess.Popen(help_, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        writer.stdout.close()  # as `head` does when it has enough
+        assert writer.stderr is not None
+        assert writer.stderr.read() == ""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(help_, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (2, "overq: No space left on device\n")
+
+
+TWICE = ("-m", "overq", "evaluate", "--json", "µ", "--csv", "µ")
+
+
+def test_terminals_that_know_ascii_only_and_closed_streams() -> None:
+    ended = python(*TWICE, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)})
+    assert (ended.returncode, ended.stderr) == (2, "overq: two outputs go to \\xb5: give each its own\n")
+    closed = subprocess.run(["sh", "-c", f"{sys.executable} -m overq --help >&-"], capture_output=True, text=True, timeout=120)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_escapes_in_arguments_do_not_reach_the_terminal() -> None:
+    ended = python(*(word.replace("µ", "\x1b[2J\n\u202ex") for word in TWICE))
+    assert ended.stderr == "overq: two outputs go to \\x1b[2J \\u202ex: give each its own\n"
+
+
+def test_usage_errors_are_one_line_too() -> None:
+    ended = python("-m", "overq", "rtl")
+    assert (ended.returncode, ended.stderr) == (2, "overq: Missing option '--out': see overq rtl --help\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    asked = {"bash": {"COMP_WORDS": "overq ev", "COMP_CWORD": "1"}}.get(shell, {"_TYPER_COMPLETE_ARGS": "overq ev"})
+    asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_OVERQ_COMPLETE": f"complete_{shell}", "PYTHONPATH": ":".join(sys.path)}
+    ended = python("-m", "overq", env=asked)
+    assert "evaluate" in ended.stdout
+    assert python("-m", "overq", env={"_OVERQ_COMPLETE": f"source_{shell}", "PYTHONPATH": ":".join(sys.path)}).stdout.count("overq") >= 2
