@@ -106,7 +106,8 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
 
     properties=True asserts the contract in words instead of equality:
       - every channel's digits spell its rounded value, its value to b fraction bits, or (not served) its clipped value;
-      - a second digit stands behind an OWN lane, a moved value behind a second digit or a moved value, lane 0 is OWN.
+      - a second digit stands behind an OWN lane, a moved value behind a second digit or a moved value, lane 0 is OWN;
+      - a lane that is switched off is digit 0, OWN; a lane where a segment starts is OWN.
     """
     fmt = config.format
     b, n, tb, c = fmt.bits, config.rows, config.t_bits, fmt.cascade
@@ -125,17 +126,17 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
       if (t[i] > {fmt.t_max}) t[i] = {fmt.t_max};
       if (t[i] < {fmt.t_min}) t[i] = {fmt.t_min};
       level[i] = (t[i] + {1 << b}) >>> {b + 1};
-      clipped[i] = level[i] > {dmax} ? {dmax} : level[i] < {dmin} ? {dmin} : level[i];
+      clipped[i] = !d3_on[i] ? 0 : level[i] > {dmax} ? {dmax} : level[i] < {dmin} ? {dmin} : level[i];
       error[i] = t[i] - clipped[i] * {1 << (b + 1)};
       if (error[i] < 0) error[i] = -error[i];
       digit[i] = clipped[i];
       state[i] = 0;
     end
-    for (z = 0; z < {n}; z = z + 1) if (level[z] == 0) begin
+    for (z = 0; z < {n}; z = z + 1) if (d3_on[z] && level[z] == 0) begin
       chosen = 0; kind = 0; worst = -1; inside = 1;
       // Walk away from the zero: later candidates are farther, and win ties.
       for (d = 1; d <= {c}; d = d + 1) if (z - d >= 0) begin
-        if (level[z-d] == 0) inside = 0;
+        if (!d3_on[z-d] || d3_start[z-d+1] || level[z-d] == 0) inside = 0;
         if (inside && {int(fmt.range_on)} && level[z-d] != clipped[z-d] && (!{largest} || error[z-d] >= worst)) begin
           chosen = d; kind = 1; worst = error[z-d];
         end
@@ -143,7 +144,7 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
       inside = 1;
       if (kind == 0 && {int(fmt.precision_on)})
         for (d = 1; d <= {c if largest else min(c, 1)}; d = d + 1) if (z - d >= 0) begin
-          if (level[z-d] == 0) inside = 0;
+          if (!d3_on[z-d] || d3_start[z-d+1] || level[z-d] == 0) inside = 0;
           if (inside && level[z-d] == clipped[z-d] && error[z-d] >= worst) begin
             chosen = d; kind = 3; worst = error[z-d];
           end
@@ -190,9 +191,13 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
             fine = f"((t[{i}] + 1) >>> 1)"
             precise = f"({fine} > {wmax} ? {wmax} : {fine} < {wmin} ? {wmin} : {fine})"
             lines.append(f"  always @* effective[{i}] = {effective};")
+            lines.append(f"  always @* assert (d3_on[{i}] || (out_digit[{i}] == 0 && out_state[{i}] == 0));")
+            if i:
+                lines.append(f"  always @* assert (!d3_start[{i}] || out_state[{i}] == 0);")
+            by_range = f"{int(fmt.range_on)} && effective[{i}] == {wide}"
+            by_precision = f"{int(fmt.precision_on)} && level[{i}] == clipped[{i}] && level[{i}] != 0 && effective[{i}] == {precise}"
             lines.append(
-                f"  always @* assert (effective[{i}] == clipped[{i}] * {1 << b} || ({int(fmt.range_on)} && effective[{i}] == {wide})"
-                f" || ({int(fmt.precision_on)} && level[{i}] == clipped[{i}] && level[{i}] != 0 && effective[{i}] == {precise}));"
+                f"  always @* assert (effective[{i}] == clipped[{i}] * {1 << b} || (d3_on[{i}] && ({by_range} || {by_precision})));"
             )
             previous = f"out_state[{i - 1}]" if i else None
             if previous is None:
@@ -207,15 +212,21 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
             f"  always @* begin\n{body}\n  end\n" + "\n".join(lines)
         )
     states = f"wire [{2 * n - 1}:0] states;" if c else ""
-    port = ", .out_states(states)" if c else ""
+    port = (", .out_states(states)" if c else "") + (", .in_starts(in_start)" if config.edges else "")
     return f"""
-module proof(input clk, input [{n * tb - 1}:0] in_t);
+module proof(input clk, input [{n * tb - 1}:0] in_t, input [{n - 1}:0] in_on, in_start);
   reg [{n * tb - 1}:0] d1_t, d2_t, d3_t;
-  always @(posedge clk) begin d1_t <= in_t; d2_t <= d1_t; d3_t <= d2_t; end
+  reg [{n - 1}:0] d1_on, d2_on, d3_on, d1_start, d2_start, d3_start;
+  {"" if config.edges else f"always @* assume (in_start == {n}'d0);"}
+  always @(posedge clk) begin
+    d1_t <= in_t; d2_t <= d1_t; d3_t <= d2_t;
+    d1_on <= in_on; d2_on <= d1_on; d3_on <= d2_on;
+    d1_start <= in_start; d2_start <= d1_start; d3_start <= d2_start;
+  end
   wire [{n * b - 1}:0] digits;
   wire out_valid, in_ready;
   {states}
-  overq_encoder dut(.clk(clk), .rst(1'b0), .in_valid(1'b1), .in_ready(in_ready), .in_t(in_t), .in_enable({{{n}{{1'b1}}}}),
+  overq_encoder dut(.clk(clk), .rst(1'b0), .in_valid(1'b1), .in_ready(in_ready), .in_t(in_t), .in_enable(in_on),
                     .out_valid(out_valid), .out_ready(1'b1), .out_digits(digits){port});
 {model}
 {body}

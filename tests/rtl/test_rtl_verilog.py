@@ -29,7 +29,7 @@ def needs(simulator):
 @pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4", "full_signed_largest"])
 def test_icarus_passes_the_testbench(tmp_path, name):
     needs("iverilog")
-    config = ArrayConfig(FORMATS[name], weight_bits=6, rows=5, columns=3, depth=15)
+    config = ArrayConfig(FORMATS[name], weight_bits=6, rows=5, columns=3, depth=15, segments=name != "full_c4")
     emit(tmp_path, config, tiles=3, vectors=40)
     assert simulators.simulate("iverilog", tmp_path).startswith("PASS: 120 sums and 120 t equal")
 

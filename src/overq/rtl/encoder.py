@@ -50,6 +50,7 @@ class _Lane:
     """Signals of one lane after a stage's register."""
 
     zero: Signal
+    joined: Signal  # the lane before is on, not zero, and of the same segment: a zero's reach may go on there
     outlier: Signal
     error: Signal
     one: Signal
@@ -61,8 +62,10 @@ class OverwriteEncoder(wiring.Component):
     """Lanes of one tile; valid/ready on both sides, three cycles of latency, one tile a cycle while `out_ready` is high.
 
     in_t          t per lane; values beyond what two digits spell saturate
-    in_enable     one bit per lane: a lane that is switched off holds no value, is no zero lane, and leaves as digit 0, OWN
-                  (the last tile of a vector whose length is no multiple of the lanes)
+    in_enable     one bit per lane: a lane that is switched off, wherever it stands and whatever its t, holds no value, is no zero
+                  lane, leaves as digit 0, OWN, and nothing crosses it (a vector whose length is no multiple of the lanes)
+    in_starts     one bit per lane: a segment begins here, nothing crosses from the lane before (several whole vectors in one tile);
+                  only with `segments`
     out_digits    digit per lane
     out_states    the state code of `spec.State` per lane (absent for the plain format)
     """
@@ -83,6 +86,8 @@ class OverwriteEncoder(wiring.Component):
         }
         if config.format.cascade:
             ports["out_states"] = Out(data.ArrayLayout(2, lanes))
+        if config.edges:
+            ports["in_starts"] = In(lanes)
         super().__init__(ports)
 
     @property
@@ -93,11 +98,16 @@ class OverwriteEncoder(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        self._zeros = [Signal(name=f"s0_zero_{lane}") for lane in range(self.config.rows)]
         s1_valid, s2_valid, advance = Signal(), Signal(), Signal()
         m.d.comb += [advance.eq(~self.out_valid | self.out_ready), self.in_ready.eq(advance)]
         with m.If(advance):
             m.d.sync += [s1_valid.eq(self.in_valid), s2_valid.eq(s1_valid), self.out_valid.eq(s2_valid)]
         s1 = [self._classify(m, advance, lane) for lane in range(self.config.rows)]
+        for lane in range(1, self.config.rows) if self.config.format.cascade else ():
+            joined = self.in_enable[lane - 1] & ~self._zeros[lane - 1]
+            with m.If(advance):
+                m.d.sync += s1[lane].joined.eq(joined & ~self.in_starts[lane] if self.config.edges else joined)
         s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
         serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
         self._place(m, advance, s2, serve)
@@ -115,14 +125,16 @@ class OverwriteEncoder(wiring.Component):
         one = Mux(high, fmt.digit_max, Mux(low, fmt.digit_min, level))
         out = _Lane(
             zero=_register(1, f"s1_zero_{lane}"),
+            joined=_register(1, f"s1_joined_{lane}"),
             outlier=_register(1, f"s1_outlier_{lane}"),
             error=_register(config.t_bits, f"s1_error_{lane}"),
             one=_register(digit_shape(config), f"s1_one_{lane}"),
         )
         residue = t - (one << (b + 1))
+        m.d.comb += self._zeros[lane].eq(level == 0)
         with m.If(advance):
             m.d.sync += [
-                out.zero.eq((level == 0) & on),
+                out.zero.eq(self._zeros[lane] & on),
                 out.outlier.eq((high | low) & on),
                 out.error.eq(Mux(residue < 0, -residue, residue)),
                 out.one.eq(Mux(on, one, 0)),
@@ -150,7 +162,7 @@ class OverwriteEncoder(wiring.Component):
                 m.d.sync += later.eq(signal)
             return later
 
-        s2 = _Lane(s1.zero, s1.outlier, s1.error, held(s1.one))
+        s2 = _Lane(s1.zero, s1.joined, s1.outlier, s1.error, held(s1.one))
         s2.first = {state: held(signal) for state, signal in s1.first.items()}
         s2.second = {state: held(signal) for state, signal in s1.second.items()}
         return s2
@@ -162,7 +174,7 @@ class OverwriteEncoder(wiring.Component):
             near = list(range(1, min(fmt.cascade, zero) + 1))
             reach, inside = {}, s1[zero].zero
             for distance in near:
-                inside = inside & ~s1[zero - distance].zero
+                inside = inside & s1[zero - distance + 1].joined
                 reach[distance] = Signal(name=f"s1_reach_{zero}_{distance}")
                 m.d.comb += reach[distance].eq(inside)
             outliers = {d: reach[d] & s1[zero - d].outlier for d in near}

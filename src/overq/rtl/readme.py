@@ -39,7 +39,8 @@ A port of several values packs them without gaps, lane (or column) 0 in the leas
 
 1. Weights: {rows} transfers with `weight_valid` and `weight_ready`, one row of the tile each, **the last row first**.
    {loading}
-2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low.{first}
+2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low:
+   wherever they stand and whatever is on their `in_t`, they become digit 0, OWN, and nothing crosses them.{starts}{first}
    `in_sums` is what each column starts from: 0 for the first tile of a dot product, later the `out_sums` of the tile before.
 3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order; nothing can stall them.
 4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next layer, 2 cycles later.
@@ -78,6 +79,10 @@ _DOUBLE = {
 T tiles of V vectors each take 1 + {fold} + (T − 1) · max(V{gap}, {rows}) cycles in the array, from its first weight to its last sum,
 and 2 more here. Where a tile's `in_sums` are the sums of the tile before, tiles can follow each other no closer than {chain} cycles.""",
 }
+
+
+_STARTS = """
+   Several whole channel vectors may share a tile, side by side: `in_starts` marks the lane where each begins, nothing crosses there."""
 
 
 def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]]) -> str:
@@ -126,6 +131,7 @@ def text(config: ArrayConfig) -> str:
         registers=kind["registers"],
         loading=kind["loading"],
         first=kind["first"],
+        starts=_STARTS if config.edges else "",
         cycles=kind["cycles"].format(
             fold=f"{2 * config.rows + config.columns - 2} + V",
             encoder=OverwriteEncoder.latency,

@@ -19,6 +19,7 @@ module testbench;
 
   reg [ROWS*T_BITS-1:0]         tile_t [0:TILES*VECTORS-1];
   reg [ROWS-1:0]                tile_enable [0:TILES-1];
+  reg [ROWS-1:0]                tile_starts [0:TILES-1];
   reg [COLUMNS*WEIGHT_BITS-1:0] tile_weights [0:TILES*ROWS-1];
   reg [COLUMNS*SUM_BITS-1:0]    expected_sums [0:VECTORS-1];
   reg [COLUMNS*NEXT_BITS-1:0]   expected_t [0:VECTORS-1];
@@ -27,7 +28,7 @@ module testbench;
   reg clk, rst, weight_valid, in_valid, in_first, in_last;
   reg [COLUMNS*WEIGHT_BITS-1:0] weights;
   reg [ROWS*T_BITS-1:0] in_t;
-  reg [ROWS-1:0] in_enable;
+  reg [ROWS-1:0] in_enable, in_starts;
   reg [COLUMNS*SUM_BITS-1:0] in_sums;
   wire weight_ready, in_ready, out_valid, out_last, t_valid;
   wire [COLUMNS*SUM_BITS-1:0] out_sums;
@@ -36,7 +37,7 @@ module testbench;
   overq_top dut (
     .clk(clk), .rst(rst),
     .weight_valid(weight_valid), .weight_ready(weight_ready), .weights(weights),
-    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),{first}
+    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),{first}{starts}
     .out_valid(out_valid), .out_sums(out_sums), .out_last(out_last),
     .multipliers({multipliers}),
     .biases({biases}),
@@ -49,11 +50,12 @@ module testbench;
   initial begin
     $readmemh("t.hex", tile_t);
     $readmemh("enable.hex", tile_enable);
+    $readmemh("starts.hex", tile_starts);
     $readmemh("weights.hex", tile_weights);
     $readmemh("sums.hex", expected_sums);
     $readmemh("next_t.hex", expected_t);
     clk = 0; rst = 1; weight_valid = 0; in_valid = 0; in_first = 0; in_last = 0;
-    weights = 0; in_t = 0; in_enable = 0; in_sums = 0;
+    weights = 0; in_t = 0; in_enable = 0; in_starts = 0; in_sums = 0;
     loaded = 0; sent = 0; received = 0; checked_t = 0; errors = 0; cycles = 0;
     repeat (4) @(negedge clk);
     #1 rst = 0;
@@ -109,6 +111,7 @@ module testbench;
         end
         in_t = tile_t[tile*VECTORS + vector];
         in_enable = tile_enable[tile];
+        in_starts = tile_starts[tile];
         if (tile == 0) in_sums = 0; else in_sums = partial[vector];
         in_first = (vector == 0);
         in_last = (tile == TILES - 1);
@@ -159,6 +162,7 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
         tiles=len(layer.tiles),
         vectors=layer.vectors,
         double=int(config.double_buffered),
+        starts="\n    .in_starts(in_starts)," if config.edges else "",
         first="\n    .in_first(in_first)," if config.double_buffered else "",
         t_bits=config.t_bits,
         weight_bits=config.weight_bits,
@@ -173,7 +177,8 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
     return {
         "testbench.v": text,
         "t.hex": _hex((row for tile in layer.saturated() for row in tile), config.t_bits),
-        "enable.hex": _hex(([(1 << tile.lanes) - 1] for tile in layer.tiles), rows),
+        "enable.hex": _hex(([tile.enabled] for tile in layer.tiles), rows),
+        "starts.hex": _hex(([sum(1 << lane for lane in tile.starts)] for tile in layer.tiles), rows),
         "weights.hex": _hex(weights, config.weight_bits),
         "sums.hex": _hex(layer.sums(), config.psum_bits),
         "next_t.hex": _hex(layer.next_t(relu), config.t_bits),

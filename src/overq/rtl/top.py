@@ -29,7 +29,7 @@ class Accelerator(wiring.Component):
                                           Double buffered: ready unless a whole tile waits for its first vector
     in_first                              double buffered only: this vector is the first that meets the waiting tile. Refused until that
                                           is whole and, in overwriting formats, in the cycle right after another vector
-    in_valid, in_ready                    one tile of one vector; in_t and in_enable as the encoder's
+    in_valid, in_ready                    one tile of one vector; in_t, in_enable and in_starts as the encoder's
     in_sums                               per column, what the sum starts from: 0, or the partial sums of the tiles before
     in_last                               the sums are then complete and go through the output stage
     out_valid, out_sums, out_last         the sums, `latency` cycles after the transfer, in order, never stalled
@@ -49,6 +49,7 @@ class Accelerator(wiring.Component):
                 "in_ready": Out(1),
                 "in_t": In(data.ArrayLayout(t_shape(config), config.rows)),
                 "in_enable": In(config.rows),
+                **({"in_starts": In(config.rows)} if config.edges else {}),
                 "in_sums": In(sums),
                 "in_last": In(1),
                 **({"in_first": In(1)} if config.double_buffered else {}),
@@ -82,6 +83,8 @@ class Accelerator(wiring.Component):
             encoder.in_enable.eq(self.in_enable),
             encoder.out_ready.eq(1),
         ]
+        if config.edges:
+            m.d.comb += encoder.in_starts.eq(self.in_starts)
         if config.double_buffered:
             self._load_beside(m, array, accept, flying[0])
         else:

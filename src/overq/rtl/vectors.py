@@ -4,8 +4,8 @@
     source       in words: which layer of which network on which input, or the seed
     format       the fields of overq.spec.Format
     weight_bits, rows, columns, depth      the ArrayConfig
-    tiles        list of {"t": [vectors][lanes], "weights": [lanes][columns]}, lanes ≤ rows, in the order they are added up;
-                 one tile never holds lanes of two channel vectors (design, section 1)
+    tiles        list of {"t": [vectors][lanes], "weights": [lanes][columns]}, lanes ≤ rows, in the order they are added up; beside them,
+                 where there are any, "starts": lanes where another channel vector begins, "off": lanes that are switched off
     multipliers, biases, shifts            per column, see OutputStage
     sums         [vectors][columns]  the finished sums, with the accumulator's fraction bits
     next_t       [vectors][columns]  what the output stage makes of them
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from overq.errors import InputError, OverqError
-from overq.spec import ArrayConfig, Format, dot, encode, fraction_bits
+from overq.spec import ArrayConfig, Format, Lane, dot, encode_tile, fraction_bits
 from overq.spec.encode import saturate
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits, requantize
 
@@ -30,14 +30,28 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Tile:
-    """One pass through the array: t [vectors][lanes] and weights [lanes][columns]."""
+    """One pass through the array: t [vectors][lanes] and weights [lanes][columns].
+
+    starts   lanes where a segment begins, see spec.encode_tile
+    off      lanes that are switched off, whatever their t
+    """
 
     t: Sequence[Sequence[int]]
     weights: Sequence[Sequence[int]]
+    starts: Sequence[int] = ()
+    off: Sequence[int] = ()
 
     @property
     def lanes(self) -> int:
         return len(self.weights)
+
+    @property
+    def enabled(self) -> int:
+        """One bit per lane."""
+        return sum(1 << lane for lane in range(self.lanes) if lane not in self.off)
+
+    def encoded(self, vector: int, fmt: Format) -> list[Lane]:
+        return encode_tile([None if lane in self.off else t for lane, t in enumerate(self.t[vector])], fmt, self.starts)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,10 @@ class LayerVectors:
                 raise InputError(f"tile {i}: every vector needs {tile.lanes} values, one per row of weights")
             if any(len(row) != config.columns for row in tile.weights):
                 raise InputError(f"tile {i}: every lane needs {config.columns} weights, one per column")
+            if not all(0 <= lane < tile.lanes for lane in (*tile.starts, *tile.off)):
+                raise InputError(f"tile {i}: starts and off name lanes from 0 to {tile.lanes - 1}")
+            if tile.starts and not config.segments:
+                raise InputError(f"tile {i} has segments, but the array is not made for any")
             if any(not low <= w <= high for row in tile.weights for w in row):
                 raise InputError(f"tile {i}: a weight is outside {low} … {high}")
         reach = 1 << (bias_bits(config.psum_bits) - 1)
@@ -87,8 +105,8 @@ class LayerVectors:
         total = [[0] * self.config.columns for _ in range(self.vectors)]
         for tile in self.tiles:
             by_column = [[row[j] for row in tile.weights] for j in columns]
-            for sums, row in zip(total, tile.t, strict=True):
-                lanes = encode(row, fmt)
+            for vector, sums in enumerate(total):
+                lanes = tile.encoded(vector, fmt)
                 for j in columns:
                     sums[j] += dot(lanes, by_column[j], fmt) >> drop
         return total
@@ -115,7 +133,8 @@ class LayerVectors:
             "rows": config.rows,
             "columns": config.columns,
             "depth": config.dot_depth,
-            "tiles": [{"t": tile.t, "weights": tile.weights} for tile in self.tiles],
+            "segments": config.segments,
+            "tiles": [{name: values for name, values in asdict(tile).items() if values} for tile in self.tiles],
             "multipliers": self.multipliers,
             "biases": self.biases,
             "shifts": self.shifts,
@@ -131,8 +150,15 @@ class LayerVectors:
             fields = json.loads(path.read_text(encoding="utf-8"))
             if fields.get("schema") != SCHEMA:
                 raise InputError(f"{path}: schema {fields.get('schema')!r}; this version reads schema {SCHEMA}")
-            config = ArrayConfig(Format(**fields["format"]), fields["weight_bits"], fields["rows"], fields["columns"], fields["depth"])
-            tiles = [Tile(tile["t"], tile["weights"]) for tile in fields["tiles"]]
+            config = ArrayConfig(
+                Format(**fields["format"]),
+                fields["weight_bits"],
+                fields["rows"],
+                fields["columns"],
+                fields["depth"],
+                segments=fields.get("segments", False),
+            )
+            tiles = [Tile(tile["t"], tile["weights"], tile.get("starts", ()), tile.get("off", ())) for tile in fields["tiles"]]
             made = cls(config, tiles, fields["multipliers"], fields["biases"], fields["shifts"], str(fields.get("source", path.name)))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -147,7 +173,8 @@ class LayerVectors:
 
     @classmethod
     def random(cls, config: ArrayConfig, *, vectors: int = 64, tiles: int = 2, seed: int = 0) -> LayerVectors:
-        """Random data with many zeros and outliers; the last tile is one lane short where it can be."""
+        """Random data with many zeros and outliers; the tiles after the first are one lane short, hold a segment's edge and a lane that is
+        switched off, where there is room."""
         rng = random.Random(seed)
         fmt, unit = config.format, 1 << (config.format.bits + 1)
 
@@ -164,7 +191,12 @@ class LayerVectors:
         for i in range(min(tiles, config.dot_depth // config.rows)):
             lanes = config.rows - (i > 0 and config.rows > 1)
             t = [[value() for _ in range(lanes)] for _ in range(vectors)]
-            made.append(Tile(t, [[rng.randint(low, high) for _ in range(config.columns)] for _ in range(lanes)]))
+            starts, off = (
+                (rng.randrange(1, lanes),) if i and lanes > 1 and config.segments else (),
+                (rng.randrange(lanes),) if i and lanes > 2 else (),
+            )
+            weights = [[rng.randint(low, high) for _ in range(config.columns)] for _ in range(lanes)]
+            made.append(Tile(t, weights, starts, off))
         # Scales that bring most sums into the range of t, and some beyond it.
         spread = max(config.psum_bits - config.t_bits, 0)
         multipliers = [rng.randrange(1 << (MULTIPLIER_BITS - 1), 1 << MULTIPLIER_BITS) for _ in range(config.columns)]

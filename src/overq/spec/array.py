@@ -26,6 +26,7 @@ class ArrayConfig:
     depth        lanes of one whole dot product (all tiles that are added up), at least `rows`; None is `rows`
     sum_bits     width of every partial sum; None is the least that holds any dot product of `depth` lanes
     double_buffered   a second weight register per element: the next tile loads while vectors stream
+    segments     a tile may hold several whole channel vectors side by side, as its segments; the encoder is told where they start
     """
 
     format: Format = field(default_factory=Format)
@@ -35,6 +36,7 @@ class ArrayConfig:
     depth: int | None = None
     sum_bits: int | None = None
     double_buffered: bool = False
+    segments: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -44,8 +46,9 @@ class ArrayConfig:
         _check_integer("columns", self.columns, 1, MAX_ROWS)
         if self.depth is not None:
             _check_integer("depth", self.depth, self.rows, 2**31 - 1)
-        if not isinstance(self.double_buffered, bool):
-            raise FormatError(f"ArrayConfig.double_buffered must be True or False, not {self.double_buffered!r}")
+        for name in ("double_buffered", "segments"):
+            if not isinstance(getattr(self, name), bool):
+                raise FormatError(f"ArrayConfig.{name} must be True or False, not {getattr(self, name)!r}")
         if self.format.lanes not in (None, self.rows):
             raise FormatError(f"Format.lanes is {self.format.lanes} but the array has {self.rows} rows: one tile is one column of rows")
         if self.format.cascade and self.rows < 2:
@@ -79,6 +82,11 @@ class ArrayConfig:
     def tile(self) -> Format:
         """The format with its tile length made explicit, as the encoder uses it."""
         return self.format.with_(lanes=self.rows)
+
+    @property
+    def edges(self) -> bool:
+        """Whether the encoder has to know where segments start: the plain format crosses no lanes anyway."""
+        return self.segments and self.format.cascade > 0
 
     @property
     def gap(self) -> int:
