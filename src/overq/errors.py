@@ -12,6 +12,8 @@
 
     OverqWarning             what was left out or done in part; the result is right for the rest (also UserWarning)
 
+    MostlyFloatWarning       a warning: less than half of what a quantized model multiplies is quantized
+
 Every message is one line: what is wrong, where, and what would be right.
 """
 
@@ -48,6 +50,10 @@ class BackendError(OverqError, RuntimeError):
 
 class UnsupportedModeError(BackendError):
     """A backend asked for an overwrite mode it does not implement."""
+
+
+class MostlyFloatWarning(UserWarning):
+    """Less than half of a quantized model's multiply-accumulates are quantized."""
 
 
 class ToolError(OverqError, RuntimeError):

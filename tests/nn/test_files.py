@@ -104,12 +104,12 @@ def test_another_version_or_architecture_is_refused(saved: Path) -> None:
     with pytest.raises(ModelFileError, match=r"tensor '8\.\w+' is missing"):
         overq.load(saved, longer)
     edited(saved, lambda manifest, tensors: manifest.update(version=99))
-    with pytest.raises(ModelFileError, match="layout version 99; this overq reads version 2$"):
+    with pytest.raises(ModelFileError, match="layout version 99; this overq reads version 3$"):
         overq.load(saved, network())
 
 
 def test_a_manifest_that_was_tampered_with_is_refused(saved: Path) -> None:
-    edited(saved, lambda manifest, tensors: manifest["layers"][1].update(step=0.5))
+    edited(saved, lambda manifest, tensors: manifest["summary"]["layers"][1].update(step=0.5))
     with pytest.raises(ModelFileError, match="damaged: the stored digest is not that of the contents$"):
         overq.load(saved, network())
 

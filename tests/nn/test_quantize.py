@@ -11,7 +11,7 @@ from torch import nn
 
 import overq
 from overq import Format, LayerRule, Recipe
-from overq.errors import CalibrationError, FormatError, InputError
+from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn import Quantized, observe
 from overq.nn.weights import dequantize_weight, quantize_weight
 
@@ -156,7 +156,8 @@ class Odd(nn.Module):
 
 
 def test_what_stays_float_is_listed_with_its_reason() -> None:
-    quantized = overq.quantize(Odd(), images(), EVERY_LAYER)
+    with pytest.warns(MostlyFloatWarning, match="^most of the model stays in float: "):
+        quantized = overq.quantize(Odd(), images(), EVERY_LAYER)
     reasons = dict(overq.summary(quantized).left_float)
     assert reasons == {
         "up": "ConvTranspose2d is not a layer that overq quantizes",
@@ -240,7 +241,7 @@ def test_an_input_that_was_always_zero_is_said(model: Residual) -> None:
         model.bn.weight.zero_()
         model.bn.bias.zero_()
     quantized = overq.quantize(model, images(), EVERY_LAYER)
-    assert by_name(quantized)["body"].note == "input always zero"
+    assert by_name(quantized)["body"].note == "input always zero, 2 groups of 4 lanes"
     assert torch.isfinite(quantized(images())).all()
 
 

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -96,6 +98,8 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.count = Count()
         self.stack = [("", model)]
+        self.derived: dict[int, tuple[Any, str]] = {}
+        self.attention = False
         self.weights = {_memory(p): name for name, p in model.named_parameters() if not is_lazy(p) and p.ndim > 1 and _memory(p) > 0}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -103,6 +107,7 @@ class _Counting(TorchDispatchMode):
         space, _, name = func._schema.name.partition("::")
         if isinstance(out, torch.Tensor):
             self.count.peak = max(self.count.peak, out.numel())
+            self._derive(name, args, out)
         if space == "aten" and name in COUNTED:
             operation, macs = COUNTED[name]
             self._add(operation, self._weight(args), macs(args, out))
@@ -116,12 +121,49 @@ class _Counting(TorchDispatchMode):
             operation = "linear"  # of a weight, or of one that a parametrization computed
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             operation = "recurrent"
+        if operation == "matmul" and (self.attention or isinstance(module, nn.MultiheadAttention)):
+            operation = "attention"  # of two activations, where PyTorch has no kernel that does both products
         key = (name, type(module).__name__, operation, weight)
         self.count.totals[key] = self.count.totals.get(key, 0) + macs
 
     def _weight(self, args: Any) -> str:
-        flat = (a for arg in args for a in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(a, torch.Tensor))
-        return next((self.weights[_memory(a)] for a in flat if _memory(a) in self.weights), "")
+        """Name of the parameter among the operands, or of one that an operand was made of."""
+        places = [_memory(a) for a in _tensors(args)]
+        direct = (self.weights[place] for place in places if place in self.weights)
+        return next(direct, "") or next((name for place in places if (name := self._made_of(place))), "")
+
+    def _made_of(self, place: int) -> str:
+        alive, name = self.derived.get(place, (None, ""))
+        return name if alive is not None and alive() is not None else ""
+
+    def _derive(self, name: str, args: Any, out: torch.Tensor) -> None:
+        """Remember what is made of weights alone: copies, stacks, selections, scaled ones. Looking rows up gives activations."""
+        operands = [a for a in _tensors(args) if a.is_floating_point()]
+        if not operands or name in ("embedding", "embedding_bag") or _memory(out) in self.weights:
+            return
+        made_of = [self.weights.get(_memory(a)) or self._made_of(_memory(a)) for a in operands]
+        if all(made_of):
+            self.derived[_memory(out)] = (ref(out), made_of[0])
+
+
+def _tensors(args: Any) -> list[torch.Tensor]:
+    return [a for arg in args for a in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(a, torch.Tensor)]
+
+
+class _Attention(TorchFunctionMode):
+    """Tells the count which products are attention's, where PyTorch spells it as products of matrices."""
+
+    def __init__(self, counting: _Counting) -> None:
+        super().__init__()
+        self.counting = counting
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.counting.attention
+        self.counting.attention = before or func is torch.nn.functional.scaled_dot_product_attention
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.counting.attention = before
 
 
 def _memory(tensor: torch.Tensor) -> int:
@@ -146,7 +188,7 @@ def counted(model: nn.Module) -> Iterator[Count]:
 
         handles += [module.register_forward_pre_hook(enter, prepend=True), module.register_forward_hook(leave, always_call=True)]
     try:
-        with counting:
+        with _Attention(counting), counting:
             yield counting.count
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from overq.errors import CalibrationError, FormatError, InputError
+from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn.bias import choose, correct_outputs, observe_outputs
 from overq.nn.call import Forward, run
 from overq.nn.fit import fit_layer
@@ -19,12 +20,15 @@ from overq.nn.layers import (
     can_quantize,
     input_lanes,
 )
+from overq.nn.notes import layer_notes, run_notes
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.padding import Mask
 from overq.nn.recipe import Recipe
 from overq.nn.report import LayerReport, Summary
+from overq.nn.shares import in_words, of_layer, shares
 
 DEFAULT_RECIPE = Recipe()
+HALF = 0.5  # of the multiply-accumulates: with less quantized, `quantize` warns
 
 
 def quantize(
@@ -45,6 +49,7 @@ def quantize(
     forward, mask  as for `observe`
     seen     what `observe` returned on these samples, where that is known already: saves a run of the model
 
+    Warns with MostlyFloatWarning where less than half of the multiply-accumulates are quantized.
     Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer).
     """
     check_weights(model)
@@ -64,14 +69,27 @@ def quantize(
         rule = recipe.rule(name, first=name == reached[0], last=name == reached[-1])
         if not rule.skip:
             report, replacement[layers[name]] = fit_layer(name, layers[name], seen.layers[name], rule)
-            reports.append(report)
+            known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
+            reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
     left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
     result = replaced(result, replacement)
     if chosen is not None:
         correct_outputs(result, observe_outputs(model, chosen), [r.name for r in reports])
-        reports = [replace(report, note=", ".join(filter(None, (report.note, "bias corrected")))) for report in reports]
-    attach(result, Summary(tuple(reports), left), recipe)
+        reports = [replace(report, note=_joined(report.note, "bias corrected")) for report in reports]
+    facts = Summary(
+        tuple(reports),
+        left,
+        shares(seen.count, {r.name: r.bits_in_words for r in reports}) if seen.count else (),
+        (*run_notes(seen), *([f"biases corrected on {chosen.rows} of {chosen.of} samples"] if chosen else [])),
+    )
+    if facts.quantized_share < HALF:
+        warnings.warn(f"most of the model stays in float: {in_words(facts.shares)}", MostlyFloatWarning, stacklevel=2)
+    attach(result, facts, recipe)
     return result
+
+
+def _joined(*notes: str) -> str:
+    return ", ".join(filter(None, notes))
 
 
 def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) -> None:

@@ -4,8 +4,7 @@ The manifest stands in the file's metadata under the key "overq":
 
     version   of this layout; another one is refused
     recipe    Recipe.to_json
-    layers    LayerReport.to_json of every quantized layer: format and step are what the layer computes with
-    float     (name, reason) of what stayed float
+    summary   Summary.to_dict: format and step of every layer are what it computes with
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
 Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8) and `weight_scale` in place of `weight`,
@@ -30,10 +29,10 @@ from overq.errors import InputError, ModelFileError, OverqError
 from overq.nn.convert import attach, replaced, summary
 from overq.nn.layers import Arrangement, Quantized, can_quantize, give_bias, quantized_layer
 from overq.nn.recipe import Recipe
-from overq.nn.report import LayerReport, Summary
+from overq.nn.report import Summary
 from overq.output import staged
 
-VERSION = 2  # 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
+VERSION = 3  # 3: the whole summary; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -48,8 +47,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     manifest = {
         "version": VERSION,
         "recipe": model.overq_recipe.to_json(),  # type: ignore[union-attr,operator]
-        "layers": [report.to_json() for report in facts.layers],
-        "float": [list(pair) for pair in facts.left_float],
+        "summary": facts.to_dict(),
     }
     manifest["sha256"] = _digest(tensors, manifest)
     with staged(path) as temporary:
@@ -68,15 +66,14 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     path = Path(path)
     manifest, tensors = _read(path)
     try:
-        reports = tuple(LayerReport.from_json(entry) for entry in manifest["layers"])
+        facts = Summary.from_dict(manifest["summary"])
         recipe = Recipe.from_json(manifest["recipe"])
-        left = tuple((name, reason) for name, reason in manifest["float"])
     except (KeyError, TypeError, ValueError, AttributeError, OverqError) as error:
         raise ModelFileError(f"{path}: the manifest is malformed: {error}") from error
     result = copy.deepcopy(model).eval()
     modules = dict(result.named_modules())
     replacement: dict[nn.Module, nn.Module] = {}
-    for report in reports:
+    for report in facts.layers:
         module, prefix = modules.get(report.name), report.name + "." if report.name else ""
         if module is None or not can_quantize(module):
             raise ModelFileError(f"{path}: the model has no {report.kind} named {report.name!r}; it was saved from another architecture")
@@ -94,7 +91,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         replacement[module] = layer
     result = replaced(result, replacement)
     _fill(result, tensors, path)
-    attach(result, Summary(reports, left), recipe)
+    attach(result, facts, recipe)
     return result
 
 

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from overq.calib import Observed
 from overq.errors import CalibrationError, OverqError
-from overq.nn.call import Forward, run
+from overq.nn.call import Forward, parameters, run
 from overq.nn.chosen import Choosing, Chosen
 from overq.nn.compute import Count, counted
 from overq.nn.layers import CHANNEL_DIM, FloatLayer, can_quantize, input_groups, kind
@@ -98,6 +98,7 @@ def observe(
             for part, keep in masked(model, stream, mask):
                 watch.new_run()
                 choosing.add(part, keep)
+                stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
                 with counted(model) if stream.count is None else nullcontext(stream.count) as count, known(keep), followed(model):
                     answer(model, stream, part)
                 if stream.count is None:
@@ -155,6 +156,16 @@ def answer(model: nn.Module, stream: Stream, part: Part) -> Any:
         shapes = ", ".join(f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in part.tensors)
         said = " ".join(str(error).split())[:300]
         raise CalibrationError(f"the model does not run on samples {shapes}: {type(error).__name__}: {said}") from error
+
+
+def _mask_like(model: nn.Module, stream: Stream, part: Part) -> str:
+    """Name of an item that holds both zeros and ones at positions, and is called a mask."""
+    args, keywords = part.batch if stream.bound else ((), {})
+    named = {**dict(zip(parameters(model).names, args, strict=False)), **keywords}
+    for name, item in named.items():
+        if "mask" in name and isinstance(item, torch.Tensor) and item.ndim == 2 and item.unique().tolist() == [0, 1]:
+            return name
+    return ""
 
 
 class _Watch:

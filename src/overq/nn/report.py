@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
+from overq.errors import ToolError
+from overq.nn.shares import Share, in_words, share
 from overq.spec import Counts, Format, expected_coverage
 from overq.text import add_row, console, visible
 
@@ -26,6 +29,7 @@ class LayerReport:
     counts       zeros, outliers and served values of the sampled channel vectors
     sqnr         signal-to-quantization-noise of the sample, in dB; inf where nothing was lost
     note         what a user should know, e.g. why it fell back to plain; empty otherwise
+    macs         multiply-accumulates of the samples that `Summary.shares` counted; 0 where none were
     """
 
     name: str
@@ -36,6 +40,12 @@ class LayerReport:
     counts: Counts
     sqnr: float
     note: str = ""
+    macs: int = 0
+
+    @property
+    def bits_in_words(self) -> str:
+        """As in "A4 W8"."""
+        return f"A{self.format.bits} W{self.weight_bits}"
 
     @property
     def coverage(self) -> float:
@@ -59,10 +69,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Summary:
-    """Per-layer reports in the order the layers run, and what stayed in float with the reason. `print` it for a table."""
+    """Per-layer reports in the order the layers run, and what stayed in float with the reason. `print` it for a table.
+
+    shares  where the model multiplies: quantized at which bits, and what the rest is; empty where no sample ran
+    notes   what a user should know of how the samples were run
+    """
 
     layers: tuple[LayerReport, ...]
     left_float: tuple[tuple[str, str], ...] = ()
+    shares: tuple[Share, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[LayerReport]:
         return iter(self.layers)
@@ -70,14 +86,73 @@ class Summary:
     def __len__(self) -> int:
         return len(self.layers)
 
+    @property
+    def quantized_share(self) -> float:
+        """Multiply-accumulates of quantized layers / all, 0 to 1; NaN where none were counted."""
+        return share(self.shares)
+
+    def lines(self) -> Iterator[str]:
+        """What stands below the table, in words."""
+        yield in_words(self.shares)
+        yield from (f"note: {note}" for note in self.notes)
+        yield from (f"float: {name}: {reason}" for name, reason in self.left_float)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One flat row for each quantized layer, numbers as numbers."""
+        total = sum(part.macs for part in self.shares)
+        for r in self.layers:
+            yield {
+                "layer": r.name, "kind": r.kind, "activation_bits": r.format.bits, "signed": r.format.signed, "weight_bits": r.weight_bits,
+                "mode": mode(r.format), "step": r.step, "zero_rate": r.counts.zero_rate, "outlier_rate": r.counts.outlier_rate,
+                "served": r.counts.served, "coverage": r.coverage, "expected_coverage": r.expected_coverage, "sqnr_db": r.sqnr,
+                "macs_share": r.macs / total if total else float("nan"), "note": r.note,
+            }  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, everything; `from_dict` reads it."""
+        return {
+            "layers": [report.to_json() for report in self.layers],
+            "float": [list(pair) for pair in self.left_float],
+            "shares": [part.to_json() for part in self.shares],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Summary:
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError where it is none."""
+        left = tuple((str(name), str(reason)) for name, reason in data["float"])
+        layers = tuple(LayerReport.from_json(entry) for entry in data["layers"])
+        return cls(layers, left, tuple(Share.from_json(entry) for entry in data["shares"]), tuple(str(note) for note in data["notes"]))
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of `rows`. Raises ToolError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise ToolError("Summary.to_pandas needs pandas, which is not installed: pip install pandas; `rows` needs nothing") from None
+        return pandas.DataFrame(list(self.rows()))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the same table and lines, everything in them as text."""
+        table = self.table()
+        head = "".join(f"<th>{_as_text(column.header)}</th>" for column in table.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_as_text(value)}</td>" for value in values) + "</tr>"
+            for values in zip(*(list(column.cells) for column in table.columns), strict=True)
+        )
+        below = "".join(f"<br>{_as_text(line)}" for line in self.lines())
+        return f"<table><caption>{_as_text(table.title)}</caption><tr>{head}</tr>{body}</table><p>{below.removeprefix('<br>')}</p>"
+
     def table(self) -> Table:
         """A rich table, one row per layer."""
+        total = sum(part.macs for part in self.shares)
         table = Table(title="quantized layers (rates on the calibration sample)")
         for heading in (
             "layer",
             "kind",
             "A",
             "W",
+            "MACs",
             "mode",
             "step",
             "zeros",
@@ -95,7 +170,8 @@ class Summary:
             expected = f"{r.expected_coverage:.3f}" if r.format.range_on else "-"
             sign = "s" if r.format.signed else "u"
             add_row(
-                table, r.name, r.kind, f"{sign}{r.format.bits}", str(r.weight_bits), mode(r.format), f"{r.step:.4g}",
+                table, r.name, r.kind, f"{sign}{r.format.bits}", str(r.weight_bits),
+                f"{100 * r.macs / total:.1f} %" if total else "-", mode(r.format), f"{r.step:.4g}",
                 f"{c.zero_rate:.3f}", f"{c.outlier_rate:.4f}", str(c.served), covered, expected, f"{r.sqnr:.1f}", r.note,
             )  # fmt: skip
         return table
@@ -104,9 +180,14 @@ class Summary:
         out = io.StringIO()
         screen = console(file=out, width=160)
         screen.print(self.table())
-        for name, reason in self.left_float:
-            screen.print(visible(f"float: {name}: {reason}"))
+        for line in self.lines():
+            screen.print(visible(line))
         return out.getvalue()
+
+
+def _as_text(value: object) -> str:
+    """HTML that shows it and does nothing."""
+    return html.escape(visible(value))
 
 
 def mode(fmt: Format) -> str:

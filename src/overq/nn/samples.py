@@ -72,6 +72,7 @@ class Stream:
     size      values of the samples that were tried, each
     count     of the multiply-accumulates, where they were tried
     facts     how many batches came, how many were empty, how many items of a batch are not passed
+    hint      name of an item that may say what is padded, though no mask was named
     """
 
     parts: Iterator[Part]
@@ -82,6 +83,7 @@ class Stream:
     size: int = 1
     count: Count | None = None
     facts: dict[str, int] = field(default_factory=dict)
+    hint: str = ""
 
     def __iter__(self) -> Iterator[Part]:
         return joined(self.parts, self.rows) if self.together else map(fresh, self.parts)
