@@ -12,23 +12,20 @@ an operation that is not known to treat channels alike, and channels flattened t
 
 from __future__ import annotations
 
-import operator
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import nn
 
-from overq.errors import InputError
-from overq.nn.layers import can_quantize, input_lanes
+from overq.nn import channels, kinds
+from overq.nn.channels import Channels
+from overq.nn.graph import Node, read
+from overq.nn.layers import Quantized, input_lanes
 
-SAME_MODULES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Identity,
-                nn.Dropout, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # fmt: skip
-SAME_FUNCTIONS = {F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.relu,
-                  torch.sigmoid, torch.tanh, "relu", "relu_", "sigmoid", "tanh", "contiguous", "clone"}  # fmt: skip
-SUMS = (operator.add, operator.iadd, torch.add, "add", "add_", operator.mul, torch.mul, "mul")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Value = Channels | list[Channels] | None  # None: channels unknown, and fixed
 
 
 class Streams:
@@ -40,19 +37,19 @@ class Streams:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        try:
-            graph = fx.symbolic_trace(model).graph
-        except Exception as error:  # tracing runs the model's own code: whatever that does with a symbolic value
-            raise InputError(f"the model cannot be traced: {' '.join(str(error).split())[:200]}") from error
-        self._modules = dict(model.named_modules())
         self._parent: list[int] = []
         self.inputs: dict[str, list[int]] = {}
         self.outputs: dict[str, list[int]] = {}
         self._pinned: dict[int, str] = {}
-        self._owners: dict[int, str] = {}  # parameter -> the first layer that has it
-        self._values: dict[fx.Node, list[int] | None] = {}  # None: channels unknown, and fixed
+        self._owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+        self._values: dict[str, Value] = {}
+        graph = read(model)
         for node in graph.nodes:
-            self._values[node] = self._value(node)
+            self._values[node.name] = self._value(node)
+        for node in graph.nodes:  # F.linear(x, self.fc.weight) and the like: what the layer does is not all that its weight does
+            owner = node.target.rpartition(".")[0]
+            if isinstance(node.op, kinds.Constant) and owner in self.inputs:
+                self._pin(self._of(owner), f"{owner}'s weights are read as tensors too")
 
     def find(self, atom: int) -> int:
         """The atom that stands for all that are one with it."""
@@ -65,8 +62,8 @@ class Streams:
         """Atoms that may change places with each other: those that occur in the same values, and are not pinned."""
         pinned = {self.find(atom) for atom in self._pinned}
         signature: dict[int, list[int]] = {}
-        for index, atoms in enumerate([*self._values.values(), *self.inputs.values(), *self.outputs.values()]):
-            for atom in atoms or ():
+        for index, atoms in enumerate([*self._lists(), *self.inputs.values(), *self.outputs.values()]):
+            for atom in atoms:
                 signature.setdefault(self.find(atom), []).append(index)
         found: dict[tuple[int, ...], list[int]] = {}
         for atom, where in signature.items():
@@ -79,14 +76,18 @@ class Streams:
         pinned = {self.find(atom): why for atom, why in self._pinned.items()}
         return {name: pinned[self.find(a)] for name, atoms in self.inputs.items() for a in atoms[:1] if self.find(a) in pinned}
 
+    def _lists(self) -> Iterable[list[int]]:
+        for value in self._values.values():
+            yield from (part.items for part in _parts(value))
+
     def _new(self, count: int) -> list[int]:
         first = len(self._parent)
         self._parent.extend(range(first, first + count))
         return list(range(first, first + count))
 
-    def _pin(self, values: Iterable[list[int] | None], why: str) -> None:
-        for atoms in values:
-            self._pinned.update(dict.fromkeys(atoms or (), why))
+    def _pin(self, lists: Iterable[list[int]], why: str) -> None:
+        for atoms in lists:
+            self._pinned.update(dict.fromkeys(atoms, why))
 
     def _of(self, name: str) -> tuple[list[int], list[int]]:
         return self.inputs[name], self.outputs[name]
@@ -96,66 +97,124 @@ class Streams:
             self._parent[self.find(other)] = self.find(one)
         return a
 
-    def _value(self, node: fx.Node) -> list[int] | None:
-        """The atoms of a node's channels; None where nothing is known of them and nothing may move."""
-        given = [self._values[n] for n in node.all_input_nodes]
-        if node.op == "output":
-            self._pin(given, "the network's output")
-        if node.op not in ("call_module", "call_function", "call_method"):
+    def _value(self, node: Node) -> Value:
+        """The channels of a node's value; None where nothing is known of them and nothing may move."""
+        given = [self._values[name] for name in node.operands]
+        if isinstance(node.op, (kinds.Input, kinds.Constant, kinds.Number)):
             return None
-        module = self._modules[str(node.target)] if node.op == "call_module" else None
-        if isinstance(module, nn.Module) and (can_quantize(module) or isinstance(module, NORMS)):
-            return self._layer(str(node.target), module, given[0])
-        known = _shape_of(node, module, given)
-        if known is not None:
-            return known(self)
-        what = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
-        self._pin(given, f"{what} is not known to treat channels alike")
+        if isinstance(node.op, kinds.Output):
+            self._pin((part.items for value in given for part in _parts(value)), "the network's output")
+            return None
+        if isinstance(node.op, (kinds.Conv, kinds.Linear, kinds.Norm)):
+            assert node.module is not None  # by its kind
+            x = given[0]
+            if (why := _opaque(node)) is None:
+                return self._layer(node, node.module, x if isinstance(x, Channels) else None)
+        else:
+            if (value := self._moved(node, given)) is not None:
+                return value
+            why = f"{node.what} is not known to treat channels alike"
+        self._pin((part.items for value in given for part in _parts(value)), why)
         return None
 
-    def _layer(self, name: str, module: Any, given: list[int] | None) -> list[int]:
-        groups = getattr(module, "groups", 1)
-        reads = module.num_features if isinstance(module, NORMS) else input_lanes(module) * groups
-        atoms = given
-        if atoms is None or len(atoms) != reads:
-            self._pin([given], f"{name} reads them flattened together with their pixels")
+    def _layer(self, node: Node, module: Any, given: Channels | None) -> Channels:
+        name, groups = node.target, getattr(module, "groups", 1)
+        norm = isinstance(node.op, kinds.Norm)
+        reads = module.num_features if norm else input_lanes(module) * groups
+        place = _place(node, module, given)
+        atoms = given.items if given is not None and place is not None and len(given.items) == reads else None
+        if atoms is None:
+            self._pin([given.items] if given is not None else [], f"{name} reads them flattened together with their pixels")
             atoms = self._new(reads)
             self._pin([atoms], "their order comes from outside")
-        handed_on = isinstance(module, NORMS) or groups == reads == getattr(module, "out_channels", 0) > 1
-        made = atoms if handed_on else self._new(module.weight.shape[0])
+        handed_on = norm or groups == reads == getattr(module, "out_channels", 0) > 1
+        made = atoms if handed_on else self._new(reads if module.weight is None else module.weight.shape[0])
         if groups > 1 and not handed_on:
             self._pin([atoms, made], f"{name} has {groups} groups")
-        if self._owners.setdefault(id(module.weight), name) != name:
-            self._pin([atoms, made, *self._of(self._owners[id(module.weight)])], f"{name} shares its weight with another layer")
+        if any(self._owners[id(p)] > 1 for p in module._parameters.values() if p is not None):
+            self._pin([atoms, made], f"{name} shares its weight with another layer")
         if name in self.inputs:  # called before: both calls' channels are the same
             atoms, made = self._join(self.inputs[name], atoms), self._join(self.outputs[name], made)
         self.inputs[name], self.outputs[name] = atoms, made
-        return made
+        return replace(place or _place(node, module, None) or Channels([], None), items=made)
+
+    def _moved(self, node: Node, given: list[Value]) -> Value:
+        """What an operation without parameters does to channels, or None where that is not known."""
+        op, x = node.op, given[0] if given else None
+        if isinstance(op, kinds.Part):
+            return x[op.index % len(x)] if isinstance(x, list) and len(x) > 1 else x[0] if isinstance(x, list) else None
+        if not isinstance(x, Channels):
+            return None
+        if isinstance(op, (kinds.Clip, kinds.Pointwise, kinds.Scale, kinds.Same)):
+            return x
+        if isinstance(op, (kinds.Add, kinds.Pair)):
+            y = given[1]
+            if not (isinstance(y, Channels) and x.like(y)):
+                return None
+            return replace(x, items=self._join(x.items, y.items), single=x.single and y.single)
+        if isinstance(op, kinds.Cat):
+            return self._cat([value for value in given if isinstance(value, Channels)], len(given), op)
+        if isinstance(op, kinds.Pad):
+            return self._padded(x, op)
+        if isinstance(op, kinds.Split):
+            return channels.split(x, op)
+        for kind, change in CHANGES:
+            if isinstance(op, kind):
+                return change(x, op)
+        return None
+
+    def _cat(self, parts: list[Channels], count: int, op: kinds.Cat) -> Channels | None:
+        if len(parts) < count:
+            return None
+        if (joined := channels.concatenated(parts, op)) is not None:
+            return joined
+        if parts[0].here(op.dim) is not False or not all(parts[0].like(part) for part in parts):
+            return None
+        for part in parts[1:]:
+            self._join(parts[0].items, part.items)
+        return replace(parts[0], single=False)
+
+    def _padded(self, x: Channels, op: kinds.Pad) -> Channels | None:
+        if (widths := channels.padded(x, op)) is None:
+            return None
+        before, after = widths
+        kept = x.items[max(-before, 0) : len(x.items) - max(-after, 0)]
+        return replace(x, items=[*self._new(max(before, 0)), *kept, *self._new(max(after, 0))], single=False)
 
 
-def _shape_of(node: fx.Node, module: nn.Module | None, given: list[list[int] | None]) -> Callable[[Streams], list[int] | None] | None:
-    """What an operation without parameters does to channels, or None where that is not known."""
-    target, args, named = node.target, node.args, dict(node.kwargs)
-    if isinstance(module, (*SAME_MODULES, nn.Flatten)) or (module is None and target in SAME_FUNCTIONS):
-        return lambda streams: given[0]
-    if target in (torch.flatten, "flatten") and [*args[1:], *named.values()] in ([1], [1, -1]):
-        return lambda streams: given[0]  # a layer behind it sees whether pixels were left
-    dims: Any = args[1] if len(args) > 1 else named.get("dim")
-    if target in ("mean", torch.mean) and isinstance(dims, (tuple, list)) and sorted(dims) in ([2, 3], [-2, -1]):
-        return lambda streams: given[0]
-    usual = target in SUMS and len(args) == 2 and not named
-    if usual and len(given) == 1:  # a number, or the same value twice
-        return lambda streams: given[0]
-    if usual and given[0] is not None and given[1] is not None and len(given[0]) == len(given[1]):
-        first, second = given[0], given[1]
-        return lambda streams: streams._join(first, second)
-    if target is torch.cat and dims == 1 and all(atoms is not None for atoms in given):
-        return lambda streams: [atom for atoms in given for atom in atoms or ()]
-    if target is operator.getitem and isinstance(args[1], tuple) and args[1][:2] == (slice(None), slice(None)):
-        return lambda streams: given[0]
-    if target is F.pad and (len(args) < 3 or args[2] == "constant") and given[0] is not None:
-        before, after = (*args[1], 0, 0, 0, 0, 0, 0)[4:6]  # type: ignore[misc]
-        inner = given[0]
-        if before >= 0 and after >= 0:
-            return lambda streams: [*streams._new(before), *inner, *streams._new(after)]
+CHANGES: tuple[tuple[Any, Callable[[Channels, Any], Channels | None]], ...] = (
+    ((kinds.Pool, kinds.AdaptivePool), channels.pooled),
+    (kinds.Reduce, channels.reduced),
+    (kinds.Flatten, channels.flattened),
+    (kinds.Reshape, channels.reshaped),
+    (kinds.Pick, channels.picked),
+    (kinds.Move, channels.moved),
+)
+
+
+def _parts(value: Value) -> list[Channels]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _opaque(node: Node) -> str | None:
+    """Why a layer's or norm's parameters cannot be permuted."""
+    module: Any = node.module
+    if isinstance(module, Quantized):
+        return f"{node.target} is quantized already"
+    if "weight" not in module._parameters:
+        return f"{node.target}'s weight is computed (a parametrization, weight norm, pruning)"
     return None
+
+
+def _place(node: Node, module: Any, given: Channels | None) -> Channels | None:
+    """Where a layer's or norm's channels lie in its output; None where they lie elsewhere in its input than it reads them."""
+    if isinstance(node.op, kinds.Linear):
+        fits = given is None or given.last or given.rank == 2
+        return (Channels([], None, last=True) if given is None else replace(given, last=True)) if fits else None
+    if isinstance(node.op, kinds.Conv):
+        rank = module.weight.ndim
+        alone = given is not None and given.single and set(module.kernel_size) == {1} and set(module.padding) <= {0}
+        return Channels([], rank, single=alone) if given is None or (given.rank == rank and not given.last) else None
+    if given is None:
+        return Channels([], 4 if isinstance(module, nn.BatchNorm2d) else None)
+    return given if given.rank is not None and given.axis == 1 else None

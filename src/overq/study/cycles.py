@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from overq import kernels
-from overq.errors import OverqError
+from overq.errors import FormatError, OverqError
 from overq.nn import LayerRule, Quantized, Recipe, summary
 from overq.nn.integer import IntegerLayer, integer_layer
 from overq.sim import ArrayLayer, fast, layer_traffic, total_cycles
@@ -91,6 +90,8 @@ def recipe(fmt: Format, rows: int, weight_bits: int = 8, calibration: str = "for
 
 def array_layer(layer: IntegerLayer, t: Tensor) -> ArrayLayer:
     """The layer and its input as the array meets them. t: integers [N, C, H, W] or [N, K]."""
+    if layer.padding_mode != "zeros" or layer.after != layer.padding:
+        raise FormatError(f"layer {layer.name!r}: the array pads with zeros, alike on both sides, not {layer.padding_mode}")
     digits, states = (values.numpy() for values in layer.lanes(t))
     weights = layer.weights.permute(2, 3, 1, 0).numpy()
     return ArrayLayer(digits, states, weights, layer.stride, layer.padding, layer.dilation)
@@ -123,7 +124,7 @@ def network_cycles(
             layer = integer_layer(name, module, bits[name])
             seen = args[0].detach().cpu()
             seen = seen.reshape(-1, seen.shape[-1]) if layer.linear else seen
-            t = kernels.get("array").to_fixed(seen, layer.step, layer.format)
+            t = layer.fixed(seen)
             machine = ArrayConfig(layer.format.with_(lanes=None), layer.weight_bits, rows, columns, double_buffered=double_buffered)
             rows_seen.append(layer_cycles(layer, t, machine, check=check))
             progress(name)

@@ -43,6 +43,16 @@ class Clipped:
         """The values after ReLU (0, ∞), ReLU6 (0, 6) and the like: exact."""
         return replace(self, low=np.clip(self.low, low, high), high=np.clip(self.high, low, high))
 
+    def scaled(self, factor: float, offset: float) -> Clipped:
+        """The values times `factor` plus `offset`: exact."""
+        ends = [self.low * factor + offset, self.high * factor + offset] if factor else [np.full(self.channels, offset)] * 2
+        low, high = ends if factor >= 0 else ends[::-1]
+        return replace(self, mean=self.mean * factor + offset, std=self.std * abs(factor), low=low, high=high)
+
+    def taken(self, index: np.ndarray) -> Clipped:
+        """The channels at int64 `index`, in that order."""
+        return replace(self, mean=self.mean[index], std=self.std[index], low=self.low[index], high=self.high[index])
+
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, variance) after clipping, float64 [C]; exact."""
         parts = [_clipped_moments(self.mean, np.maximum(self.std * s, _TINY), self.low, self.high) for s in self.scales]

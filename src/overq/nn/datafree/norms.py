@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from overq.errors import CalibrationError
+from overq.nn.graph import is_norm
 
 HELP = "give calibration images, or load a checkpoint that has its batch norm statistics"
-
-
-def is_norm(module: nn.Module | None) -> TypeGuard[_BatchNorm]:
-    return isinstance(module, _BatchNorm)
 
 
 def flaw(norm: _BatchNorm) -> str:

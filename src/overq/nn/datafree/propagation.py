@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import operator
-from functools import reduce
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import nn
 
-from overq.errors import CalibrationError
+from overq.errors import CalibrationError, InputError
+from overq.nn import channels, kinds
+from overq.nn.channels import Channels
 from overq.nn.datafree.clipped import Clipped, joined
-from overq.nn.datafree.norms import HELP, flaw, is_norm, output_moments
-from overq.nn.layers import FloatLayer, can_quantize
-
-Known = Clipped | str  # what is known of a tensor, or why nothing is
-RELUS = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
-SAME = (F.dropout, torch.flatten, "flatten", "contiguous", "mean", torch.mean, F.adaptive_avg_pool2d, F.avg_pool2d)
-SAME_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
-SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+from overq.nn.datafree.norms import HELP, flaw, output_moments
+from overq.nn.graph import Node, read
+from overq.nn.layers import FloatLayer
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return can_quantize(m) or is_norm(m) or super().is_leaf_module(m, module_qualified_name)
+@dataclass(frozen=True)
+class Spread:
+    """What is known of a tensor: its channels' values, and where the channels lie (items count them).
+
+    alike  one entry stands for all channels, however many: the image's
+    """
+
+    values: Clipped
+    place: Channels
+    alike: bool = False
+
+    @classmethod
+    def of(cls, values: Clipped, place: Channels) -> Spread:
+        return cls(values, replace(place, items=list(range(values.channels))))
+
+
+Known = Spread | list[Spread] | str  # or why nothing is known
 
 
 def propagate(model: nn.Module, image: Clipped, scales: tuple[float, ...], correlation: float) -> list[tuple[str, FloatLayer, Clipped]]:
@@ -38,95 +47,129 @@ def propagate(model: nn.Module, image: Clipped, scales: tuple[float, ...], corre
     Raises CalibrationError where the model cannot be traced or a layer's input does not come from usable batch norms.
     """
     try:
-        graph = _Tracer().trace(model)
-    except Exception as error:  # tracing runs the model's own code: whatever that does with a symbolic value
-        raise CalibrationError(
-            f"data-free calibration: the model cannot be traced ({' '.join(str(error).split())[:120]}); give calibration images"
-        ) from error
-    modules = dict(model.named_modules())
-    known: dict[fx.Node, Known] = {}
+        graph = read(model)
+    except InputError as error:
+        raise CalibrationError(f"data-free calibration: {error}; give calibration images") from error
+    nodes = {node.name: node for node in graph.nodes}
+    nodes = {node.name: node for node in graph.nodes}
+    known: dict[str, Known] = {}
     found = []
     for node in graph.nodes:
-        module = modules[str(node.target)] if node.op == "call_module" else None
-        if node.op == "placeholder":
-            known[node] = image
-        elif module is not None and can_quantize(module):
-            name = str(node.target)
-            found.append((name, module, _layer_input(name, module, known[node.all_input_nodes[0]])))
-            known[node] = f"no batch norm follows {name!r}"
-        elif is_norm(module):
+        module: Any = node.module
+        if isinstance(node.op, kinds.Input):
+            known[node.name] = Spread(image, Channels([0], 4), alike=True)
+        elif isinstance(node.op, (kinds.Conv, kinds.Linear)):
+            found.append((node.target, module, _layer_input(node, known[node.operands[0]])))
+            known[node.name] = f"no batch norm follows {node.target!r}"
+        elif isinstance(node.op, kinds.Norm):
             bad = flaw(module)
-            known[node] = f"batch norm {node.target!r} {bad}" if bad else Clipped.free(*output_moments(module), scales)
-        elif node.op != "output":
-            inputs = [known[n] for n in node.all_input_nodes]
+            spread = Spread.of(Clipped.free(*output_moments(module), scales), _beside(nodes[node.operands[0]], known)) if not bad else None
+            known[node.name] = spread or f"batch norm {node.target!r} {bad}"
+        elif not isinstance(node.op, (kinds.Output, kinds.Number)):
+            inputs = [known[name] for name in node.operands]
             reason = next((i for i in inputs if isinstance(i, str)), None)
-            known[node] = reason or _operation(node, module, [i for i in inputs if isinstance(i, Clipped)], correlation)
+            known[node.name] = reason or _operation(node, inputs, correlation)
     return found
 
 
-def _layer_input(name: str, module: FloatLayer, known: Known) -> Clipped:
-    if isinstance(known, str):
-        raise CalibrationError(f"data-free calibration: nothing is known of the input of layer {name!r}: {known}; {HELP}")
-    wanted = module.in_features if isinstance(module, nn.Linear) else module.in_channels
-    if wanted % known.channels:
-        counts = f"reads {wanted} channels, but {known.channels} were followed to it"
+def _beside(before: Node, known: dict[str, Known]) -> Channels:
+    """Where a batch norm finds its channels: as the layer before it makes them."""
+    spread = known[before.name]
+    if isinstance(spread, Spread) and not spread.alike:
+        return spread.place
+    module: Any = before.module
+    return Channels([], module.weight.ndim if isinstance(before.op, kinds.Conv) else 2 if isinstance(before.op, kinds.Linear) else 4)
+
+
+def _layer_input(node: Node, known: Known) -> Clipped:
+    name, module = node.target, node.module
+    if not isinstance(known, Spread):
+        why = known if isinstance(known, str) else "it reads several tensors"
+        raise CalibrationError(f"data-free calibration: nothing is known of the input of layer {name!r}: {why}; {HELP}")
+    values, place = known.values, known.place
+    wanted: int = module.in_features if isinstance(module, nn.Linear) else module.in_channels  # type: ignore[union-attr, assignment]
+    across = not place.last and place.rank != 2 if isinstance(node.op, kinds.Linear) else place.axis != 1
+    if not known.alike and (wanted % values.channels or across):
+        counts = f"reads {wanted} channels, but {values.channels} were followed to it"
         raise CalibrationError(f"data-free calibration: layer {name!r} {counts}; give calibration images")
-    return known.repeated(wanted // known.channels)
+    return values.repeated(wanted // values.channels)
 
 
-def _operation(node: fx.Node, module: nn.Module | None, inputs: list[Clipped], correlation: float) -> Known:
+def _operation(node: Node, inputs: list[Any], correlation: float) -> Known:
     """What comes out of a node that is neither layer nor norm; inputs are known."""
-    args, named, target = node.args, dict(node.kwargs), node.target
-    if (bounds := _bounds(module, target, args, named)) is not None:
-        return inputs[0].clip(bounds[0], bounds[1])
-    if isinstance(module, SAME_MODULES) or target in SAME:
-        return inputs[0]  # an average keeps the mean; its variance is at most this one, reached where the pixels are equal
-    if target in SUMS and len(inputs) == len(args) == 2 and not named:
-        return inputs[0].plus(inputs[1], correlation)
-    if target is torch.cat and (named.get("dim", args[1] if len(args) > 1 else 0)) in (1, -3):
-        return joined(inputs)
-    if target is F.pad and (len(args) < 3 or args[2] == "constant") and not named.get("value", args[3] if len(args) > 3 else 0):
-        width: Any = args[1]
-        pad = [*width, 0, 0, 0, 0, 0, 0][:8]
-        return inputs[0].padded(pad[4], pad[5]) if not any(pad[6:]) else _unknown(node, module)  # zeros at the border: not counted
-    if target is operator.getitem and _keeps_channels(args[1]):
-        return inputs[0]
-    if window := _window(module, target, args, named):
-        return inputs[0].greatest(window)
-    return _unknown(node, module)
+    op, x = node.op, inputs[0] if inputs else None
+    if isinstance(op, kinds.Part) and isinstance(x, list):
+        return x[op.index % len(x)] if len(x) > 1 else x[0]
+    if not isinstance(x, Spread):
+        return _unknown(node)
+    if isinstance(op, kinds.Clip):
+        return replace(x, values=x.values.clip(op.low, op.high))
+    if isinstance(op, kinds.Scale):
+        return replace(x, values=x.values.scaled(op.factor, op.offset))
+    if isinstance(op, kinds.Same):
+        return x
+    if isinstance(op, kinds.Add):
+        return _sum(node, op, x, inputs[1], correlation)
+    if any(isinstance(i, Spread) and i.alike for i in inputs) and isinstance(op, (kinds.Cat, kinds.Split, kinds.Pick)):
+        return _unknown(node)
+    if isinstance(op, kinds.Cat):
+        place = channels.concatenated([i.place for i in inputs], op) if all(isinstance(i, Spread) for i in inputs) else None
+        return Spread.of(joined([i.values for i in inputs]), place) if place is not None else _unknown(node)
+    if isinstance(op, kinds.Pad):
+        widths = channels.padded(x.place, op)
+        if widths is None or min(widths) < 0 or op.value or (x.alike and any(widths)):  # a border of zeros is not counted
+            return _unknown(node)
+        if not any(widths):
+            return x
+        return Spread.of(x.values.padded(*widths), x.place)
+    if isinstance(op, kinds.Split):
+        parts = channels.split(x.place, op)
+        return _unknown(node) if parts is None else [_taken(x, part) for part in parts]
+    if isinstance(op, (kinds.Pool, kinds.AdaptivePool)):
+        return _pool(node, op, x)
+    if isinstance(op, kinds.Reduce) and op.how != "average":
+        return _unknown(node)
+    for kind, change in MOVES:
+        if isinstance(op, kind):
+            place = change(x.place, op)
+            return _unknown(node) if place is None else _taken(x, place)
+    return _unknown(node)
 
 
-def _unknown(node: fx.Node, module: nn.Module | None) -> str:
-    what = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
-    return f"operation {node.name!r} ({what}) has no analytic form here"
+# an average keeps the mean; its variance is at most that of one value, reached where the pixels are equal
+MOVES: tuple[tuple[type, Any], ...] = (
+    (kinds.Reduce, channels.reduced),
+    (kinds.Flatten, channels.flattened),
+    (kinds.Reshape, channels.reshaped),
+    (kinds.Pick, channels.picked),
+    (kinds.Move, channels.moved),
+)
 
 
-def _bounds(module: nn.Module | None, target: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[float, float] | None:
-    """The clip of ReLU, ReLU6 and Hardtanh."""
-    if isinstance(module, nn.Hardtanh):  # ReLU6 is one
-        return module.min_val, module.max_val
-    if isinstance(module, nn.ReLU) or target in RELUS:
-        return 0.0, np.inf
-    if target is F.relu6:
-        return 0.0, 6.0
-    if target is F.hardtanh:
-        values = dict(zip(("min_val", "max_val"), args[1:3], strict=False)) | named
-        return values.get("min_val", -1.0), values.get("max_val", 1.0)
-    return None
+def _taken(x: Spread, place: Channels) -> Spread:
+    return replace(x, place=place) if x.alike else Spread.of(x.values.taken(np.array(place.items, dtype=np.int64)), place)
 
 
-def _keeps_channels(index: Any) -> bool:
-    """Whether it only picks pixels: full slices of the first two axes, slices of the others."""
-    index = index if isinstance(index, tuple) else (index,)
-    return all(isinstance(i, slice) for i in index) and all(i == slice(None) for i in index[:2])
+def _sum(node: Node, op: kinds.Add, x: Spread, y: Any, correlation: float) -> Known:
+    if node.operands[0] == node.operands[1]:
+        return replace(x, values=x.values.scaled(1 + op.alpha, 0.0))
+    if not (isinstance(y, Spread) and x.place.like(y.place)):
+        return _unknown(node)
+    other = y.values if op.alpha == 1 else y.values.scaled(op.alpha, 0.0)
+    return replace(x, values=x.values.plus(other, correlation))
 
 
-def _window(module: nn.Module | None, target: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:
-    """How many pixels a max pooling looks at; 0 where it is none."""
-    if isinstance(module, nn.MaxPool2d):
-        size = module.kernel_size
-    elif target is F.max_pool2d:
-        size = named.get("kernel_size", args[1] if len(args) > 1 else 1)
-    else:
-        return 0
-    return reduce(operator.mul, size) if isinstance(size, (tuple, list)) else int(size) ** 2
+def _pool(node: Node, op: kinds.Pool | kinds.AdaptivePool, x: Spread) -> Known:
+    place = channels.pooled(x.place, op)
+    if place is None or (isinstance(op, kinds.Pool) and op.divisor is not None):
+        return _unknown(node)
+    if op.how == "average":
+        return replace(x, place=place)
+    if isinstance(op, kinds.AdaptivePool):
+        return _unknown(node)
+    return replace(x, values=x.values.greatest(math.prod(op.kernel)), place=place)
+
+
+def _unknown(node: Node) -> str:
+    why = f" ({node.op.why})" if isinstance(node.op, kinds.Unknown) and node.op.why else ""
+    return f"operation {node.name!r} ({node.what}) has no analytic form here{why}"

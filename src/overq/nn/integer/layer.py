@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from overq import kernels
-from overq.errors import FormatError, InputError
+from overq.errors import FormatError
+from overq.nn.integer.windows import padded, taps
 from overq.nn.layers import Quantized, input_groups
 from overq.spec import Format, accumulator_bits, fraction_bits
 
@@ -22,11 +21,13 @@ class IntegerLayer:
     """One convolution or matrix product in integers.
 
     step, format   of the input
-    weights        int64 [O, C, kh, kw], C channels of one group; a linear layer has kh = kw = 1
+    weights        int64 [O, C, kh, kw], C channels of one group; Linear has kh = kw = 1, Conv1d kh = 1
     weight_bits    two's complement width of a weight
     scale          per output channel, what one unit of the accumulator is worth: step · weight scale / 2^fraction bits
-    linear         input [..., K] instead of [N, C, H, W]
+    dims           of the input behind the channels: 0 Linear [..., K], 1 Conv1d [N, C, L], 2 Conv2d [N, C, H, W]; N may be missing
+    padding, after      (vertical, horizontal) pixels before and behind; padding_mode as in torch.nn.Conv2d
     order          int64 [C]: lane i of each group carries its channel order[i], weights alike; None: as they are
+    input_scale    float32 [C] or None: each group's channels are divided by it before they become t
     """
 
     name: str
@@ -37,10 +38,22 @@ class IntegerLayer:
     scale: list[float]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    after: tuple[int, int] = (0, 0)
+    padding_mode: str = "zeros"
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
-    linear: bool = False
+    dims: int = 2
     order: Tensor | None = None
+    input_scale: Tensor | None = None
+
+    @property
+    def linear(self) -> bool:
+        return self.dims == 0
+
+    @property
+    def channel_dim(self) -> int:
+        """Of inputs and outputs, counted from the end."""
+        return -1 - self.dims
 
     @property
     def unit(self) -> float:
@@ -57,17 +70,26 @@ class IntegerLayer:
         """Two's complement bits that hold every accumulator, whatever the input (see spec.accumulator_bits)."""
         return accumulator_bits(self.format, self.weight_bits, self.depth)
 
+    def fixed(self, x: Tensor) -> Tensor:
+        """int64 t of a real input, in its shape; NaN is refused, infinity saturates."""
+        if self.input_scale is not None:
+            scale = self.input_scale.to(x.dtype).reshape(-1, *[1] * self.dims)
+            x = (x.unflatten(self.channel_dim, (self.groups, -1)) / scale).reshape(x.shape)
+        return kernels.get("array").to_fixed(x, self.step, self.format).to(torch.int64)
+
     def lanes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(digits int16, states uint8) [N, H, W, groups, C] of t [N, C, H, W] (or [N, K]): each group's channels are one vector."""
+        """(digits int16, states uint8) [N, H, W, groups, C] of t: each group's channels are one vector."""
         rows = self._pixels(t).movedim(1, -1).unflatten(-1, (self.groups, -1))
         rows = rows.contiguous() if self.order is None else rows.index_select(-1, self.order)
         return kernels.get("auto", self.format).encode(rows, self.format)
 
     def accumulate(self, t: Tensor) -> Tensor:
-        """int64 [N, O, H', W'] (or [N, O]): the sums of the array, with spec.fraction_bits fraction bits."""
+        """int64 [N, O, H', W'] (or as `dims` says): the sums of the array, with spec.fraction_bits fraction bits."""
         digits, states = self.lanes(t)
         E = kernels.get("array").effective(digits, states, self.format) >> (self.format.bits - fraction_bits(self.format))
-        E = F.pad(E.to(torch.int64), (0, 0, 0, 0, self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        E = E.to(torch.int64)
+        for dim in (0, 1):
+            E = padded(E, 1 + dim, self.padding[dim], self.after[dim], self.padding_mode)
         kernel = (self.weights.shape[2], self.weights.shape[3])
         by_group = self.weights.unflatten(0, (self.groups, -1))
         total: Tensor | None = None
@@ -76,46 +98,57 @@ class IntegerLayer:
             part = torch.cat(parts, -1)
             total = part if total is None else total + part
         assert total is not None  # a kernel has at least one tap
-        return total[:, 0, 0] if self.linear else total.movedim(-1, 1)
+        if self.dims == 0:
+            return total.reshape(*t.shape[:-1], -1)
+        total = total.movedim(-1, 1)
+        total = total[:, :, 0] if self.dims == 1 else total
+        return total[0] if t.ndim == self.dims + 1 else total
 
     def _pixels(self, t: Tensor) -> Tensor:
-        return t[:, :, None, None] if self.linear else t
-
-
-def taps(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], dim: int) -> Iterator[Tensor]:
-    """For each position of a kernel window, row by row, what it sees at all output pixels; height along `dim`, width after it."""
-    high, wide = ((x.shape[dim + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
-    if high < 1 or wide < 1:
-        raise InputError(f"a window of {kernel} does not fit into {tuple(x.shape[dim : dim + 2])} pixels")
-    before = (slice(None),) * dim
-    for row, column in product(*map(range, kernel)):
-        top, left = row * dilation[0], column * dilation[1]
-        bottom, right = top + (high - 1) * stride[0] + 1, left + (wide - 1) * stride[1] + 1
-        yield x[(*before, slice(top, bottom, stride[0]), slice(left, right, stride[1]))]
-
-
-def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    """(vertical, horizontal) of a framework argument that may be one number."""
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+        """[N, C, H, W] of t."""
+        if self.dims == 0:
+            return t.reshape(-1, t.shape[-1], 1, 1)
+        t = t[None] if t.ndim == self.dims + 1 else t
+        return t[:, :, None] if self.dims == 1 else t
 
 
 def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer:
-    """The integers of a quantized Conv2d or Linear. FormatError: anything else, equalized or oddly padded inputs."""
-    if layer.input_scale is not None:
-        raise FormatError(f"layer {name!r}: integers are not for equalized inputs, whose scales differ by channel")
+    """The integers of a quantized Conv1d, Conv2d or Linear."""
     fmt = layer.format
     one = layer.step / (1 << fraction_bits(fmt))
     scale = [one * float(s) for s in layer.weight_scale]
     weights = layer.weight_integers.detach().cpu().to(torch.int64)
-    make = partial(IntegerLayer, name, layer.step, fmt, weight_bits=weight_bits, scale=scale, order=layer.lane_order)
+    order, divisors = (None if values is None else values.detach().cpu() for values in (layer.lane_order, layer.input_scale))
+    make = partial(IntegerLayer, name, layer.step, fmt, weight_bits=weight_bits, scale=scale, order=order, input_scale=divisors)
     if isinstance(layer, nn.Linear):
-        return make(weights=weights[:, :, None, None], linear=True)
-    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise FormatError(f"layer {name!r}: integers are for Conv2d with zero padding given as a number, and for Linear")
+        return make(weights=weights[:, :, None, None], dims=0)
+    if not isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+        raise FormatError(f"layer {name!r}: integers are for Conv1d, Conv2d and Linear")
+    before, after = _padding(layer)
     return make(
-        weights=weights,
-        stride=pair(layer.stride),
-        padding=pair(layer.padding),
-        dilation=pair(layer.dilation),
+        weights=weights if weights.ndim == 4 else weights[:, :, None],
+        stride=_tall(layer.stride, 1),
+        padding=before,
+        after=after,
+        padding_mode=layer.padding_mode,
+        dilation=_tall(layer.dilation, 1),
         groups=input_groups(layer),
+        dims=weights.ndim - 2,
     )
+
+
+def _tall(values: tuple[int, ...], missing: int) -> tuple[int, int]:
+    """(vertical, horizontal) of a framework's argument; a Conv1d has no height."""
+    return (missing, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(before, behind), each (vertical, horizontal). "same" puts the odd pixel behind."""
+    if layer.padding == "valid":
+        return (0, 0), (0, 0)
+    if layer.padding == "same":
+        whole = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        before, after = tuple(w // 2 for w in whole), tuple(w - w // 2 for w in whole)
+        return _tall(before, 0), _tall(after, 0)
+    same = _tall(tuple(int(p) for p in layer.padding), 0)
+    return same, same
