@@ -19,7 +19,7 @@ from torch import nn
 import overq
 from overq.errors import InputError, OverqError
 from overq.nn.integer import IntegerNetwork, integer_network
-from overq.nn.integer.layer import taps
+from overq.nn.integer.windows import taps
 from overq.rtl.vectors import LayerVectors, Tile
 from overq.spec import ArrayConfig, Format
 from overq.study import digits
@@ -44,7 +44,8 @@ def layer_vectors(
         raise InputError(f"no layer {name!r}; there are {', '.join(seen)}")
     layer, entry, stream = net.layers[step.name], net.entries[step.name], net.streams[step.name]
     readers = [net.layers[s.name] for s in net.steps if s.kind == "layer" and net.streams[s.inputs[0]] is stream]
-    if len(readers) != 1 or readers[0].unit != stream.unit or readers[0].format != layer.format or layer.groups > 1 or layer.linear:
+    plain = layer.dims == 2 and layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding == layer.after
+    if len(readers) != 1 or readers[0].unit != stream.unit or readers[0].format != layer.format or not plain:
         raise InputError(f"layer {name!r} does not feed exactly one layer of its own format: its outputs are no t of the output stage")
     padded = torch.nn.functional.pad(seen[name], (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0]))
     kernel = layer.weights.shape[2], layer.weights.shape[3]

@@ -46,6 +46,16 @@ class Chosen:
             yield run
 
 
+def one_input(chosen: Chosen | None) -> torch.Tensor | None:
+    """float [1, ...]: the first of them, where a sample is one tensor that the model takes by position."""
+    if chosen is None or not chosen.units or not chosen.stream.bound:
+        return None
+    unit = chosen.units[0]
+    (args, named), _ = (unit if unit.rows is None else unit.cut(0, 1)).batch
+    alone = len(args) == 1 and not named and isinstance(args[0], torch.Tensor) and args[0].is_floating_point()
+    return args[0].detach().clone() if alone else None
+
+
 class Choosing:
     """Chooses while a stream goes by: the samples with the smallest random keys, which depend on the seed and their positions only.
 

@@ -14,6 +14,7 @@ from torch import nn
 from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn.bias import choose, correct_outputs, observe_outputs
 from overq.nn.call import Forward, run
+from overq.nn.chosen import one_input
 from overq.nn.fit import fit_layer
 from overq.nn.layers import (
     FloatLayer,
@@ -85,6 +86,7 @@ def quantize(
     if facts.quantized_share < HALF:
         warnings.warn(f"most of the model stays in float: {in_words(facts.shares)}", MostlyFloatWarning, stacklevel=2)
     attach(result, facts, recipe)
+    result.overq_example = one_input(seen.chosen)  # type: ignore[assignment]  # for `integer_network` to check itself on
     return result
 
 

@@ -53,6 +53,7 @@ def _traced_as_it_runs(graph: Graph, model: nn.Module, x: Tensor, simulated: dic
     ]
     try:
         expected = model.eval()(x.clone())
+        again = model(x.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -64,6 +65,8 @@ def _traced_as_it_runs(graph: Graph, model: nn.Module, x: Tensor, simulated: dic
             raise InputError(f"{node.why}: the model computes something else here than its trace (in-place operations, hooks, state)")
     if not isinstance(expected, Tensor) or not _close(simulated[graph.nodes[-1].name], expected):
         raise InputError("the model's output is not that of its trace (in-place operations, hooks, state)")
+    if not _close(again, expected):
+        raise InputError("the model gives another output each time it runs (random operations, state)")
     return expected.detach().cpu().double()
 
 

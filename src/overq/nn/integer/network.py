@@ -58,10 +58,11 @@ class IntegerNetwork:
     def enter(self, x: Tensor) -> Tensor:
         """Real input to the integers of the first stream: the only place where real numbers occur. NaN is refused, infinity saturates."""
         name = next(s.name for s in self.steps if s.kind == "input")
-        readers = [self.layers[s.name] for s in self.steps if s.kind == "layer" and s.inputs == (name,)]
-        if len(readers) == 1 and readers[0].name not in self.readings and self.streams[name].unit == readers[0].unit:
+        stream = self.streams[name]
+        readers = [self.layers[s.name] for s in self.steps if s.kind == "layer" and s.inputs == (name,) and s.name not in self.readings]
+        if len(readers) == 1 and readers[0].unit == stream.unit and readers[0].format.t_max == stream.high:
             return readers[0].fixed(x)
-        return self.streams[name].enter(x)
+        return stream.enter(x)
 
     def run(self, t: Tensor, watch: Watch | None = None) -> Tensor:
         """int64 input of `enter` -> int64 output. `watch` is called with every layer, its t and its accumulators."""
