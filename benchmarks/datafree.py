@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 import overq
-from overq.nn import Observations, Recipe, distill, observe, observe_statistics, quantize
+from overq.datafree import distill, observe_statistics
+from overq.nn import Observations, Recipe, observe, quantize
 from overq.spec import Format
 from overq.study.data import Images, Preprocess, open_images, some_of
 from overq.study.models import load_model

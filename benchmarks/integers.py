@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import overq
+from overq.integer import integer_network
 from overq.nn import Recipe, observe
-from overq.nn.integer import integer_network
 from overq.spec import Format
 from overq.study import digits
 from overq.study.data import Preprocess, from_tensors, open_images, some_of

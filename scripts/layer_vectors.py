@@ -3,7 +3,7 @@
     python scripts/layer_vectors.py out.json
     python scripts/layer_vectors.py out.json --network networks.py:resnet20 --images test.npz --layer layer1.0.conv1
 
-Without --network: the built-in digits network. The integers are those of `overq.nn.integer`: weights with the batch norm's sign,
+Without --network: the built-in digits network. The integers are those of `overq.integer`: weights with the batch norm's sign,
 multiplier, offset and shift per channel. The layer must be read by exactly one other layer of the same format, so that the output
 stage makes that layer's t; the file is checked against what that layer really got in the integer network.
 """
@@ -18,8 +18,8 @@ from torch import nn
 
 import overq
 from overq.errors import InputError, OverqError
-from overq.nn.integer import IntegerNetwork, integer_network
-from overq.nn.integer.windows import taps
+from overq.integer import IntegerNetwork, integer_network
+from overq.integer.windows import taps
 from overq.rtl.vectors import LayerVectors, Tile
 from overq.spec import ArrayConfig, Format
 from overq.study import digits

@@ -11,7 +11,7 @@ import torch
 
 import overq
 from overq import kernels
-from overq.nn.integer import IntegerLayer, integer_network
+from overq.integer import IntegerLayer, integer_network
 from overq.sim import fast, stepped
 from overq.spec import ArrayConfig, Format, State, dot, encode
 from overq.study.cycles import array_layer, recipe

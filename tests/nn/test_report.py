@@ -18,8 +18,9 @@ from torch import nn
 
 import overq
 from overq import Format, LayerRule, Recipe
+from overq.datafree import observe_statistics
 from overq.errors import MostlyFloatWarning, ToolError
-from overq.nn import Summary, observe_statistics
+from overq.nn import Summary
 from overq.nn.compute import counted
 
 ALL = Recipe(Format(4, 2), first=None, last=None)

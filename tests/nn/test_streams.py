@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_integer_zoo import FOLLOWED, REFUSED, Around, trained
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
@@ -16,6 +15,7 @@ from overq.nn.graph import read
 from overq.nn.kinds import Unknown
 from overq.nn.reorder_network import permuted
 from overq.nn.streams import Streams
+from zoo import FOLLOWED, REFUSED, Around, trained
 
 NETWORKS = FOLLOWED | {name: network[:2] for name, network in REFUSED.items()}
 

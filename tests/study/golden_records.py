@@ -18,8 +18,9 @@ import torch
 
 from overq import Format, Recipe, quantize
 from overq.calib import CALIBRATORS, PARAMETERS, WITH_WEIGHT
+from overq.datafree import observe_statistics
 from overq.methods import METHODS, Cost
-from overq.nn import Observations, observe, observe_sequentially, observe_statistics, summary
+from overq.nn import Observations, observe, observe_sequentially, summary
 from overq.nn.bias import Outputs, observe_outputs
 from overq.nn.peers import fit, install, mean_cost
 from overq.study import digits

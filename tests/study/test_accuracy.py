@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from overq import Format, Recipe, quantize, spec
+from overq.datafree import distill
 from overq.errors import CalibrationError, InputError
 from overq.kernels import array
-from overq.nn import distill, observe
+from overq.nn import observe
 from overq.study import digits
 from overq.study.accuracy import Plan, evaluate
 from overq.study.data import from_tensors

@@ -1,7 +1,6 @@
 """The PyTorch front end: observe a model, quantize it, save and load it."""
 
 from overq.nn.convert import quantize, summary
-from overq.nn.datafree import distill, observe_statistics
 from overq.nn.files import load, save
 from overq.nn.layers import Quantized
 from overq.nn.measure import count_lanes
@@ -20,11 +19,9 @@ __all__ = [
     "Recipe",
     "Summary",
     "count_lanes",
-    "distill",
     "load",
     "observe",
     "observe_sequentially",
-    "observe_statistics",
     "overwrite",
     "quantize",
     "reorder_network",

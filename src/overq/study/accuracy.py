@@ -14,8 +14,9 @@ from torch import nn
 
 import overq
 from overq import kernels
+from overq.datafree import distill, observe_statistics
 from overq.errors import CalibrationError, InputError
-from overq.nn import Observations, Recipe, count_lanes, distill, observe, observe_statistics, quantize
+from overq.nn import Observations, Recipe, count_lanes, observe, quantize
 from overq.nn.chosen import ENOUGH
 from overq.nn.trees import home, moved
 from overq.records import Accuracy, Evaluation, LayerCoverage

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from overq.datafree import distill, observe_statistics
 from overq.errors import InputError, ToolError
 from overq.methods import Fitted
-from overq.nn import Observations, distill, observe, observe_statistics
+from overq.nn import Observations, observe
 from overq.nn.bias import Outputs, observe_outputs
 from overq.nn.chosen import ENOUGH
 from overq.nn.peers import fit, install

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from overq.errors import FormatError, OverqError
+from overq.integer import IntegerLayer, integer_layer
 from overq.nn import LayerRule, Quantized, Recipe, summary
-from overq.nn.integer import IntegerLayer, integer_layer
 from overq.sim import ArrayLayer, fast, layer_traffic, total_cycles
 from overq.spec import ArrayConfig, Format, State
 

@@ -1,26 +1,17 @@
-"""Small networks of every idiom: each is in integers what it is in simulation, or is refused with the operation's name and option."""
+"""Small networks of every idiom, for whatever reads networks: which integer networks follow, and which they refuse, in which words."""
 
-# ruff: noqa: E501
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-import overq
-from overq.errors import InputError
-from overq.nn.integer import integer_network
-from overq.nn.integer import steps as steps_module
-from overq.spec import Format
-
 Net = Any
 Middle = Callable[[Net, torch.Tensor], torch.Tensor]
-PLAIN = overq.Recipe(Format.plain(8), calibration="max", first=None, last=None)
 
 
 class Around(nn.Module):
@@ -308,14 +299,17 @@ FOLLOWED: dict[str, tuple[Middle, dict[str, nn.Module]]] = {
     "dropout(p=0, training=True)": (lambda n, y: n.b(F.dropout(y, p=0.0)), {}),
     "what the output does not need": (lambda n, y: (torch.sigmoid(y), n.b(y))[1], {}),
     "Conv1d": (lambda n, y: n.c(F.relu(y.flatten(2))).mean(2), {"c": nn.Conv1d(8, 6, 3, 2, 1, padding_mode="replicate")}),
-    "Conv1d and pools": (lambda n, y: n.c(F.max_pool1d(F.avg_pool1d(y.flatten(2), 3, 2, 1), 2)).mean(2), {"c": nn.Conv1d(8, 6, 3, groups=2)}),
-    "adaptive 1d": (lambda n, y: F.adaptive_max_pool1d(n.p(n.c(y.flatten(2))), 1).flatten(1), {"c": nn.Conv1d(8, 6, 1), "p": nn.AdaptiveAvgPool1d(9)}),
+    "Conv1d and pools": (lambda n, y: n.c(F.max_pool1d(F.avg_pool1d(y.flatten(2), 3, 2, 1), 2)).mean(2),
+        {"c": nn.Conv1d(8, 6, 3, groups=2)}),
+    "adaptive 1d": (lambda n, y: F.adaptive_max_pool1d(n.p(n.c(y.flatten(2))), 1).flatten(1),
+        {"c": nn.Conv1d(8, 6, 1), "p": nn.AdaptiveAvgPool1d(9)}),
 }  # fmt: skip
 
 REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
     "sigmoid": (lambda n, y: n.b(torch.sigmoid(y)), {}, r"^operation 'sigmoid' \(sigmoid\) has no integer form"),
     "squeeze and excitation": (se_block, {"fc": nn.Linear(8, 8)}, r"^operation 'sigmoid' \(sigmoid\)"),
-    "product of two tensors": (lambda n, y: n.b(y) * y, {}, r"^operation 'mul' \(mul\) has no integer form: two tensors are combined by mul"),
+    "product of two tensors": (lambda n, y: n.b(y) * y, {},
+        r"^operation 'mul' \(mul\) has no integer form: two tensors are combined by mul"),
     "a parameter as factor": (lambda n, y: n.b(y * n.per_channel), {}, r"^operation 'mul' \(mul\)"),
     "quotient of two tensors": (lambda n, y: n.b(y) / y, {}, r"^operation 'truediv' \(truediv\)"),
     "softmax": (lambda n, y: n.b(F.softmax(y, 1)), {}, r"^operation 'softmax' \(softmax\)"),
@@ -327,23 +321,28 @@ REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
                                       r"^operation 'norm' \(BatchNorm2d\) has no integer form: batch norm 'norm' keeps no statistics"),
     "random dropout": (lambda n, y: n.b(F.dropout(y, 0.5, training=True)), {}, r"^operation 'dropout' \(dropout\).*training=True"),
     "random dropout by default": (lambda n, y: n.b(F.dropout(y)), {}, r"training=True: its values are random"),
-    "return_indices": (lambda n, y: n.b(F.max_pool2d(y, 2, return_indices=True)[0]), {}, r"^operation 'max_pool2d_with_indices' .* option return_indices=True"),
+    "return_indices": (lambda n, y: n.b(F.max_pool2d(y, 2, return_indices=True)[0]), {},
+        r"^operation 'max_pool2d_with_indices' .* option return_indices=True"),
     "transposed convolution": (lambda n, y: n.b(n.up(y)), {"up": nn.ConvTranspose2d(8, 8, 2)}, r"^operation 'up' \(ConvTranspose2d\)"),
     "a convolution as a function": (lambda n, y: F.conv2d(y, n.b.weight), {}, r"^operation 'conv2d' \(conv2d\)"),
     "bilinear": (lambda n, y: n.b(F.interpolate(y, scale_factor=2, mode="bilinear")), {}, r"^operation 'interpolate' \(interpolate\)"),
     "Upsample": (lambda n, y: n.b(n.up(y)), {"up": nn.Upsample(scale_factor=2)}, r"^operation 'up' \(Upsample\)"),
     "matmul": (lambda n, y: n.b(torch.matmul(y, y.transpose(2, 3))), {}, r"^operation 'matmul' \(matmul\)"),
-    "mean with a dtype": (lambda n, y: n.b(y).mean((2, 3), dtype=torch.float64).to(y.dtype), {}, r"^operation 'mean' \(mean\).*option dtype=torch.float64"),
+    "mean with a dtype": (lambda n, y: n.b(y).mean((2, 3), dtype=torch.float64).to(y.dtype), {},
+        r"^operation 'mean' \(mean\).*option dtype=torch.float64"),
     "sum divided by an extent": (lambda n, y: n.b(y).sum((2, 3)) / (y.size(2) * y.size(3)), {}, r"^operation 'truediv' .*its operands are"),
     "rounding_mode": (lambda n, y: n.b(torch.div(y, 2, rounding_mode="floor")), {}, r"rounding_mode='floor'"),
-    "a slice read after its tensor changed": (slice_of_changed, {}, r"^operation 'cat' \(cat\).*reads 'getitem' after 'relu_' changed memory"),
-    "a tensor read after its slice changed": (changed_slice, {}, r"^operation 'b' \(QuantizedConv2d\).*reads 'a' after 'relu_' changed memory"),
+    "a slice read after its tensor changed": (slice_of_changed, {},
+        r"^operation 'cat' \(cat\).*reads 'getitem' after 'relu_' changed memory"),
+    "a tensor read after its slice changed": (changed_slice, {},
+        r"^operation 'b' \(QuantizedConv2d\).*reads 'a' after 'relu_' changed memory"),
     "a tensor read after its view changed": (changed_view, {}, r"reads 'a' after 'relu_' changed memory that it shares"),
     "a tensor read after its chunk changed": (relu_of_chunk, {}, r"reads .* after 'relu_' changed memory that it shares"),
     "a count that forward keeps": (lambda n, y: counting(n, y) + n.count, {}, r"^operation 'count' \(buffer\) .*forward assigns to it"),
     "data-dependent control flow": (data_dependent, {}, r"^the model cannot be traced"),
     "assignment to a slice": (assigned, {}, r"^the model cannot be traced"),
-    "clamp with a tensor": (lambda n, y: n.b(torch.clamp(y, min=n.bias)), {}, r"^operation 'clamp' .*option min is computed by the network"),
+    "clamp with a tensor": (lambda n, y: n.b(torch.clamp(y, min=n.bias)), {},
+        r"^operation 'clamp' .*option min is computed by the network"),
     "indexing with a tensor": (lambda n, y: n.b(y[torch.arange(3)]), {}, r"^operation"),
     "a hook on a ReLU": (lambda n, y: n.b(n.relu(y)), hooked(), r"^operation 'relu' \(ReLU\) .*forward hooks"),
     "a patched ReLU": (lambda n, y: n.b(n.relu(y)), patched(), r"^operation 'relu' \(ReLU\) .*its forward is patched"),
@@ -353,80 +352,3 @@ REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
     "an unknown operation in place": (lambda n, y: (y.exp_(), n.b(y))[1], {}, r"^operation 'exp_' \(exp_\)"),
     "a masked fill": (lambda n, y: n.b(y.masked_fill(y < 0, 0.0)), {}, r"^operation"),
 }  # fmt: skip
-
-
-def quantized(middle: Middle, parts: dict[str, nn.Module]) -> tuple[nn.Module, torch.Tensor]:
-    torch.manual_seed(0)
-    x = torch.randn(6, 3, 12, 12)
-    net = trained(Around(middle, **parts), x)
-    return overq.quantize(net, [x], PLAIN), x
-
-
-@pytest.mark.parametrize("name", FOLLOWED)
-def test_integers_are_the_simulation(name: str) -> None:
-    """Plain 8 bits: nothing but rounding of scales lies between them; more than 40 dB, and every step within its own rounding."""
-    model, x = quantized(*FOLLOWED[name])
-    net = integer_network(model, check=x[:2])
-    with torch.no_grad():
-        expected = model(x.clone()).double()
-    got = net(x)
-    assert got.dtype == torch.int64
-    error = got * net.unit - expected
-    assert 10 * torch.log10(expected.square().sum() / error.square().sum()) > 40
-    assert net.sqnr is not None
-    assert net.sqnr > 40
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_integer_form_is_named(name: str) -> None:
-    *network, words = REFUSED[name]
-    model, _ = quantized(*network)
-    with pytest.raises(InputError, match=words):
-        integer_network(model)
-
-
-def test_there_are_enough_of_them() -> None:
-    assert len(FOLLOWED) + len(REFUSED) >= 60
-
-
-def test_the_check_runs_by_itself_on_the_sample_that_quantize_kept() -> None:
-    model, x = quantized(*FOLLOWED["DenseNet"])
-    assert model.overq_example.shape == (1, 3, 12, 12)
-    assert integer_network(model).sqnr > 40  # type: ignore[operator]
-    assert integer_network(model, check=False).sqnr is None
-    with pytest.raises(InputError, match=r"^check must be one input tensor of the model, not list$"):
-        integer_network(model, check=[x])  # type: ignore[arg-type]
-
-
-def test_a_step_that_computes_something_else_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check itself works: each wrong operation is found, and it is that one."""
-    model, x = quantized(*FOLLOWED["average pool, border counted"])
-    monkeypatch.setattr(steps_module, "ONE", ((1.01,), (0.0,)))
-    with pytest.raises(InputError, match=r"^operation 'avg_pool2d' \(avg_pool2d\): its integers part from the simulation by "):
-        integer_network(model, check=x)
-
-
-def test_a_model_with_a_state_is_refused() -> None:
-    class Stateful(Around):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls = getattr(self, "calls", 0) + 1
-            return super().forward(x) * self.calls
-
-    torch.manual_seed(0)
-    x = torch.randn(6, 3, 12, 12)
-    model = overq.quantize(trained(Stateful(lambda n, y: n.b(y)), x), [x], PLAIN)
-    with pytest.raises(InputError, match=r"^the model gives another output each time it runs"):
-        integer_network(model)
-    before = model.calls
-    integer_network(model, check=False)
-    assert model.calls == before  # reading leaves no traces
-
-
-def test_lanes_with_scales_of_their_own_are_followed() -> None:
-    """Equalized layers: their readings divide channel by channel."""
-    torch.manual_seed(0)
-    x = torch.randn(6, 3, 12, 12)
-    net = trained(Around(lambda n, y: n.c(F.relu(n.b(F.relu(y)))), c=nn.Conv2d(8, 8, 3, groups=2)), x)
-    model = overq.quantize(net, [x], PLAIN.with_(equalize=0.5))
-    assert sum(m.input_scale is not None for m in model.modules() if isinstance(m, overq.nn.Quantized)) >= 3
-    assert integer_network(model, check=x[:2]).sqnr > 40  # type: ignore[operator]

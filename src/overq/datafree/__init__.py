@@ -1,6 +1,6 @@
 """Calibration without data: from batch norm statistics, followed through the graph or made into synthetic images."""
 
-from overq.nn.datafree.distill import distill
-from overq.nn.datafree.statistics import observe_statistics
+from overq.datafree.distill import distill
+from overq.datafree.statistics import observe_statistics
 
 __all__ = ["distill", "observe_statistics"]

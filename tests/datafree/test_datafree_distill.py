@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from overq.datafree import distill
 from overq.errors import CalibrationError, InputError
-from overq.nn import distill, quantize
+from overq.nn import quantize
 
 
 def network() -> nn.Sequential:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from overq.datafree.norms import usable_norms
 from overq.errors import CalibrationError, InputError
-from overq.nn.datafree.norms import usable_norms
 from overq.nn.trees import home
 
 

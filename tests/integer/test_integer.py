@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import overq
 from overq.errors import FormatError, InputError
+from overq.integer import integer_layer, integer_network, scaling
+from overq.integer.scaling import MULTIPLIER_BITS
+from overq.integer.steps import steps
 from overq.nn import LayerRule, Recipe
 from overq.nn.graph import read
-from overq.nn.integer import integer_layer, integer_network, scaling
-from overq.nn.integer.scaling import MULTIPLIER_BITS
-from overq.nn.integer.steps import steps
 from overq.nn.layers import quantize_layer
 from overq.spec import Format, dot, encode, fraction_bits
 from overq.study import digits

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from overq.errors import FormatError, InputError
+from overq.integer import check as checks
+from overq.integer.layer import IntegerLayer, integer_layer
+from overq.integer.scaling import Scaling, scaling
+from overq.integer.steps import Affine, Step, norm_affine, steps
+from overq.integer.streams import STREAM_BITS, Stream, streams_of
 from overq.nn.convert import summary
 from overq.nn.graph import read
-from overq.nn.integer import check as checks
-from overq.nn.integer.layer import IntegerLayer, integer_layer
-from overq.nn.integer.scaling import Scaling, scaling
-from overq.nn.integer.steps import Affine, Step, norm_affine, steps
-from overq.nn.integer.streams import STREAM_BITS, Stream, streams_of
 from overq.nn.layers import Quantized
 
 Watch = Callable[[IntegerLayer, Tensor, Tensor], None]

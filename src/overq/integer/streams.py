@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from overq.errors import InputError
-from overq.nn.integer.layer import IntegerLayer
-from overq.nn.integer.steps import Affine, Step
+from overq.integer.layer import IntegerLayer
+from overq.integer.steps import Affine, Step
 
 GUARD = 4  # extra fraction bits of a stream that several steps read or that sums are made in
 STREAM_BITS = 32

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from overq.datafree.clipped import Clipped, joined
+from overq.datafree.norms import HELP, flaw, output_moments
 from overq.errors import CalibrationError, InputError
 from overq.nn import channels, kinds
 from overq.nn.channels import Channels
-from overq.nn.datafree.clipped import Clipped, joined
-from overq.nn.datafree.norms import HELP, flaw, output_moments
 from overq.nn.graph import Node, read
 from overq.nn.layers import FloatLayer
 

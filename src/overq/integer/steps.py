@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from overq.errors import InputError
+from overq.integer import windows
 from overq.nn import kinds
 from overq.nn.graph import Graph, Node
-from overq.nn.integer import windows
 from overq.nn.layers import Quantized
 
 Affine = tuple[Sequence[float], Sequence[float]]  # (factors, offsets): one for all channels, or one each

@@ -5,8 +5,8 @@ logits = net(images)                        # int64; net.unit is what one unit i
 net.run(net.enter(images), watch)           # watch(layer, t, accumulators) for every layer
 """
 
-from overq.nn.integer.layer import IntegerLayer, integer_layer
-from overq.nn.integer.network import IntegerNetwork, integer_network
-from overq.nn.integer.scaling import Scaling, scaling
+from overq.integer.layer import IntegerLayer, integer_layer
+from overq.integer.network import IntegerNetwork, integer_network
+from overq.integer.scaling import Scaling, scaling
 
 __all__ = ["IntegerLayer", "IntegerNetwork", "Scaling", "integer_layer", "integer_network", "scaling"]

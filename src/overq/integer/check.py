@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from overq.errors import InputError
+from overq.integer.steps import Step
 from overq.nn import kinds
 from overq.nn.graph import Graph
-from overq.nn.integer.steps import Step
 from overq.nn.layers import Quantized
 
 if TYPE_CHECKING:
-    from overq.nn.integer.network import IntegerNetwork
+    from overq.integer.network import IntegerNetwork
 
 RELATIVE = 2.0**-12  # a multiplier is right to 2^-16, and the simulation itself is float32
 

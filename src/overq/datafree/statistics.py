@@ -20,10 +20,10 @@ from torch import nn
 
 from overq.calib import Observed
 from overq.calib.observed import BINS, DECAY
+from overq.datafree.clipped import Clipped, law
+from overq.datafree.norms import usable_norms
+from overq.datafree.propagation import propagate
 from overq.errors import FormatError
-from overq.nn.datafree.clipped import Clipped, law
-from overq.nn.datafree.norms import usable_norms
-from overq.nn.datafree.propagation import propagate
 from overq.nn.layers import input_groups
 from overq.nn.observation import Observations
 

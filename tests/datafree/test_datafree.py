@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from overq import calib
 from overq.calib.observed import BINS
+from overq.datafree import observe_statistics
+from overq.datafree.clipped import Clipped, joined, law
+from overq.datafree.norms import output_moments
+from overq.datafree.statistics import VALUES, observed
 from overq.errors import CalibrationError, FormatError
-from overq.nn import Recipe, observe, observe_statistics, quantize, summary
-from overq.nn.datafree.clipped import Clipped, joined, law
-from overq.nn.datafree.norms import output_moments
-from overq.nn.datafree.statistics import VALUES, observed
+from overq.nn import Recipe, observe, quantize, summary
 from overq.spec import Format
 from shared_data import needs_data, networks
 

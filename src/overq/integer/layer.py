@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from overq import kernels
 from overq.errors import FormatError
-from overq.nn.integer.windows import padded, taps
+from overq.integer.windows import padded, taps
 from overq.nn.layers import Quantized, input_groups
 from overq.spec import Format, accumulator_bits, fraction_bits
 
