@@ -27,7 +27,7 @@ from overq.methods import METHODS
 from overq.nn import observe
 from overq.nn.peers import install
 from overq.study import digits
-from overq.study.cell import tasks
+from overq.study.cell import cells_of
 from overq.study.data import Preprocess, open_images, some_of
 from overq.study.models import load_model
 from overq.study.plan import Network, Setting, Study
@@ -136,8 +136,8 @@ def _bare(study: Study, threads: int) -> tuple[float, float]:
 def through_runner(study: Study, count: int, threads: int) -> tuple[float, float]:
     """From reading the study to the last row in the store; the workers are warm. CPU seconds: of this process and the workers."""
     executor = LocalWorkers(count, threads)
-    for row in tasks(WARM) * count:
-        executor.submit(row["key"], row["task"])
+    for cell in cells_of(WARM)[0] * count:
+        executor.submit(cell.key, cell)
     warm = 0
     while warm < count:
         for outcome in executor.results():
@@ -146,12 +146,12 @@ def through_runner(study: Study, count: int, threads: int) -> tuple[float, float
     before = sum(_cpu(process.pid) for _, process in executor._idle)
     begin, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        store, rows = Store(Path(folder) / "s.sqlite"), tasks(study)
-        store.add(rows)
+        store, cells = Store(Path(folder) / "s.sqlite"), cells_of(study)[0]
+        store.add(study.name, cells)
         spent = _Spent(executor)
-        tally = run(store, [row["key"] for row in rows], spent)
+        tally = run(store, cells, spent)
         wall = time.perf_counter() - begin
-        assert (tally.done, tally.failed) == (len(rows), 0), [row["reason"] for row in store.rows()]
+        assert (tally.done, tally.failed) == (len(cells), 0), [row["reason"] for row in store.rows()]
         store.close()
     return wall, time.process_time() - cpu + spent.cpu - before
 

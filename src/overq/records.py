@@ -80,3 +80,53 @@ class Evaluation:
         data = asdict(self)
         data["results"] = [asdict(r) | {"top1": r.top1} for r in self.results]
         return data
+
+
+@dataclass(frozen=True)
+class Record:
+    """One setting of a study over all its images: what a study writes, and what tables, pictures and pages are made of.
+
+    label, method            how the setting is named; which colour it has in a picture
+    top1                     percent; None where it was not measured, like everything below that may be None
+    difference, low, high    to float on the same images, in points, with the 95 % interval
+    sqnr                     of the class scores against float's, in dB; None where they are exact
+    coverage …               means over the layers that overwrite their input
+    own                      the study's own measures, by name
+    bits                     per activation value, payload and metadata; multiplier = activation bits × weight bits
+    area, cycles             of the hardware, where a table was given that has them
+    right                    hexadecimal, the first image in the highest bit: which images were classified correctly
+    overq … numpy            versions of what made it; code is the hash of the source that decides results
+    """
+
+    study: str
+    network: str
+    label: str
+    method: str
+    images: int
+    correct: int | None
+    top1: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    payload_bits: float
+    metadata_bits: float
+    bits: float
+    multiplier: float
+    weight_bits: int
+    area: float | None
+    cycles: float | None
+    seed: int
+    seconds: float
+    overq: str
+    code: str
+    commit: str
+    torch: str
+    numpy: str
+    samples: int | None = None
+    sqnr: float | None = None
+    coverage: float | None = None
+    expected_coverage: float | None = None
+    zero_rate: float | None = None
+    outlier_rate: float | None = None
+    right: str = ""
+    own: dict[str, float] = field(default_factory=dict)

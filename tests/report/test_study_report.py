@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from overq.errors import InputError
+from overq.records import Record
 from overq.report.costs import read_areas, read_cycles
-from overq.report.study import Result, front, study_figure, to_csv, verdict
+from overq.report.records import read_csv, to_csv
+from overq.report.study import front, study_figure, verdict
 
 
-def result(label: str, top1: float, bits: float, *, network: str = "n", width: int = 8, area: float | None = None) -> Result:
+def result(label: str, top1: float, bits: float, *, network: str = "n", width: int = 8, area: float | None = None) -> Record:
     method = label.partition(":")[0]
-    return Result(
+    return Record(
         "s", network, label, method, 200, round(2 * top1), top1, top1 - 90, top1 - 92, top1 - 89, bits, 0.0, bits, 8 * bits, width,
         area, None, 7, 1.0, "0.1.0", "c0de", "abc", "2", "3",
     )  # fmt: skip
@@ -119,3 +122,13 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str, message
         read_areas(tmp_path / "a.csv")
     with pytest.raises(InputError, match="not a readable CSV file"):
         read_areas(tmp_path / "none.csv")
+
+
+def test_records_come_back_from_their_table(tmp_path: Path) -> None:
+    more = [replace(each, own={"mine.py:f": 0.5}, sqnr=12.25, right="f0") for each in RESULTS]
+    for records in (RESULTS, more, [more[0], RESULTS[1]], []):
+        (tmp_path / "r.csv").write_text(to_csv(records))
+        assert read_csv(tmp_path / "r.csv") == records
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"r.csv: not a table of records as `overq study export` writes it"):
+        read_csv(tmp_path / "r.csv")

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from overq.cli import main
-from overq.study.cell import tasks
+from overq.methods import Cost
+from overq.study.cell import Cell, cells_of
+from overq.study.evaluate import FLOAT_COST, evaluate
+from overq.study.measure import Measured
 from overq.study.plan import Network, Setting, Study, expand
 from overq.study.store import Store
+from overq.study.workers import outcome_of
 
 DIGITS = Network("digits", "overq.study.digits:network", "digits", "digits")
 RIVALS = [{"method": "overq", "bits": [3, 4]}, {"method": "sparq", "bits": 4}]
 STUDY = Study("s", (DIGITS,), expand(RIVALS, (8,)), shards=2)
-COST = {"payload_bits": 4.0, "metadata_bits": 2.0, "activation_bits": 4.0, "weight_bits": 8, "extra_lanes": 0.0}
-FLOAT_COST = {"payload_bits": 32.0, "metadata_bits": 0.0, "activation_bits": 32.0, "weight_bits": 32, "extra_lanes": 0.0}
 
 
-def rows_of(study: Study, **versions: str) -> list[dict]:
-    """The study's rows, as if this were other code."""
-    rows = tasks(study)
-    for row in rows:
-        task = json.loads(row["task"])
-        task["versions"] |= versions
-        row |= {"key": row["key"] + str(versions), "task": json.dumps(task)}
-    return rows
+class Inline:
+    """Cells in this process, as a worker runs them."""
+
+    slots = 1
+
+    def submit(self, key: str, cell: Cell) -> None:
+        self.cell = key, cell
+
+    def results(self):
+        yield outcome_of(*self.cell, evaluate)
+
+    def close(self) -> None:
+        pass
 
 
-def fill(store: Store, rows: list[dict], right: Callable[[str, int], np.ndarray], cost: Callable[[Setting], dict]) -> None:
-    """Record a result for every row: right(label, shard), cost(setting)."""
-    store.add(rows)
-    for _ in rows:
-        row = store.claim({row["key"] for row in rows})
-        assert row is not None
-        task = json.loads(row["task"])
-        entry = task["setting"]
-        setting = Setting(entry["method"], tuple((k, v) for k, v in entry["parameters"]), entry["weight_bits"])
-        store.finish(row["key"], right(row["label"], row["shard"]), cost(setting), 0.5, task["versions"] | {"commit": "abc"})
+def cells(study: Study, **versions: str) -> list[Cell]:
+    """The study's cells, as if this were other code."""
+    return [replace(cell, versions=tuple((dict(cell.versions) | versions).items())) for cell in cells_of(study)[0]]
+
+
+def fill(store: Store, wanted: list[Cell], right: Callable[[str, int], np.ndarray], cost: Callable[[Setting], Cost]) -> None:
+    """Record a result for every cell: right(label, shard), cost(setting)."""
+    store.add(wanted[0].study, wanted)
+    by_key = {cell.key: cell for cell in wanted}
+    for _ in wanted:
+        key = store.claim(set(by_key))
+        assert key is not None
+        cell = by_key[key]
+        columns = {"top1": right(cell.setting.label, cell.shard)[:, None].astype(float)}
+        store.finish(key, Measured(columns), cost(cell.setting), 0.5, dict(cell.versions) | {"commit": "abc"})
 
 
 def first(count: int) -> np.ndarray:
@@ -48,12 +60,12 @@ def first(count: int) -> np.ndarray:
     return np.arange(10) < count
 
 
-def cost_of(setting: Setting) -> dict:
+def cost_of(setting: Setting) -> Cost:
     """OverQ stores two state bits more than its digits, SPARQ three and a half."""
     if setting.method == "float":
         return FLOAT_COST
     bits = dict(setting.parameters)["bits"]
-    return COST | {"payload_bits": bits, "metadata_bits": {"overq": 2, "sparq": 3.5}.get(setting.method, 0), "activation_bits": bits}
+    return Cost(bits, {"overq": 2.0, "sparq": 3.5}.get(setting.method, 0.0), bits, 8)
 
 
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> tuple[int, str, str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from study_cases import command
+from study_cases import STUDY, Inline, command
 
 from overq.errors import InputError
-from overq.study.cell import evaluate, tasks
+from overq.study.cell import cells_of
+from overq.study.evaluate import evaluate
 from overq.study.plan import Network, Setting, Study
 from overq.study.run import run
 from overq.study.store import Store
@@ -54,21 +56,6 @@ def huge(): return Net(allocation)
 '''
 
 
-class Inline:
-    """Cells in this process, as a worker runs them."""
-
-    slots = 1
-
-    def submit(self, key: str, task: str) -> None:
-        self.cell = key, task
-
-    def results(self):
-        yield outcome_of(*self.cell, evaluate)
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Ten labelled images in two classes, and the networks."""
@@ -90,17 +77,17 @@ def study(folder: Path, *factories: str, shards: int = 1) -> Study:
 def test_an_image_that_breaks_off_fails_its_own_shard_only(folder: Path) -> None:
     broken = folder / "images" / "a" / "1.png"
     broken.write_bytes(broken.read_bytes()[:500])  # the header is fine
-    store, rows = Store(folder / "s.sqlite"), tasks(study(folder, "good", shards=5))
-    store.add(rows)
-    tally = run(store, [row["key"] for row in rows], Inline())
+    store, cells = Store(folder / "s.sqlite"), cells_of(study(folder, "good", shards=5))[0]
+    store.add("faults", cells)
+    tally = run(store, cells, Inline())
     assert (tally.done, tally.failed) == (4, 1)
     assert [(r["state"], r["reason"]) for r in store.rows()][1] == ("failed", f"InputError: {broken}: not a readable image (OSError)")
 
 
 def test_cells_out_of_memory_and_killed_workers_are_marked_and_the_rest_goes_on(folder: Path) -> None:
-    rows, store = tasks(study(folder, "dies", "full", "huge", "good")), Store(folder / "s.sqlite")
-    store.add(rows)
-    tally = run(store, [row["key"] for row in rows], LocalWorkers(1, 1))
+    cells, store = cells_of(study(folder, "dies", "full", "huge", "good"))[0], Store(folder / "s.sqlite")
+    store.add("faults", cells)
+    tally = run(store, cells, LocalWorkers(1, 1))
     assert (tally.done, tally.failed) == (1, 3)
     assert {r["network"]: r["reason"] for r in store.rows()} == {
         "dies": "the worker process died (exit code -9)",
@@ -111,34 +98,36 @@ def test_cells_out_of_memory_and_killed_workers_are_marked_and_the_rest_goes_on(
 
 
 def test_code_that_changed_while_a_study_ran_is_not_mixed_in(folder: Path) -> None:
-    (row,) = tasks(study(folder, "good"))
-    outcome = outcome_of("k", row["task"].replace('"code": "', '"code": "old'), evaluate)
-    assert outcome == Outcome("k", reason="InputError: the code or a library changed after the study was started; start it again")
+    (cell,) = cells_of(study(folder, "good"))[0]
+    cell = replace(cell, versions=(("code", "old"),))
+    assert outcome_of(cell.key, cell, evaluate) == Outcome(
+        cell.key, reason="InputError: the code or a library changed after the study was started; start it again"
+    )
 
 
 def test_a_disk_too_full_for_a_claim_ends_the_run_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "s.sqlite")
-    row = {"study": "s", "network": "n", "label": "l", "method": "m", "shard": 0, "task": "x" * 3000}
-    store.add([row | {"key": f"k{i}"} for i in range(3)])
+    cells = cells_of(replace(STUDY, shards=3, settings=STUDY.settings[:1]))[0]
+    store.add("s", cells)
     store.db.execute(f"PRAGMA max_page_count={store.db.execute('PRAGMA page_count').fetchone()[0]}")
     with pytest.raises(InputError, match="cannot add cells: database or disk is full$"):
-        store.add([row | {"key": f"m{i}"} for i in range(50)])
-    store.db.execute("UPDATE cells SET state='done' WHERE key='k0'")
-    assert [r["key"] for r in store.rows()] == ["k0", "k1", "k2"], "all of what is added, or nothing"
+        store.add("s", cells_of(replace(STUDY, shards=50))[0])
+    store.db.execute("UPDATE cells SET state='done' WHERE key=?", (cells[0].key,))
+    assert [r["key"] for r in store.rows()] == [cell.key for cell in cells], "all of what is added, or nothing"
 
     class Full:
         """A connection whose disk has no room for the claim."""
 
-        in_transaction = False
+        in_transaction = True
 
         def execute(self, text: str, *values: object) -> object:
-            if text == "BEGIN IMMEDIATE":
+            if "beat=?, reason=NULL" in text:
                 raise sqlite3.OperationalError("database or disk is full")
             return real.execute(text, *values)
 
     real, store.db = store.db, Full()
     with pytest.raises(InputError, match="s.sqlite: cannot claim a cell: database or disk is full$"):
-        run(store, ["k1"], Inline())
+        run(store, cells[1:2], Inline())
     store.db = real
     assert [r["state"] for r in store.rows()] == ["done", "pending", "pending"]
 

@@ -10,7 +10,7 @@ from overq.errors import FormatError
 from overq.methods import METHODS
 from overq.nn import LayerRule, observe, observe_sequentially
 from overq.nn.peers import install
-from overq.study import cell, digits
+from overq.study import cell, digits, evaluate
 from overq.study.plan import Network, Setting, Study, expand
 from overq.study.recipes import install_recipe, recipe_of
 
@@ -47,13 +47,13 @@ def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
 
 @pytest.mark.parametrize("source", ["statistics", "distilled"])
 def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell, "DISTILLED", 16)
+    monkeypatch.setattr(evaluate, "DISTILLED", 16)
     network = Network("digits", "overq.study.digits:network", "digits", "there are none")
-    monkeypatch.setattr(cell, "fingerprint", lambda network: "c")
-    (row,) = cell.tasks(Study("s", (network,), (Setting("recipe", (("bits", 6), ("source", source)), 8),), limit=100))
-    correct, cost, _, versions = cell.evaluate(row["task"])
-    assert correct.mean() > 0.9
-    assert (cost["payload_bits"], cost["metadata_bits"], cost["weight_bits"]) == (6, 2, 8)
+    monkeypatch.setattr(cell, "fingerprint", lambda network, measures: "c")
+    (only,), _ = cell.cells_of(Study("s", (network,), (Setting("recipe", (("bits", 6), ("source", source)), 8),), limit=100))
+    found, cost, _, versions = evaluate.evaluate(only.key, only)
+    assert found.columns["top1"].mean() > 0.9
+    assert (cost.payload_bits, cost.metadata_bits, cost.weight_bits) == (6, 2, 8)
     assert {"overq", "code", "commit", "torch", "numpy"} <= versions.keys()
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from study_cases import DIGITS, STUDY, command, cost_of, fill, first, rows_of
+from study_cases import DIGITS, STUDY, cells, command, cost_of, fill, first
 
-from overq.study.cell import tasks
+from overq.study.cell import cells_of
 from overq.study.plan import Network
-from overq.study.results import of_one_version, settled
 from overq.study.store import Store
+from overq.study.table import of_one_version, settled
 
 AREAS = "element,activation_bits,weight_bits,area\nplain,3,8,401\nplain,4,8,465\nfull c=4,3,8,448\nfull c=4,4,8,508\n"
 CYCLES = "format,cycles\nA3 plain,1000\nA4 plain,1000\nA3 range+precision c=4,1001\n"
@@ -38,42 +38,42 @@ def new_code(label: str, shard: int) -> np.ndarray:
 
 def test_the_newest_complete_version_is_taken_and_the_others_are_named(path: Path) -> None:
     store = Store(path)
-    fill(store, rows_of(STUDY, code="old"), old_code, cost_of)
-    fill(store, rows_of(STUDY, code="new"), new_code, cost_of)
-    store.add(rows_of(STUDY, code="newest"))  # not run yet
+    fill(store, cells(STUDY, code="old"), old_code, cost_of)
+    fill(store, cells(STUDY, code="new"), new_code, cost_of)
+    store.add("s", cells(STUDY, code="newest"))  # not run yet
     rows, lines = of_one_version(store.rows())
-    assert {json.loads(row["versions"])["code"] for row in rows} == {"new"}
+    assert {json.loads(row["made_by"])["code"] for row in rows} == {"new"}
     assert lines == [
         "s, digits: shown is code new (newest complete); other code, data or sizes are left out: "
         "code newest with 0 of 20 cells done; code old with 20 of 20 cells done"
     ]
-    found = {s.label: s for s in settled(rows)}
-    assert found["float"].correct.tolist() == [True] * 9 + [False] + [True] * 9 + [False]
+    found = {s.cell.setting.label: s for s in settled(rows)}
+    assert found["float"].found.columns["top1"][:, 0].tolist() == [1] * 9 + [0] + [1] * 9 + [0]
     assert found["float"].versions["commit"] == "abc"
 
 
 def test_a_half_run_version_is_shown_alone_if_there_is_no_complete_one(path: Path) -> None:
     store = Store(path)
-    store.add(rows_of(STUDY, code="old"))
-    fill(store, rows_of(STUDY, code="new")[:3], new_code, cost_of)
-    store.add(rows_of(STUDY, code="new"))
+    store.add("s", cells(STUDY, code="old"))
+    fill(store, cells(STUDY, code="new")[:3], new_code, cost_of)
+    store.add("s", cells(STUDY, code="new"))
     rows, lines = of_one_version(store.rows())
-    assert [s.label for s in settled(rows)] == ["float"], "a setting with one shard of two is not shown"
+    assert [s.cell.setting.label for s in settled(rows)] == ["float"], "a setting with one shard of two is not shown"
     assert len(lines) == 1
     assert "newest with results, none is complete" in lines[0]
 
 
 def test_other_sizes_are_another_version(path: Path) -> None:
     store = Store(path)
-    fill(store, rows_of(STUDY), old_code, cost_of)
-    fill(store, rows_of(replace(STUDY, shards=1)), new_code, cost_of)
-    assert {len(s.correct) for s in settled(of_one_version(store.rows())[0])} == {10}
+    fill(store, cells(STUDY), old_code, cost_of)
+    fill(store, cells(replace(STUDY, shards=1)), new_code, cost_of)
+    assert {len(s.found.columns["top1"]) for s in settled(of_one_version(store.rows())[0])} == {10}
 
 
 def test_old_code_is_left_out_of_every_command(path: Path, capsys, monkeypatch) -> None:
     store = Store(path)
-    fill(store, rows_of(STUDY, code="old"), old_code, cost_of)
-    fill(store, rows_of(STUDY, code="new"), new_code, cost_of)
+    fill(store, cells(STUDY, code="old"), old_code, cost_of)
+    fill(store, cells(STUDY, code="new"), new_code, cost_of)
     a, b, csv_file, png = "float", "overq:bits=3:W8", path.with_name("r.csv"), path.with_name("r.png")
     for words in (("show",), ("compare", a, b), ("export", csv_file), ("plot", png)):
         code, out, err = command(capsys, monkeypatch, "study", *words, "--store", path)
@@ -86,7 +86,7 @@ def test_old_code_is_left_out_of_every_command(path: Path, capsys, monkeypatch) 
 
 
 def test_export_has_every_setting_with_versions_seed_and_costs(path: Path, capsys, monkeypatch, tmp_path: Path) -> None:
-    fill(Store(path), rows_of(STUDY, code="c0de"), new_code, cost_of)
+    fill(Store(path), cells(STUDY, code="c0de"), new_code, cost_of)
     (tmp_path / "areas.csv").write_text(AREAS)
     (tmp_path / "cycles.csv").write_text(CYCLES)
     words = "--areas", tmp_path / "areas.csv", "--cycles", tmp_path / "cycles.csv", "--store", path
@@ -95,7 +95,7 @@ def test_export_has_every_setting_with_versions_seed_and_costs(path: Path, capsy
     assert list(rows) == [s.label for s in STUDY.settings]
     ours = rows["overq:bits=3:W8"]
     assert [ours[k] for k in ("study", "top1", "difference", "bits", "multiplier", "area", "cycles", "seed", "code", "commit")] == [
-        "s", "80.0", "-10.0", "5", "24.0", "448.0", "1001.0", "0", "c0de", "abc"]  # fmt: skip
+        "s", "80.0", "-10.0", "5.0", "24.0", "448.0", "1001.0", "0", "c0de", "abc"]  # fmt: skip
     assert float(ours["low"]) < -10 < float(ours["high"]) <= 0
     assert {row["overq"] for row in rows.values()} == {"0.1.0"}
     assert all(row["torch"] and row["numpy"] for row in rows.values())
@@ -103,7 +103,7 @@ def test_export_has_every_setting_with_versions_seed_and_costs(path: Path, capsy
 
 
 def test_parquet_holds_the_same_or_says_what_is_missing(path: Path, capsys, monkeypatch, tmp_path: Path) -> None:
-    fill(Store(path), rows_of(STUDY), new_code, cost_of)
+    fill(Store(path), cells(STUDY), new_code, cost_of)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     code, _, err = command(capsys, monkeypatch, "study", "export", tmp_path / "out.parquet", "--store", path)
     assert (code, err) == (
@@ -121,7 +121,7 @@ def test_plot_writes_a_picture_and_says_where_overq_stands(
 ) -> None:
     from overq.report import study as report
 
-    fill(Store(path), rows_of(STUDY), new_code, cost_of)
+    fill(Store(path), cells(STUDY), new_code, cost_of)
     (tmp_path / "areas.csv").write_text(AREAS)
     (tmp_path / "cycles.csv").write_text(CYCLES)
     drawn = []
@@ -137,8 +137,8 @@ def test_plot_writes_a_picture_and_says_where_overq_stands(
 
 def test_a_store_with_two_studies_asks_which(path: Path, capsys, monkeypatch) -> None:
     store = Store(path)
-    fill(store, rows_of(STUDY), new_code, cost_of)
-    fill(store, rows_of(replace(STUDY, name="t", seed=1)), new_code, cost_of)
+    fill(store, cells(STUDY), new_code, cost_of)
+    fill(store, cells(replace(STUDY, name="t", seed=1)), new_code, cost_of)
     code, _, err = command(capsys, monkeypatch, "study", "plot", "x.png", "--store", path)
     assert (code, err) == (2, "overq: the store holds s, t: choose one with --study\n")
     code, out, _ = command(capsys, monkeypatch, "study", "show", "--study", "t", "--store", path)
@@ -150,10 +150,10 @@ def test_a_store_with_two_studies_asks_which(path: Path, capsys, monkeypatch) ->
 def test_a_network_whose_files_are_absent_fails_alone(path: Path, tmp_path: Path) -> None:
     gone = Network("gone", "overq.study.digits:network", str(tmp_path / "gone.npz"), "digits")
     store, study = Store(path), replace(STUDY, networks=(gone, DIGITS))
-    store.add(tasks(study))
+    store.add("s", *cells_of(study))
     states = {(r["network"], r["state"], r["reason"]) for r in store.rows()}
     assert states == {("gone", "failed", f"{tmp_path}/gone.npz: no such file or folder"), ("digits", "pending", None)}
     store.forget("s", "absent:")
     (tmp_path / "gone.npz").write_bytes(b"now it is there")
-    store.add(tasks(study))
+    store.add("s", *cells_of(study))
     assert {r["state"] for r in store.rows()} == {"pending"}

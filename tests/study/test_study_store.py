@@ -6,14 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from study_cases import DIGITS
 
+from overq.methods import Cost
+from overq.study.cell import Cell
 from overq.study.compare import mcnemar, paired
+from overq.study.measure import Measured
+from overq.study.plan import Setting
 from overq.study.run import run
-from overq.study.store import Store, bits
+from overq.study.store import Store, result_of
 from overq.study.workers import LocalWorkers, Outcome
 
 REPO = Path(__file__).resolve().parents[2]
@@ -32,24 +38,33 @@ bits = 3
 """
 
 
-def rows(count):
-    return [{"key": f"k{i}", "study": "s", "network": "n", "label": "l", "method": "m", "shard": i, "task": str(i)} for i in range(count)]
+FOUND = Measured({"top1": (np.arange(7) % 2 == 0)[:, None].astype(float)})
+RESULT = FOUND, Cost(4.0, 2.0, 4.0, 8), 0.5, {}
+
+
+def cells(count):
+    """Cells of one setting; their keys sort as their shards."""
+    setting = Setting("overq", (("bits", 3),), 8)
+    return [Cell("s", DIGITS, setting, i, "c", (), shards=10) for i in range(count)]
+
+
+KEYS = [cell.key for cell in cells(7)]
 
 
 class Inline:
-    """An executor without processes: the narrow interface is enough. Cell 1 fails, the rest give seven images."""
+    """An executor without processes: the narrow interface is enough. Shard 1 fails, the rest give seven images."""
 
     slots = 2
 
     def __init__(self):
         self.waiting = []
 
-    def submit(self, key, task):
-        self.waiting.append((key, int(task)))
+    def submit(self, key, cell):
+        self.waiting.append((key, cell.shard))
 
     def results(self):
         for key, i in self.waiting:
-            yield Outcome(key, reason="out of memory") if i == 1 else Outcome(key, (np.arange(7) % 2 == 0, {"a": 1.0}, 0.5, {}))
+            yield Outcome(key, reason="out of memory") if i == 1 else Outcome(key, RESULT)
         self.waiting = []
 
     def close(self):
@@ -58,71 +73,72 @@ class Inline:
 
 def test_a_failed_cell_is_marked_and_retried_and_the_rest_goes_on(tmp_path):
     store = Store(tmp_path / "s.sqlite")
-    store.add(rows(5))
-    tally = run(store, [r["key"] for r in rows(5)], Inline())
+    store.add("s", cells(5))
+    tally = run(store, cells(5), Inline())
     assert (tally.done, tally.failed) == (4, 1)
     assert [(r["state"], r["reason"]) for r in store.rows()][1] == ("failed", "out of memory")
-    np.testing.assert_array_equal(bits(store.rows()[0]), [1, 0, 1, 0, 1, 0, 1])
-    store.add(rows(6))  # more cells later: what is done stays
+    np.testing.assert_array_equal(result_of(store.rows()[0])[0].columns["top1"][:, 0], [1, 0, 1, 0, 1, 0, 1])
+    store.add("s", cells(6))  # more cells later: what is done stays
     assert store.retry() == 1
-    assert run(store, ["k5"], Inline()).done == 1
+    assert run(store, cells(6)[5:], Inline()).done == 1
     assert [r["completions"] for r in store.rows()] == [1, 0, 1, 1, 1, 1]
 
 
 def test_a_claim_is_exclusive_and_a_dead_owner_gives_it_back(tmp_path):
     one, two = Store(tmp_path / "s.sqlite"), Store(tmp_path / "s.sqlite")
-    one.add(rows(1))
+    one.add("s", cells(1))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     two.owner = one.owner.rsplit(":", 2)[0] + f":{dead.pid}:1"
-    assert two.claim({"k0"}) is not None
-    assert one.claim({"k0"}) is None
+    assert two.claim(set(KEYS[:1])) is not None
+    assert one.claim(set(KEYS[:1])) is None
     assert one.free_dead() == 1
-    assert one.claim({"k0"})["key"] == "k0"
-    assert not two.finish("k0", np.ones(3, bool), {}, 1.0, {}), "a cell that was taken away cannot be recorded twice"
+    assert one.claim(set(KEYS[:1])) == KEYS[0]
+    assert not two.finish(KEYS[0], *RESULT), "a cell that was taken away cannot be recorded twice"
     assert one.free_dead() == 0, "a living owner keeps its cell"
 
 
 def test_a_claim_prefers_settings_that_no_other_worker_is_at(tmp_path):
-    labels = ["float", "overq:bits=3:W8", "overq:bits=3:W4", "overq:bits=4:W8"]
+    three, four = (("bits", 3),), (("bits", 4),)
+    settings = [Setting("float"), Setting("overq", three, 8), Setting("overq", three, 4), Setting("overq", four, 8)]
     store = Store(tmp_path / "s.sqlite")
-    cells = [row | {"label": label} for row, label in zip(rows(4), labels, strict=True)]
-    store.add(cells)
-    keys = {row["key"] for row in cells}
-    assert [store.claim(keys)["label"] for _ in range(4)] == ["float", "overq:bits=3:W8", "overq:bits=4:W8", "overq:bits=3:W4"]
-    assert store.claim(keys) is None
+    mine = [replace(cells(1)[0], setting=setting) for setting in settings]
+    store.add("s", mine)
+    labels = {cell.key: cell.setting.label for cell in mine}
+    assert [labels[store.claim(set(labels))] for _ in range(4)] == ["float", "overq:bits=3:W8", "overq:bits=4:W8", "overq:bits=3:W4"]
+    assert store.claim(set(labels)) is None
 
 
 def test_a_full_disk_leaves_the_cell_for_later(tmp_path):
     store = Store(tmp_path / "s.sqlite")
-    store.add(rows(1))
+    store.add("s", cells(1))
     pages = store.db.execute("PRAGMA page_count").fetchone()[0]
     store.db.execute(f"PRAGMA max_page_count={pages}")
 
     class Big(Inline):
         def results(self):
             for key, _ in self.waiting:
-                yield Outcome(key, (np.ones(1_000_000, bool), {}, 0.5, {}))
+                yield Outcome(key, (Measured({"top1": np.ones((1_000_000, 1))}), *RESULT[1:]))
             self.waiting = []
 
-    tally = run(store, ["k0"], Big())
+    tally = run(store, cells(1), Big())
     assert (tally.done, tally.unwritten) == (0, 1)
     row = store.rows()[0]
     assert row["state"] == "failed"
     assert "full" in row["reason"]
     store.db.execute("PRAGMA max_page_count=100000")
     store.retry()
-    assert run(store, ["k0"], Big()).done == 1
+    assert run(store, cells(1), Big()).done == 1
 
 
 def test_a_dead_worker_is_replaced_and_its_cell_gets_the_reason():
     workers = LocalWorkers(1, 1)
     try:
         os.kill(workers._idle[0][1].pid, signal.SIGKILL)
-        workers.submit("k", "{}")
+        workers.submit("k", cells(1)[0])
         assert "died (exit code -9)" in next(iter(workers.results())).reason
-        workers.submit("k", "not json")
-        assert next(iter(workers.results())).reason.startswith("JSONDecodeError")
+        workers.submit("k", cells(1)[0])
+        assert next(iter(workers.results())).reason == "InputError: the cell is not the one that its key stands for"
     finally:
         workers.close()
 
@@ -148,7 +164,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path, kills):
         process.kill()
         process.wait()
         if (tmp_path / "s.sqlite").exists():
-            now = {r["key"]: r["correct"] for r in Store(tmp_path / "s.sqlite").rows() if r["state"] == "done"}
+            now = {r["key"]: r["columns"] for r in Store(tmp_path / "s.sqlite").rows() if r["state"] == "done"}
             assert seen.items() <= now.items(), "a recorded result is never lost or changed"
             seen = now
             if len(seen) == 32:  # start over, so that later kills meet work too
@@ -164,4 +180,4 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(tmp_path, kills):
     done = Store(tmp_path / "s.sqlite").rows()
     assert len(done) == 32
     assert {(r["state"], r["completions"]) for r in done} == {("done", 1)}
-    assert sum(r["images"] for r in done if r["label"] == "float") == 896
+    assert sum(len(result_of(r)[0].columns["top1"]) for r in done if r["label"] == "float") == 896

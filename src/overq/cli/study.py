@@ -6,7 +6,7 @@ import io
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -15,7 +15,7 @@ from overq.output import check_outputs, write
 from overq.text import visible
 
 if TYPE_CHECKING:
-    from overq.report.study import Result
+    from overq.records import Record
 
 app = typer.Typer(help="Rivals side by side: run, stop, resume, compare, plot.", no_args_is_help=True)
 REASONS = 5  # different reasons that `run` prints at its end
@@ -36,72 +36,75 @@ def run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from overq.study.cell import ABSENT, tasks
+    from overq.study.cell import ABSENT, cells_of
     from overq.study.plan import read
     from overq.study.run import run as go
-    from overq.study.store import Store
+    from overq.study.store import Store, cell_of
     from overq.study.workers import LocalWorkers
 
     check_outputs(store)
     study = read(file)
-    rows = tasks(study)
-    keys = {row["key"] for row in rows}
+    cells, reasons = cells_of(study)
+    keys = {cell.key for cell in cells}
     results = Store(store)
     results.forget(study.name, ABSENT)  # what could not be opened last time is looked at again
-    results.add(rows)
-    for reason, count in Counter(f"{row['network']}: {row['reason']}" for row in rows if row["reason"]).items():
-        print(visible(f"{reason}; its {count} cells are marked failed"), file=sys.stderr)
+    results.add(study.name, cells, reasons)
+    for row in results.rows(study.name):
+        cell_of(row)  # refuses what is damaged now, not after the work
+    for network, reason in reasons.items():
+        count = sum(cell.network.name == network for cell in cells)
+        _say(f"{network}: {reason}; its {count} cells are marked failed", file=sys.stderr)
     results.free_dead()
-    failed = sum(row["state"] == "failed" for row in results.rows() if row["key"] in keys and not row["key"].startswith(ABSENT))
-    if failed:
-        print(f"{failed} cells failed before and are left alone: `overq study retry` makes them pending again", file=sys.stderr)
-    left = sum(row["state"] == "pending" for row in results.rows() if row["key"] in keys)
+    states = Counter(row["state"] for row in results.rows() if row["key"] in keys and not row["key"].startswith(ABSENT))
+    if failed := states["failed"]:
+        _say(f"{failed} cells failed before and are left alone: `overq study retry` makes them pending again", file=sys.stderr)
     columns = TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=left)
+        task = bar.add_task("", total=states["pending"])
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        tally = go(results, keys, LocalWorkers(workers, cores), lambda t: bar.update(task, completed=t.done + t.failed))
-    failed = sum(row["state"] == "failed" for row in results.rows() if row["key"] in keys)
-    done = sum(row["state"] == "done" for row in results.rows() if row["key"] in keys)
-    print(f"{len(keys)} cells: {done} done, {tally.done} of them now, {failed} failed")
-    if failed:
-        reasons = Counter(row["reason"] for row in results.rows() if row["key"] in keys and row["state"] == "failed").most_common()
-        for reason, count in reasons[:REASONS]:
-            print(visible(f"{count} failed: {reason}"), file=sys.stderr)
-        more = f", {len(reasons) - REASONS} more reasons" if len(reasons) > REASONS else ""
+        tally = go(results, cells, LocalWorkers(workers, cores), lambda t: bar.update(task, completed=t.done + t.failed))
+    mine = [row for row in results.rows() if row["key"] in keys]
+    states = Counter(row["state"] for row in mine)
+    elsewhere = f", {states['running']} under way elsewhere" if states["running"] else ""
+    _say(f"{len(keys)} cells: {states['done']} done, {tally.done} of them now, {states['failed']} failed{elsewhere}")
+    if failed := states["failed"]:
+        why = Counter(row["reason"] for row in mine if row["state"] == "failed").most_common()
+        for reason, count in why[:REASONS]:
+            _say(f"{count} failed: {reason}", file=sys.stderr)
+        more = f", {len(why) - REASONS} more reasons" if len(why) > REASONS else ""
         raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
 
 
 @app.command()
 def retry(store: StorePath = DEFAULT) -> None:
     """Make failed cells pending again; `run` then runs them."""
-    print(f"{_open(store).retry()} cells are pending again")
+    _say(f"{_open(store, read_only=False).retry()} cells are pending again")
 
 
 @app.command()
 def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
     """Every setting with its accuracy and cost, and what is not done and why."""
+    from overq.study.store import cell_of
+
     rows = _rows(store, study)
-    results = _results(rows)
+    results = _records(rows)
     width = max([len(r.label) for r in results], default=7)
-    print(
-        f"{'study':10} {'network':12} {'setting':{width}} {'top-1':>6} {'to float, 95 %':>24} {'images':>6} {'bits':>6} {'multiplier':>10}"
-    )
-    for r in results:
+    values = [{"top-1": r.top1, "SQNR": r.sqnr, "coverage": r.coverage, **r.own} for r in results]
+    measures = list(dict.fromkeys(name for line in values for name, value in line.items() if value is not None))
+    heads = " ".join(f"{name:>8}" for name in measures)
+    _say(f"{'study':10} {'network':12} {'setting':{width}} {heads} {'to float, 95 %':>24} {'images':>6} {'bits':>6} {'multiplier':>10}")
+    for r, line in zip(results, values, strict=True):
         against = "" if r.difference is None else f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]"
-        print(
-            visible(
-                f"{r.study:10} {r.network:12} {r.label:{width}} {r.top1:6.2f} {against:>24} {r.images:6} {r.bits:6.2f} {r.multiplier:10.1f}"
-            )
-        )
+        shown = " ".join(f"{'' if (value := line.get(name)) is None else f'{value:.4g}':>{max(8, len(name))}}" for name in measures)
+        _say(f"{r.study:10} {r.network:12} {r.label:{width}} {shown} {against:>24} {r.images:6} {r.bits:6.2f} {r.multiplier:10.1f}")
     alike: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         if row["state"] != "done":
             key = row["state"], row["study"], row["network"], row["reason"] or ""
-            alike.setdefault(key, []).append(f"{row['label']} shard {row['shard']}")
+            alike.setdefault(key, []).append(f"{row['label']} shard {cell_of(row).shard}")
     for (state, name, network, reason), cells in alike.items():
         which = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} … {cells[-1]}"
-        print(visible(f"{state}: {name} {network} {which}: {reason}".removesuffix(": ")))
+        _say(f"{state}: {name} {network} {which}: {reason}".removesuffix(": "))
 
 
 @app.command()
@@ -110,30 +113,18 @@ def compare(
     b: str,
     store: StorePath = DEFAULT,
     study: StudyName = None,
+    measure: Annotated[str, typer.Option(help="top1, sqnr, or the study's own file.py:function.")] = "top1",
 ) -> None:
-    """B against A on the same images: difference with its 95 % interval, McNemar's exact p."""
-    import numpy as np
+    """B against A on the same images: difference with its 95 % interval, and an exact sign test (McNemar's, for top-1)."""
+    from overq.study.table import compared
 
-    from overq.study.compare import paired
-    from overq.study.store import bits
-
-    done = [row for row in _rows(store, study, one=True) if row["state"] == "done"]
-    networks = sorted({r["network"] for r in done if r["label"] == a} & {r["network"] for r in done if r["label"] == b})
-    if not networks:
-        raise InputError(f"no network has results of both {a!r} and {b!r}; `overq study show` lists the settings")
-    for network in networks:
-        sides = [{r["shard"]: bits(r) for r in done if (r["network"], r["label"]) == (network, label)} for label in (a, b)]
-        common = sorted(sides[0].keys() & sides[1].keys())
-        if not common:
-            raise InputError(f"{network}: {a!r} and {b!r} have no shard in common yet")
-        x, y = (np.concatenate([side[shard] for shard in common]) for side in sides)
-        p = paired(x, y)
-        print(
-            visible(
-                f"{network}: {b} - {a} = {p.difference:+.2f} points, 95 % interval [{p.low:+.2f}, {p.high:+.2f}], McNemar p = {p.p:.3g}"
-            )
-        )
-        print(f"  {p.images} images; only {a} right: {p.only_a}; only {b} right: {p.only_b}")
+    unit, test = {"top1": ("points", "McNemar"), "sqnr": ("dB", "sign test")}.get(measure, ("", "sign test"))
+    better = "right" if measure == "top1" else "better"
+    for network, p in compared(_rows(store, study, one=True), a, b, measure):
+        difference = f"{p.difference:+.4g}" if measure not in ("top1", "sqnr") else f"{p.difference:+.2f}"
+        interval = f"95 % interval [{p.low:+.2f}, {p.high:+.2f}]"
+        _say(f"{network}: {b} - {a} = {' '.join(filter(None, (difference, unit)))}, {interval}, {test} p = {p.p:.3g}")
+        _say(f"  {p.images} images; only {a} {better}: {p.only_a}; only {b} {better}: {p.only_b}")
 
 
 Areas = Annotated[Path | None, typer.Option(help="CSV of element areas, as `make area` writes it.")]
@@ -143,9 +134,7 @@ Cycles = Annotated[Path | None, typer.Option(help="CSV with the columns format, 
 @app.command()
 def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, areas: Areas = None, cycles: Cycles = None) -> None:
     """Write one line per setting: .csv (also for -, standard output), or .parquet (needs the extra `parquet`)."""
-    from dataclasses import asdict
-
-    from overq.report.study import to_csv
+    from overq.report.records import table_of, to_csv
 
     if output.suffix not in (".csv", ".parquet") and output != Path("-"):
         raise InputError(f"{output}: the name must end in .csv or .parquet")
@@ -156,12 +145,12 @@ def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, ar
             import pyarrow.parquet
         except ImportError as error:
             raise ToolError("Parquet needs pyarrow, which is not installed: pip install 'overq[parquet]', or export .csv") from error
-    results = _results(_rows(store, study), areas, cycles)
+    results = _records(_rows(store, study), areas, cycles)
     if output.suffix != ".parquet":
         write(output, to_csv(results))
         return
     content = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([asdict(r) for r in results]), content)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table_of(results)), content)
     write(output, content.getvalue())
 
 
@@ -184,7 +173,7 @@ def plot(
     for name, table in (("area", areas), ("cycles", cycles)):
         if cost == name and table is None:
             raise InputError(f"--cost {name} needs a table: --{name.replace('area', 'areas')} FILE.csv")
-    results = [r for r in _results(_rows(store, study, one=True), areas, cycles) if r.method == "float" or getattr(r, cost) is not None]
+    results = [r for r in _records(_rows(store, study, one=True), areas, cycles) if r.method == "float" or getattr(r, cost) is not None]
     if all(r.method == "float" for r in results):
         raise InputError(f"{store}: no quantized setting is complete yet, or none has a known {cost}")
     note = f" ({read_areas(areas).source})" if cost == "area" and areas is not None else ""
@@ -192,55 +181,41 @@ def plot(
     write(output, drawn(lambda: study_figure(results, cost, note), output.suffix[1:]))
     for network, width in sorted({(r.network, r.weight_bits) for r in results if r.method != "float"}):
         shown = [r for r in results if (r.network, r.weight_bits) == (network, width)]
-        print(visible(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}"))
+        _say(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
 
 
-def _open(path: Path) -> Any:
+def _say(line: str, file: TextIO | None = None) -> None:
+    """Print a line in which names act on no terminal."""
+    print(visible(line), file=file)
+
+
+def _open(path: Path, read_only: bool = True) -> Any:
     from overq.study.store import Store
 
     if not path.is_file():
         raise InputError(f"--store {path}: no such file; `overq study run` makes it")
-    return Store(path)
+    return Store(path, read_only)
 
 
 def _rows(path: Path, study: str | None, one: bool = False) -> list[Any]:
     """Cells of one version for each network; where others are left out, a line on standard error says so. one: of one study only."""
-    from overq.study.results import of_one_version, one_study
+    from overq.study.table import of_one_version, one_study
 
-    rows = _open(path).rows()
+    store = _open(path)
+    rows = store.rows()
+    store.close()
     if one or study is not None:
         study = one_study(rows, study)
         rows = [row for row in rows if row["study"] == study]
     kept, lines = of_one_version(rows)
     for line in lines:
-        print(visible(line), file=sys.stderr)
+        _say(line, file=sys.stderr)
     return kept
 
 
-def _results(rows: list[Any], areas: Path | None = None, cycles: Path | None = None) -> list[Result]:
-    """Settings of which every cell is done, each over all its shards, beside float on the same images."""
+def _records(rows: list[Any], areas: Path | None = None, cycles: Path | None = None) -> list[Record]:
     from overq.report.costs import read_areas, read_cycles
-    from overq.report.study import Result
-    from overq.study.compare import paired
-    from overq.study.element import element
-    from overq.study.results import settled
+    from overq.study.table import records
 
-    found = settled(rows)
-    floats = {(s.study, s.network): s.correct for s in found if s.method == "float"}
-    area = read_areas(areas) if areas else None
-    cycle = read_cycles(cycles, {s.network for s in found}) if cycles else {}
-    results = []
-    for s in found:
-        cost, base, name = s.cost, floats.get((s.study, s.network)), element(s.task)
-        width, lanes = int(cost["weight_bits"]), 1 + cost["extra_lanes"]
-        p = None if base is None else paired(base, s.correct)
-        against: tuple[float | None, float | None, float | None] = (None, None, None) if p is None else (p.difference, p.low, p.high)
-        each = area.get(name, width) if area else None
-        results.append(Result(
-            s.study, s.network, s.label, s.method, len(s.correct), int(s.correct.sum()), 100 * float(s.correct.mean()),
-            *against, cost["payload_bits"], cost["metadata_bits"],
-            cost["payload_bits"] + cost["metadata_bits"], cost["activation_bits"] * width * lanes, width,
-            each and each * lanes, cycle[s.network].get(name, width) if cycle else None,
-            s.task["seed"], s.seconds, s.versions["overq"], s.versions["code"], s.versions["commit"], s.versions["torch"], s.versions["numpy"],
-        ))  # fmt: skip
-    return results
+    networks = {row["network"] for row in rows}
+    return records(rows, read_areas(areas) if areas else None, read_cycles(cycles, networks) if cycles else None)

@@ -1,11 +1,12 @@
-"""Results of a study as CSV and as a picture: accuracy against cost, with the Pareto front."""
+"""Records of a study as a picture: accuracy against cost, with the Pareto front."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from overq.text import csv_text, visible
+from overq.records import Record
+from overq.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,57 +22,21 @@ OURS = ("overq", "overq_recipe")
 BASELINE = "uniform"
 
 
-@dataclass(frozen=True)
-class Result:
-    """One setting over all its shards.
-
-    top1                     percent
-    difference, low, high    to float on the same images, in points, with the 95 % interval; None where float is not done
-    bits                     per activation value, payload and metadata; multiplier = activation bits × weight bits
-    area, cycles             of the hardware, where a table was given that has them
-    """
-
-    study: str
-    network: str
-    label: str
-    method: str
-    images: int
-    correct: int
-    top1: float
-    difference: float | None
-    low: float | None
-    high: float | None
-    payload_bits: float
-    metadata_bits: float
-    bits: float
-    multiplier: float
-    weight_bits: int
-    area: float | None
-    cycles: float | None
-    seed: int
-    seconds: float
-    overq: str
-    code: str
-    commit: str
-    torch: str
-    numpy: str
+def accuracy(record: Record) -> float:
+    """Top-1 in percent; below all others where it was not measured."""
+    return -inf if record.top1 is None else record.top1
 
 
-def to_csv(results: list[Result]) -> str:
-    rows = ({key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(r).items()} for r in results)
-    return csv_text([f.name for f in fields(Result)], rows)
-
-
-def front(results: list[Result], cost: str = "bits") -> list[Result]:
+def front(results: list[Record], cost: str = "bits") -> list[Record]:
     """Those that no other beats: cheapest first, each more accurate than all that cost no more."""
-    best: list[Result] = []
-    for result in sorted(results, key=lambda r: (getattr(r, cost), -r.top1)):
-        if not best or result.top1 > best[-1].top1:
+    best: list[Record] = []
+    for result in sorted(results, key=lambda r: (getattr(r, cost), -accuracy(r))):
+        if not best or accuracy(result) > accuracy(best[-1]):
             best.append(result)
     return best
 
 
-def verdict(results: list[Result], cost: str = "bits") -> str:
+def verdict(results: list[Record], cost: str = "bits") -> str:
     """Where OverQ stands, in one sentence."""
     ours = [r for r in results if r.method in OURS]
     if not ours:
@@ -79,17 +44,17 @@ def verdict(results: list[Result], cost: str = "bits") -> str:
     names = [r.label for r in front(results, cost) if r in ours]
     if names:
         return f"OverQ is on the front: {', '.join(names)}"
-    best = max(ours, key=lambda r: (r.top1, -getattr(r, cost)))
-    beaten = max((r for r in results if getattr(r, cost) <= getattr(best, cost)), key=lambda r: (r.top1, r not in ours))
-    for_no_more = f"{beaten.label} gives {beaten.top1:.2f} for no more"
-    return f"OverQ is NOT on the front: its best, {best.label}, gives {best.top1:.2f},\n{for_no_more}"
+    best = max(ours, key=lambda r: (accuracy(r), -getattr(r, cost)))
+    beaten = max((r for r in results if getattr(r, cost) <= getattr(best, cost)), key=lambda r: (accuracy(r), r not in ours))
+    for_no_more = f"{beaten.label} gives {accuracy(beaten):.2f} for no more"
+    return f"OverQ is NOT on the front: its best, {best.label}, gives {accuracy(best):.2f},\n{for_no_more}"
 
 
-def study_figure(results: list[Result], cost: str = "bits", note: str = "") -> Figure:
+def study_figure(results: list[Record], cost: str = "bits", note: str = "") -> Figure:
     """One panel per network and weight width; settings whose cost is unknown are left out. note: more words for the cost axis."""
     from matplotlib.figure import Figure
 
-    shown = [r for r in results if r.method != "float" and getattr(r, cost) is not None]
+    shown = [r for r in results if r.method != "float" and r.top1 is not None and getattr(r, cost) is not None]
     panels = sorted({(r.network, r.weight_bits) for r in shown})
     figure = Figure(figsize=(8.5 * len(panels), 6.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -102,7 +67,7 @@ def study_figure(results: list[Result], cost: str = "bits", note: str = "") -> F
     return figure
 
 
-def _panel(axes: Axes, results: list[Result], level: float | None, cost: str) -> None:
+def _panel(axes: Axes, results: list[Record], level: float | None, cost: str) -> None:
     from matplotlib import colormaps
 
     methods = sorted({r.method for r in results}, key=lambda m: (m != BASELINE, m not in OURS, m))
@@ -113,15 +78,15 @@ def _panel(axes: Axes, results: list[Result], level: float | None, cost: str) ->
             "marker": "Do^vs<>P*Xh"[i % 11],
         }
         axes.errorbar(
-            [getattr(r, cost) for r in mine], [r.top1 for r in mine], yerr=_bars(mine), elinewidth=0.7, capsize=2,
+            [getattr(r, cost) for r in mine], [accuracy(r) for r in mine], yerr=_bars(mine), elinewidth=0.7, capsize=2,
             linestyle="none", markersize=7, label="plain A3…A8" if method == BASELINE else method, **style,
         )  # fmt: skip
         if method == BASELINE:  # through the best of each cost: with and without bias correction they cost the same
-            line = {getattr(r, cost): r.top1 for r in sorted(mine, key=lambda r: r.top1)}
+            line = {getattr(r, cost): accuracy(r) for r in sorted(mine, key=accuracy)}
             axes.plot(sorted(line), [line[c] for c in sorted(line)], color=style["color"], linewidth=1.5)
     best = front(results, cost)
     axes.step(
-        [getattr(r, cost) for r in best], [r.top1 for r in best], where="post", color="#009e73", alpha=0.5, linewidth=4, zorder=0,
+        [getattr(r, cost) for r in best], [accuracy(r) for r in best], where="post", color="#009e73", alpha=0.5, linewidth=4, zorder=0,
         label="Pareto front",
     )  # fmt: skip
     if level is not None:
@@ -131,7 +96,7 @@ def _panel(axes: Axes, results: list[Result], level: float | None, cost: str) ->
     axes.grid(alpha=0.25)
 
 
-def _bars(results: list[Result]) -> list[list[float]]:
+def _bars(results: list[Record]) -> list[list[float]]:
     """Lengths [below, above] of each bar; 0 where float is not done yet."""
     known = [(r.difference, r.low, r.high) for r in results]
     return [

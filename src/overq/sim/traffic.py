@@ -47,12 +47,12 @@ def layer_traffic(layer: ArrayLayer, machine: ArrayConfig) -> Traffic:
     outputs = layer.weights.shape[3]
     blocks = layer.groups * -(-(outputs // layer.groups) // machine.columns)
     lanes = blocks * layer.vectors * layer.depth
-    passes = 2 * len(layer.tiles(machine)) - 1
+    passes = 2 * layer.tiles(machine.rows) - 1
     weights = layer.weights.size * machine.weight_bits
     return Traffic(
         array_digits=lanes * fmt.bits,
         array_states=lanes * fmt.state_bits,
-        array_weights=weights * layer.together(machine),  # groups that share a tile meet zeros in each other's rows
+        array_weights=weights,
         array_sums=layer.vectors * outputs * passes * machine.depth_bits(layer.depth),
         memory_weights=weights,
         memory_digits=layer.digits.size * fmt.bits,

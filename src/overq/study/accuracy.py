@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,14 +15,13 @@ from torch import nn
 
 import overq
 from overq import kernels
-from overq.datafree import distill, observe_statistics
 from overq.errors import CalibrationError, InputError
-from overq.nn import Observations, Recipe, count_lanes, observe, quantize
-from overq.nn.chosen import ENOUGH
-from overq.nn.trees import home, moved
+from overq.nn import Observations, Recipe, quantize
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
-from overq.study.data import Images
+from overq.study.data import Images, at
+from overq.study.evaluate import correction_batch, observed, prepared
+from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
 
 SOURCES = ("images", "statistics", "distilled")
 PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
@@ -89,15 +89,26 @@ def evaluate(
     total = len(scored) * (len(recipes) + 1)
     done = 0
 
-    def tick(label: str, count: int) -> None:
+    def tick_of(label: str, count: int) -> None:
         nonlocal done
         done += count
         progress(label, done, total)
 
+    model = prepared(copy.deepcopy(model))
     progress("calibration", 0, total)
     seen, corrected_on = _observations(model, plan, calibration or images, chosen)
-    results = [_float(model, images, scored, plan, tick)]
-    results += [_quantized(model, seen, corrected_on, recipe, images, scored, plan, tick) for recipe in recipes]
+    results = []
+    for recipe in (None, *recipes):
+        start, setting = time.perf_counter(), _setting(recipe, plan, len(scored))
+        network = model if recipe is None else quantize(model, corrected_on, recipe, seen=seen)
+        tick = partial(tick_of, setting.label)
+        found = measured(network, images, scored, plan.batch_size, (TOP1,) if recipe is None else (TOP1, COVERAGE), progress=tick)
+        mean = coverage(found.lanes)
+        results.append(replace(
+            setting, correct=int(found.columns[TOP1].sum()), seconds=time.perf_counter() - start,
+            coverage=mean.coverage, expected_coverage=mean.expected, zero_rate=mean.zero_rate, outlier_rate=mean.outlier_rate,
+            layers=tuple(_layer(name, counts, cascade) for name, (counts, cascade) in found.lanes.items()),
+        ))  # fmt: skip
     corrected = ["bias corrected"] if plan.bias_correction else []
     return Evaluation(
         model=model_name,
@@ -113,13 +124,9 @@ def evaluate(
 
 def _observations(model: nn.Module, plan: Plan, source: Images, chosen: Sequence[int]) -> tuple[Observations, list[torch.Tensor]]:
     """What the layers see, from the images at `chosen` or from the model alone; and the batch that bias correction runs, if it does."""
-    if plan.source == "statistics":
-        return observe_statistics(model, seed=plan.seed), []
-    if plan.source == "distilled":
-        made = distill(model, tuple(source.load([0]).shape[1:]), seed=plan.seed)
-        return observe(model, made, seed=plan.seed), [made[:ENOUGH]]
-    batch = [source.load([chosen[i] for i in _spread(len(chosen), ENOUGH)])] if plan.bias_correction else []
-    return observe(model, source.batches(plan.batch_size, chosen), seed=plan.seed), batch
+    shape = tuple(source.load([0]).shape[1:]) if plan.source == "distilled" else ()
+    seen, samples = observed(model, plan.source, at(source, chosen), plan.batch_size, plan.seed, shape)
+    return seen, correction_batch(samples) if plan.bias_correction else []
 
 
 def _all(images: Images) -> Sequence[int]:
@@ -150,78 +157,21 @@ def _spread(count: int, wanted: int) -> list[int]:
 def _check_first_batch(model: nn.Module, images: Images, first: Sequence[int]) -> None:
     """One image through the network: a wrong shape or class count shows now, not after minutes."""
     x = images.load(first)
-    logits = _logits(model, x)
-    if logits.ndim != 2 or len(logits) != len(x):
-        raise InputError(f"the network gave {list(logits.shape)} for {list(x.shape)} images; class scores [N, classes] are needed")
-    images.labels_below(logits.shape[1])
+    scores = scores_of(model, x)
+    if scores.ndim != 2 or len(scores) != len(x):
+        raise InputError(f"the network gave {list(scores.shape)} for {list(x.shape)} images; class scores [N, classes] are needed")
+    images.labels_below(scores.shape[1])
 
 
-def _logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    try:
-        with torch.no_grad():
-            logits = model(moved(x, *home(model)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        if "can't allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
-            raise MemoryError from error
-        raise InputError(f"the network does not take images of shape {list(x.shape)}: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(logits, torch.Tensor):
-        raise InputError(f"the network returned {type(logits).__name__}, not a tensor of class scores")
-    return logits
+def _setting(recipe: Recipe | None, plan: Plan, images: int) -> Accuracy:
+    """The record before it is measured; None is float."""
+    if recipe is None:
+        return Accuracy("float", 32, 32, "", 0, "", 0, images, 0.0)
+    fmt = recipe.format
+    kind = "overq" if fmt.cascade else "plain"
+    return Accuracy(kind, fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0)
 
 
-def _correct(model: nn.Module, images: Images, scored: Sequence[int], plan: Plan, label: str, tick: Callable[[str, int], None]) -> int:
-    assert images.labels is not None
-    correct = 0
-    for start in range(0, len(scored), plan.batch_size):
-        positions = scored[start : start + plan.batch_size]
-        predicted = _logits(model, images.load(positions)).argmax(1).cpu().numpy()
-        correct += int((predicted == images.labels[list(positions)]).sum())
-        tick(label, len(positions))
-    return correct
-
-
-def _float(model: nn.Module, images: Images, scored: Sequence[int], plan: Plan, tick: Any) -> Accuracy:
-    start = time.perf_counter()
-    correct = _correct(model, images, scored, plan, "float", tick)
-    return Accuracy("float", 32, 32, "", 0, "", correct, len(scored), time.perf_counter() - start)
-
-
-def _quantized(
-    model: nn.Module,
-    seen: Observations,
-    samples: list[torch.Tensor],
-    recipe: Recipe,
-    images: Images,
-    scored: Sequence[int],
-    plan: Plan,
-    tick: Any,
-) -> Accuracy:
-    start, fmt = time.perf_counter(), recipe.format
-    setting = Accuracy(
-        "overq" if fmt.cascade else "plain", fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, len(scored), 0.0
-    )
-    quantized = quantize(model, samples, recipe, seen=seen)
-    with count_lanes(quantized) as counts:
-        correct = _correct(quantized, images, scored, plan, setting.label, tick)
-    layers = tuple(_layer(name, count, fmt) for name, count in counts.items())
-    covered = [layer for layer in layers if layer.coverage is not None]
-    return replace(
-        setting,
-        correct=correct,
-        seconds=time.perf_counter() - start,
-        coverage=_mean(layer.coverage for layer in covered if layer.coverage is not None),
-        expected_coverage=_mean(layer.expected_coverage for layer in covered),
-        zero_rate=_mean(layer.zero_rate for layer in layers),
-        outlier_rate=_mean(layer.outlier_rate for layer in layers),
-        layers=layers,
-    )
-
-
-def _layer(name: str, counts: Counts, fmt: Format) -> LayerCoverage:
+def _layer(name: str, counts: Counts, cascade: int) -> LayerCoverage:
     coverage = counts.coverage if counts.outliers else None
-    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected_coverage(counts.zero_rate, fmt.cascade))
-
-
-def _mean(values: Iterator[float]) -> float | None:
-    found = list(values)
-    return sum(found) / len(found) if found else None
+    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected_coverage(counts.zero_rate, cascade))

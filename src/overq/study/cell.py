@@ -1,161 +1,107 @@
-"""One cell: a network under one setting on one shard of images; and the key that stands for everything its result depends on."""
+"""Cell: a network under one setting on one shard of its images; frozen, goes to JSON and back, and has the key of its result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from overq.datafree import distill, observe_statistics
-from overq.errors import InputError, ToolError
-from overq.methods import Fitted
-from overq.nn import Observations, observe
-from overq.nn.bias import Outputs, observe_outputs
-from overq.nn.chosen import ENOUGH
-from overq.nn.peers import fit, install
-from overq.study import digits
-from overq.study.data import Batches, Images, Preprocess, from_tensors, open_images, some_of
+from overq.errors import FormatError, InputError, ToolError
 from overq.study.fingerprint import fingerprint
-from overq.study.models import load_model
-from overq.study.plan import CORRECTION, RECIPE, Network, Setting, Study
-from overq.study.recipes import install_recipe
-from overq.study.version import commit, package, versions
+from overq.study.measure import MEASURES
+from overq.study.plan import Network, Setting, Study
+from overq.study.version import versions
 
-DISTILLED = 64  # images that a recipe with source = "distilled" makes
 ABSENT = "absent:"  # how the key of a cell begins whose network could not be opened
+RUN = ("shards", "limit", "samples", "batch_size", "seed", "measures")  # what a cell takes from its study
 
 
-def tasks(study: Study) -> list[dict[str, Any]]:
-    """Rows for `Store.add`, shards of one setting together. Those of a network whose files are absent have failed, with the reason."""
-    return [row for network in study.networks for row in _tasks(study, network)]
+@dataclass(frozen=True)
+class Cell:
+    """All that a result depends on.
+
+    study     its name; like the network's it is a part of the key, so that a store tells whose a cell is
+    shard     0 … shards - 1: every shards-th of the images
+    content   fingerprint of network, weights, images and preprocessing; "" where they could not be opened
+    versions  of code and libraries, as (name, version) pairs
+    further fields as in `Study`
+    """
+
+    study: str
+    network: Network
+    setting: Setting
+    shard: int
+    content: str
+    versions: tuple[tuple[str, str], ...]
+    shards: int = 1
+    limit: int = 0
+    samples: int = 256
+    batch_size: int = 64
+    seed: int = 0
+    measures: tuple[str, ...] = MEASURES
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        plain = asdict(self) | {"versions": dict(self.versions)}
+        plain["setting"]["parameters"] = dict(self.setting.parameters)
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Any) -> Cell:
+        """The inverse of `to_json`; InputError where anything is missing, unknown or senseless. Nothing is imported or opened."""
+        try:
+            values = dict(_exactly(cls, data))
+            network = dict(_exactly(Network, values["network"]))
+            network |= {key: tuple(network[key]) for key in ("mean", "std")}
+            setting = dict(_exactly(Setting, values["setting"]))
+            setting["parameters"] = tuple(setting["parameters"].items())
+            values |= {"network": Network(**network), "setting": Setting(**setting)}
+            values["versions"] = tuple((name, str(version)) for name, version in values["versions"].items())
+            values["measures"] = tuple(values["measures"])
+            cell = cls(**values)
+            Study(cell.study, (cell.network,), (cell.setting,), **{name: values[name] for name in RUN})  # checks them
+        except (TypeError, AttributeError, FormatError) as error:
+            raise InputError(f"not a cell of a study: {error}") from error
+        if not isinstance(cell.shard, int) or not 0 <= cell.shard < cell.shards or not isinstance(cell.content, str):
+            raise InputError(f"not a cell of a study: shard {cell.shard!r} of {cell.shards}")
+        return cell
+
+    @property
+    def key(self) -> str:
+        """Where the files lie does not matter, what they hold does."""
+        plain = self.to_json()
+        plain["network"] = self.network.name
+        plain["measures"] = [name.rpartition("/")[2] for name in self.measures]
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        return digest if self.content else ABSENT + digest
 
 
-def _tasks(study: Study, network: Network) -> Iterator[dict[str, Any]]:
-    content, made, reason = "", versions(), None
-    try:
-        content = fingerprint(network)
-    except (InputError, ToolError) as error:
-        reason = str(error)
+def cells_of(study: Study) -> tuple[list[Cell], dict[str, str]]:
+    """The study's cells, shards of one setting together; and, by network, why the files of some could not be opened."""
+    made, reasons = tuple(versions().items()), {}
+    cells: list[Cell] = []
+    for network in study.networks:
+        content = ""
+        try:
+            content = fingerprint(network, study.measures)
+        except (InputError, ToolError) as error:
+            reasons[network.name] = str(error)
+        cells += _cells(study, network, content, made)
+    return cells, reasons
+
+
+def _cells(study: Study, network: Network, content: str, made: tuple[tuple[str, str], ...]) -> Iterator[Cell]:
+    run = {name: getattr(study, name) for name in RUN}
     for setting in study.settings:
         for shard in range(study.shards):
-            task = {"network": asdict(network), "setting": asdict(setting), "shard": shard, "content": content, "versions": made}
-            task |= {k: getattr(study, k) for k in ("shards", "limit", "samples", "batch_size", "seed")}
-            what = {key: value for key, value in task.items() if key != "network"}
-            key = hashlib.sha256(json.dumps([what, "" if content else network.name], sort_keys=True).encode()).hexdigest()
-            yield {
-                "key": key if content else ABSENT + key, "study": study.name, "network": network.name, "label": setting.label,
-                "method": setting.family, "shard": shard, "task": json.dumps(task),
-                "state": "failed" if reason else "pending", "reason": reason,
-            }  # fmt: skip
+            yield Cell(study.name, network, setting, shard, content, made, **run)
 
 
-def evaluate(text: str) -> tuple[np.ndarray, dict[str, float], float, dict[str, str]]:
-    """Run the cell of a stored task: (bool [images] correct, cost, seconds, versions)."""
-    begin, task = time.perf_counter(), json.loads(text)
-    if task["versions"] != _running():
-        raise InputError("the code or a library changed after the study was started; start it again")
-    network = json.dumps([task["network"], task["samples"], task["batch_size"], task["seed"]])
-    model, cost = _installed(network, json.dumps(task["setting"]), task["seed"])
-    images = _open(_network(task["network"]))
-    chosen = some_of(images, task["limit"] or images.count)
-    positions = range(task["shard"], chosen.count, task["shards"])
-    correct = np.zeros(len(positions), bool)
-    with torch.no_grad():
-        for start in range(0, len(positions), task["batch_size"]):
-            part = positions[start : start + task["batch_size"]]
-            scores = model(chosen.load(part))
-            correct[start : start + len(part)] = scores.argmax(1).numpy() == chosen.labels_below(scores.shape[1])[list(part)]
-    return correct, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
-
-
-@lru_cache(1)
-def _running() -> dict[str, str]:
-    """The versions that this process has loaded: a later change of the files does not reach it."""
-    return versions()
-
-
-@lru_cache(3)
-def _observed(text: str, source: str) -> tuple[nn.Module, Observations, Iterable[torch.Tensor] | Observations]:
-    """The float model, what its layers see, and the samples that show it (the observations themselves where there are none)."""
-    entry, samples, batch, seed = json.loads(text)
-    network = _network(entry)
-    model = load_model(network.model, Path(network.weights) if network.weights else None)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions take 0.5 to 0.9 of the time
-    if source == "statistics":
-        seen = observe_statistics(model, seed=seed)
-        return model, seen, seen
-    if source == "distilled":
-        made = distill(model, tuple(_open(network).load([0]).shape[1:]), DISTILLED, seed=seed).split(batch)
-        return model, observe(model, made, seed=seed), made
-    if network.calibration == "digits":
-        images = from_tensors("digits", digits.images("calibration")[0])
-    else:
-        images = open_images(Path(network.calibration), None, _preprocess(network), labelled=False)
-    batches = Batches(some_of(images, samples or images.count), batch)
-    return model, observe(model, batches, seed=seed), batches
-
-
-@lru_cache(1)
-def _installed(network: str, setting_text: str, seed: int) -> tuple[nn.Module, dict[str, float]]:
-    entry = json.loads(setting_text)
-    setting = Setting(entry["method"], tuple((k, v) for k, v in entry["parameters"]), entry["weight_bits"])
-    parameters = dict(setting.parameters)
-    source = parameters.get("source", "images") if setting.method == RECIPE else "images"
-    model, seen, samples = _observed(network, source)
-    if setting.method == "float":
-        return model, {"payload_bits": 32.0, "metadata_bits": 0.0, "activation_bits": 32.0, "weight_bits": 32, "extra_lanes": 0.0}
-    corrected = parameters.get(CORRECTION, False)
-    if setting.method == RECIPE:
-        batch = _one_batch(network, source) if corrected else None
-        result, cost = install_recipe(model, seen, samples, parameters, setting.weight_bits, seed, batch)
-    else:
-        fitted = _fitted(network, setting.method, json.dumps(entry["parameters"]))
-        result, cost = install(model, seen, setting.build(), setting.weight_bits, fitted, _outputs(network) if corrected else None)
-    return result, asdict(cost)
-
-
-def _one_batch(network: str, source: str) -> list[torch.Tensor]:
-    """What bias correction runs."""
-    samples = _observed(network, source)[2]
-    if isinstance(samples, Batches):
-        chosen = some_of(samples.images, ENOUGH)
-        return [chosen.load(range(chosen.count))]
-    assert isinstance(samples, tuple)  # distilled; statistics have no samples, and are refused with bias correction
-    return [torch.cat(samples)]
-
-
-@lru_cache(1)
-def _outputs(network: str) -> Outputs:
-    """What bias correction holds the layers to."""
-    return observe_outputs(_observed(network, "images")[0], _one_batch(network, "images"))
-
-
-@lru_cache(4)
-def _fitted(network: str, method: str, parameters: str) -> dict[str, Fitted]:
-    """Steps of a method, which are the same for every weight width."""
-    model, seen, _ = _observed(network, "images")
-    return fit(model, seen, Setting(method, tuple((k, v) for k, v in json.loads(parameters))).build())
-
-
-@lru_cache(2)
-def _open(network: Network) -> Images:
-    if network.images == "digits":
-        return from_tensors("digits", *digits.images("test"))
-    return open_images(Path(network.images), Path(network.labels) if network.labels else None, _preprocess(network))
-
-
-def _network(entry: dict[str, Any]) -> Network:
-    return Network(**{**entry, "mean": tuple(entry["mean"]), "std": tuple(entry["std"])})
-
-
-def _preprocess(network: Network) -> Preprocess:
-    return Preprocess(network.resize or None, network.crop or None, network.mean, network.std)
+def _exactly(cls: type, data: Any) -> dict[str, Any]:
+    wanted = {f.name for f in fields(cls)}
+    if not isinstance(data, dict) or set(data) != wanted:
+        got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise InputError(f"a {cls.__name__.lower()} has the fields {', '.join(sorted(wanted))}, not {got}")
+    return data

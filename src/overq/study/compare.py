@@ -1,4 +1,4 @@
-"""Two settings on the same images: McNemar's exact test and a bootstrap interval of the difference."""
+"""Two settings on the same images: one paired bootstrap for every measure, and an exact sign test (McNemar's, for right and wrong)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from math import comb
 import numpy as np
 
 from overq.errors import InputError
+from overq.study.measure import TOP1, better, value_of
 
 RESAMPLES = 10_000
+AT_ONCE = 2**22  # numbers of the resampled counts held at a time
 
 
 @dataclass(frozen=True)
 class Paired:
-    """only_a, only_b: images that one alone gets right; difference (B - A) and its 95 % interval in points; p: exact, two-sided."""
+    """only_a, only_b: images where that one alone is better; difference (B - A) and its 95 % interval in the measure's unit.
+
+    p  exact, two-sided, of the sign test
+    """
 
     images: int
     only_a: int
@@ -25,17 +30,36 @@ class Paired:
     p: float
 
 
-def paired(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Paired:
-    """a, b: bool [images], the same images in the same order.
+def paired(a: np.ndarray, b: np.ndarray, measure: str = TOP1, seed: int = 0) -> Paired:
+    """a, b: the measure's columns [images, columns], the same images in the same order; for top1 also bool [images].
 
-    Resampling images with replacement and counting the discordant ones is a multinomial draw, which is what is done.
+    Images are resampled with replacement. Images with the same numbers on both sides are alike, so what is drawn is how often each kind
+    comes: for right and wrong there are four kinds, whatever the number of images.
     """
+    a, b = (np.asarray(side, float).reshape(len(side), -1) for side in (a, b))
     if a.shape != b.shape or not a.size:
-        raise InputError(f"a paired test needs the same images on both sides, got {a.size} and {b.size}")
-    n, only_a, only_b = a.size, int((a & ~b).sum()), int((b & ~a).sum())
-    draws = np.random.default_rng(seed).multinomial(n, [only_a / n, only_b / n, 1 - (only_a + only_b) / n], RESAMPLES)
-    low, high = np.percentile((draws[:, 1] - draws[:, 0]) * (100 / n), [2.5, 97.5])
-    return Paired(n, only_a, only_b, 100 * (only_b - only_a) / n, float(low), float(high), mcnemar(only_a, only_b))
+        raise InputError(f"a paired test needs the same images on both sides, got {len(a)} and {len(b)}")
+    n, width = len(a), a.shape[1]
+    kinds, counts = np.unique(np.hstack([a, b]), axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    differences: list[np.ndarray] = []
+    for drawn in _portions(RESAMPLES, max(1, AT_ONCE // len(kinds))):
+        means = rng.multinomial(n, counts / n, drawn) @ kinds / n
+        differences.append(_difference(measure, means[:, :width], means[:, width:]))
+    low, high = np.percentile(np.concatenate(differences), [2.5, 97.5], method="closest_observation")
+    exact = float(_difference(measure, a.mean(0), b.mean(0)))
+    first, second = better(measure, a), better(measure, b)
+    only_a, only_b = int((first > second).sum()), int((second > first).sum())
+    return Paired(n, only_a, only_b, exact, float(low), float(high), mcnemar(only_a, only_b))
+
+
+def _difference(measure: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # exact on both sides: infinite less infinite
+        return np.nan_to_num(value_of(measure, b) - value_of(measure, a), nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+
+def _portions(total: int, most: int) -> list[int]:
+    return [min(most, total - start) for start in range(0, total, most)]
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -202,8 +202,10 @@ def _from_npz(path: Path, preprocess: Preprocess, labelled: bool) -> Images:
 
 def some_of(images: Images, count: int) -> Images:
     """At most `count` of the images, evenly spread."""
-    if count >= images.count:
-        return images
-    kept = [i * images.count // count for i in range(count)]
-    labels = None if images.labels is None else images.labels[kept]
-    return Images(images.name, count, lambda at: images.load([kept[i] for i in at]), labels, lambda i: images.where(kept[i]))
+    return images if count >= images.count else at(images, [i * images.count // count for i in range(count)])
+
+
+def at(images: Images, kept: Sequence[int]) -> Images:
+    """The images at some positions."""
+    labels = None if images.labels is None else images.labels[list(kept)]
+    return Images(images.name, len(kept), lambda at: images.load([kept[i] for i in at]), labels, lambda i: images.where(kept[i]))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from overq.spec import Format
 from overq.study.plan import RECIPE, Setting
 from overq.study.recipes import recipe_of
 
 
-def element(task: dict[str, Any]) -> str:
-    """Of a stored task's setting: "A4 plain", "A4 range+precision c=4", "A4 sparq", …; "" for float.
+def element(setting: Setting) -> str:
+    """ "A4 plain", "A4 range+precision c=4", "A4 sparq", …; "" for float.
 
     OCS computes on plain elements, more of them.
     """
-    entry = task["setting"]
-    setting = Setting(entry["method"], tuple((k, v) for k, v in entry["parameters"]), entry["weight_bits"])
     if setting.method == "float":
         return ""
     if setting.method == RECIPE:

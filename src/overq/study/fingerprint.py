@@ -13,16 +13,20 @@ from overq.study.models import load_model
 from overq.study.plan import Network
 
 
-def fingerprint(network: Network) -> str:
-    """Hash of the contents. InputError where a file is absent or the network cannot be built, ToolError where a library is."""
+def fingerprint(network: Network, measures: tuple[str, ...] = ()) -> str:
+    """Hash of the contents, of the user's own measures too.
+
+    InputError where a file is absent or the network cannot be built, ToolError where a library is."""
     model = load_model(network.model, Path(network.weights) if network.weights else None)
     digest = hashlib.sha256(repr(model).encode())
     for key, value in model.state_dict().items():
         raw = value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         digest.update(f"{key}{value.dtype}{list(value.shape)}".encode() + raw)
-    source = network.model.rpartition(":")[0]
-    for name in (network.images, network.labels, network.calibration, source if source.endswith(".py") else ""):
-        if name and name != "digits":
+    for name in (network.images, network.labels, network.calibration, network.model, *measures):
+        source = name.rpartition(":")[0]
+        if source.endswith(".py"):
+            _hash_files(digest, Path(source))
+        elif name and name != "digits" and name not in (network.model, *measures):
             _hash_files(digest, Path(name))
     digest.update(repr([network.resize, network.crop, network.mean, network.std, network.images == "digits"]).encode())
     return digest.hexdigest()

@@ -63,6 +63,15 @@ def _factory(source: str, name: str) -> Callable[[], Any]:
     return factory
 
 
+def function_of(spec: str) -> Callable[..., Any]:
+    """A function spelled as a factory is, file.py:function or package.module:function."""
+    source, _, name = spec.rpartition(":")
+    try:
+        return _factory(source, name)
+    except InputError as error:
+        raise InputError(str(error).removeprefix("--model ")) from error
+
+
 def _call(factory: Callable[[], Any], spec: str) -> nn.Module:
     try:
         model = factory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from typing import Any
 
 from overq.errors import FormatError, InputError
 from overq.methods import METHODS
+from overq.nn.recipe import WEIGHT_BITS
+from overq.study.data import Preprocess
+from overq.study.measure import MEASURES, check_measure
 from overq.study.recipes import canonical, recipe_of
 
 if sys.version_info >= (3, 11):
@@ -22,6 +26,8 @@ else:
 PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # always in a study, so that every plot has its baseline
 CORRECTION = "bias_correction"  # a parameter that every method takes: not its own, see `nn.bias`
 RECIPE = "recipe"  # in place of a method's name: the parameters are a recipe's, for `overq.quantize`
+MOST_CELLS = 10**6
+MOST = 2**63 - 1  # of a whole number in a study file; TOML itself has no limit
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,18 @@ class Network:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self) -> None:
+        for name in ("name", "model", "images", "calibration", "weights", "labels"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"a network's {name} must be text, not {getattr(self, name)!r}")
+        for name in ("resize", "crop"):
+            _whole(f"a network's {name}", getattr(self, name), 0)
+        _ = self.preprocess  # checks mean and std
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return Preprocess(self.resize or None, self.crop or None, self.mean, self.std)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -58,9 +76,17 @@ class Setting:
     weight_bits: int = 32
 
     def __post_init__(self) -> None:
+        if self.method == "float":
+            return
+        low, high = WEIGHT_BITS
+        if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
+            raise FormatError(f"weight_bits must be whole numbers from {low} to {high}, not {self.weight_bits!r}")
+        for name, value in (("method", self.method), *self.parameters):
+            if not isinstance(value, (bool, int, float, str)):
+                raise FormatError(f"{name} must be one value or a list of values, not {value!r}")
         if self.method == RECIPE:
             recipe_of(dict(self.parameters), self.weight_bits)
-        elif self.method != "float":
+        else:
             self.build()
 
     def build(self) -> Any:
@@ -93,7 +119,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Study:
-    """`limit` images (0: all), evenly spread, dealt to `shards`; `samples` calibration images (0: all)."""
+    """`limit` images (0: all), evenly spread, dealt to `shards`; `samples` calibration images (0: all).
+
+    measures  what is measured: names in `measure.MEASURES`, or file.py:function
+    """
 
     name: str
     networks: tuple[Network, ...]
@@ -103,16 +132,32 @@ class Study:
     samples: int = 256
     batch_size: int = 64
     seed: int = 0
+    measures: tuple[str, ...] = MEASURES
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"a study's name must be text, not {self.name!r}")
         for name, least in (("shards", 1), ("limit", 0), ("samples", 0), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"a study's {name} must be a whole number from {least} on, not {value!r}")
+            _whole(f"a study's {name}", getattr(self, name), least)
         if not self.networks:
             raise InputError("a study needs at least one network")
         if len({n.name for n in self.networks}) < len(self.networks):
             raise InputError("two networks of a study have the same name")
+        if not self.measures:
+            raise InputError("a study needs at least one measure")
+        for measure in self.measures:
+            check_measure(measure)
+        _few_enough(len(self.networks) * len(self.settings) * self.shards)
+
+
+def _whole(what: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise InputError(f"{what} must be a whole number from {least} on, not {value!r}"[:300])
+
+
+def _few_enough(cells: int) -> None:
+    if cells > MOST_CELLS:
+        raise InputError(f"a study may have {MOST_CELLS:,} cells, networks × settings × shards; this one would have {cells:,} or more")
 
 
 def read(path: Path) -> Study:
@@ -127,6 +172,9 @@ def read(path: Path) -> Study:
         if not tables["methods"] and not tables["recipes"]:
             raise InputError("a study needs at least one of [[methods]] or [[recipes]]")
         corrected = data.pop(CORRECTION, False)
+        if "measures" in data:
+            listed = data["measures"] if isinstance(data["measures"], list) else [data["measures"]]
+            data["measures"] = tuple(_beside(path.parent, measure) for measure in listed)
         settings = expand(tables["methods"], tuple(widths) if isinstance(widths, list) else (widths,), tables["recipes"], corrected)
         networks = tuple(_network(entry, path.parent) for entry in tables["networks"])
         study = Study(networks=networks, settings=settings, **{"name": path.stem, **data})
@@ -148,16 +196,20 @@ def expand(
     """
     rivals = [{**entry, CORRECTION: entry.get(CORRECTION, corrected)} for entry in ({"method": "uniform", "bits": [*PLAIN_BITS]}, *methods)]
     wanted = [*rivals, *({**entry, "method": RECIPE} for entry in recipes)]
+    listed = [
+        (entry["method"], {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"})
+        for entry in wanted
+    ]
+    _few_enough(sum(math.prod(map(len, lists.values())) for _, lists in listed) * len(widths))  # before any of them is made
     found = {Setting("float"): None}
-    for entry in wanted:
-        lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"}
+    for method, lists in listed:
         for *values, width in itertools.product(*lists.values(), widths):
             parameters = dict(zip(lists, values, strict=True))
-            if entry["method"] == RECIPE:
+            if method == RECIPE:
                 parameters = canonical(parameters)
             elif parameters[CORRECTION] is False:
                 del parameters[CORRECTION]
-            found[Setting(entry["method"], tuple(parameters.items()), width)] = None
+            found[Setting(method, tuple(parameters.items()), width)] = None
     return tuple(found)
 
 
@@ -186,11 +238,19 @@ def _network(entry: dict[str, Any], base: Path) -> Network:
     entry = dict(entry)
     for key in ("images", "calibration", "labels", "weights"):
         if entry.get(key) and entry[key] != "digits":
-            entry[key] = str((base / entry[key]).resolve())
-    source, _, factory = entry["model"].rpartition(":")
-    if source.endswith(".py"):
-        entry["model"] = f"{(base / source).resolve()}:{factory}"
+            if not isinstance(entry[key], str):
+                raise InputError(f"a network's {key} must be text, not {entry[key]!r}")
+            entry[key] = _beside(base, entry[key]) if ".py:" in entry[key] else str((base / entry[key]).resolve())
+    entry["model"] = _beside(base, entry["model"])
     for key in ("mean", "std"):
         if key in entry:
+            if not isinstance(entry[key], list):
+                raise InputError(f"a network's {key} must be a list of numbers, not {entry[key]!r}")
             entry[key] = tuple(entry[key])
     return Network(**entry)
+
+
+def _beside(base: Path, name: Any) -> Any:
+    """file.py:function with the file relative to `base`; anything else as it is."""
+    source, _, function = name.rpartition(":") if isinstance(name, str) else ("", "", "")
+    return f"{(base / source).resolve()}:{function}" if source.endswith(".py") else name

@@ -1,76 +1,138 @@
 """The results of studies in one SQLite file: a row per cell, found by the hash of everything that its result depends on.
 
-pending -> running (claimed by one process) -> done, or failed with a reason; a running cell whose process is dead is pending again.
+pending -> running (claimed by one process) -> done, or failed with a reason. A claim is a lease: the owner renews it while it works.
+A running cell whose process is dead, or whose lease has run out (its machine is gone), is pending again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as from_bytes
+from safetensors.numpy import save as to_bytes
 
 from overq.errors import InputError
+from overq.methods import Cost
+from overq.spec import Counts
+from overq.study.cell import Cell
+from overq.study.measure import Measured
 
+APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
 MAX_DEATHS = 3  # a cell whose runs died this often is marked failed: it probably kills them
-_TABLE = """CREATE TABLE IF NOT EXISTS cells (
-  key TEXT PRIMARY KEY, study TEXT NOT NULL, network TEXT NOT NULL, label TEXT NOT NULL, method TEXT NOT NULL, shard INTEGER NOT NULL,
-  task TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'pending', owner TEXT, deaths INTEGER NOT NULL DEFAULT 0, reason TEXT,
-  completions INTEGER NOT NULL DEFAULT 0, images INTEGER, correct BLOB, cost TEXT, seconds REAL, versions TEXT, finished REAL) STRICT"""
+LEASE, RENEWED = 600.0, 60.0  # seconds that a claim holds without a sign of life, and between two signs
+_TABLE = """CREATE TABLE cells (
+  key TEXT PRIMARY KEY, study TEXT NOT NULL, network TEXT NOT NULL, label TEXT NOT NULL, cell TEXT NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending', owner TEXT, beat REAL, deaths INTEGER NOT NULL DEFAULT 0, reason TEXT,
+  completions INTEGER NOT NULL DEFAULT 0, columns BLOB, lanes TEXT, cost TEXT, seconds REAL, made_by TEXT, finished REAL) STRICT"""
+_COLUMNS = "key, study, network, label, cell, state, reason, completions, columns, lanes, cost, seconds, made_by"
+STATES = ("pending", "running", "done", "failed")
 
 
 class Store:
-    """One connection; safe to open from several processes at once."""
+    """One connection; safe to open from several processes at once, on several machines where the disk's locks reach."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path, self.owner = path, process_name(os.getpid())
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        with self._in_one_line():
+            self.db = self._opened(read_only)
+
+    def _opened(self, read_only: bool) -> sqlite3.Connection:
+        if not read_only:
+            db = _connected(self.path)
+            self._check(db, may_be_new=True)
+            return db
         try:
-            self.db = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self.db.row_factory = sqlite3.Row
-            self.db.execute("PRAGMA journal_mode=WAL")
-            self.db.execute(_TABLE)
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path}: not a usable store of study results: {error}") from error
+            db = _connected(self.path, "?mode=ro")
+            self._check(db)
+        except sqlite3.OperationalError:  # a journal is left, and on read-only media it cannot be played back: in a copy it can
+            self._copy = tempfile.TemporaryDirectory()
+            for file in self.path.parent.glob(f"{self.path.name}*"):
+                if file.name in (self.path.name, f"{self.path.name}-journal", f"{self.path.name}-wal"):
+                    shutil.copy(file, self._copy.name)
+            db = _connected(Path(self._copy.name) / self.path.name)
+            self._check(db)
+        return db
+
+    def _check(self, db: sqlite3.Connection, may_be_new: bool = False) -> None:
+        """Refuse what is not a store of this layout; make the table in a new file."""
+        whose, layout, tables = (
+            db.execute(f"PRAGMA {what}").fetchone()[0] for what in ("application_id", "user_version", "schema_version")
+        )
+        if not tables and not whose:
+            if not may_be_new:
+                raise InputError(f"{self.path}: an empty file, no store of study results; `overq study run` makes one")
+            db.execute("BEGIN IMMEDIATE")
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():  # nobody was faster
+                db.execute(_TABLE)
+                db.execute(f"PRAGMA application_id={APPLICATION}")
+                db.execute(f"PRAGMA user_version={LAYOUT}")
+            db.execute("COMMIT")
+        elif whose != APPLICATION and "completions" in {row[1] for row in db.execute("PRAGMA table_info(cells)")}:
+            raise InputError(f"{self.path}: a store of an earlier version of overq: read it with that version, and run into another file")
+        elif whose != APPLICATION:
+            raise InputError(f"{self.path}: an SQLite database, but not a store of study results")
+        elif layout != LAYOUT:
+            raise InputError(f"{self.path}: a store of layout {layout}, and this version of overq reads layout {LAYOUT}")
+
+    @contextmanager
+    def _in_one_line(self, what: str = "") -> Iterator[None]:
+        """SQLite's errors in the program's words."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from names in a damaged schema
+            unusable = what and isinstance(error, sqlite3.OperationalError)
+            raise InputError(f"{self.path}: {f'cannot {what}' if unusable else 'not a usable store of study results'}: {error}") from error
 
     def close(self) -> None:
         self.db.close()
+        if self._copy:
+            self._copy.cleanup()
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """Add cells; those that are there already stay as they are. A row may come with a state and its reason."""
-        rows = [{"state": "pending", "reason": None, **row} for row in rows]
+    def add(self, study: str, cells: list[Cell], reasons: dict[str, str] | None = None) -> None:
+        """Add a study's cells; those that are there already stay as they are. reasons: why the cells of some networks have failed."""
+        reasons = reasons or {}
+        rows = [
+            (c.key, study, c.network.name, c.setting.label, json.dumps(c.to_json()), "failed" if c.network.name in reasons else "pending",
+             reasons.get(c.network.name)) for c in cells
+        ]  # fmt: skip
         with self._whole("add cells"):
             self.db.executemany(
-                "INSERT OR IGNORE INTO cells (key, study, network, label, method, shard, task, state, reason) "
-                "VALUES (:key, :study, :network, :label, :method, :shard, :task, :state, :reason)",
-                rows,
+                "INSERT OR IGNORE INTO cells (key, study, network, label, cell, state, reason) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
             )
 
     @contextmanager
     def _whole(self, what: str) -> Iterator[None]:
         """All that is written inside, or nothing; InputError where it cannot be, most likely because the disk is full."""
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
-            yield
-            self.db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if self.db.in_transaction:  # SQLite may have rolled it back itself
-                self.db.execute("ROLLBACK")
-            raise InputError(f"{self.path}: cannot {what}: {error}") from error
+        with self._in_one_line(what):
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:  # SQLite may have rolled it back itself
+                    self.db.execute("ROLLBACK")
+                raise
 
     def forget(self, study: str, prefix: str) -> None:
         """Remove a study's cells without a result whose key begins so."""
         with self._whole("remove cells"):
             self.db.execute("DELETE FROM cells WHERE study=? AND state<>'done' AND substr(key, 1, ?)=?", (study, len(prefix), prefix))
 
-    def claim(self, keys: set[str]) -> sqlite3.Row | None:
-        """Take one pending cell out of `keys`, oldest first; no other process can take it too.
+    def claim(self, keys: set[str]) -> str | None:
+        """Take one pending cell out of `keys`, oldest first, and return its key; no other process can take it too.
 
         One whose setting (but for its weight bits) another worker is at comes last: that worker has its steps already.
         """
@@ -80,45 +142,105 @@ class Store:
             wanted = [(r["key"], _setting(r)) for r in pending if r["key"] in keys]
             if not wanted:
                 return None
-            key = next((key for key, setting in wanted if setting not in busy), wanted[0][0])
-            self.db.execute("UPDATE cells SET state='running', owner=?, reason=NULL WHERE key=?", (self.owner, key))
-            row: sqlite3.Row = self.db.execute("SELECT * FROM cells WHERE key=?", (key,)).fetchone()
-            return row
+            key: str = next((key for key, setting in wanted if setting not in busy), wanted[0][0])
+            self.db.execute("UPDATE cells SET state='running', owner=?, beat=?, reason=NULL WHERE key=?", (self.owner, time.time(), key))
+            return key
 
-    def finish(self, key: str, correct: np.ndarray, cost: dict[str, float], seconds: float, versions: dict[str, str]) -> bool:
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Within the block, a thread with a connection of its own renews the leases of this process."""
+        stop = threading.Event()
+
+        def renew() -> None:
+            db = _connected(self.path)
+            while not stop.wait(RENEWED):
+                with suppress(sqlite3.Error):  # a full disk: the next sign may succeed, and the lease is ten of them long
+                    db.execute("UPDATE cells SET beat=? WHERE state='running' AND owner=?", (time.time(), self.owner))
+            db.close()
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def finish(self, key: str, found: Measured, cost: Cost, seconds: float, made_by: dict[str, str]) -> bool:
         """Record a result, at once and whole; False where this process does not hold the cell (any more)."""
-        done = self.db.execute(
-            "UPDATE cells SET state='done', completions=completions+1, images=?, correct=?, cost=?, seconds=?, versions=?, finished=? "
-            "WHERE key=? AND state='running' AND owner=?",
-            (len(correct), np.packbits(correct).tobytes(), json.dumps(cost), seconds, json.dumps(versions), time.time(), key, self.owner),
-        )
+        lanes = {name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in found.lanes.items()}
+        with self._in_one_line("record a result"):
+            done = self.db.execute(
+                "UPDATE cells SET state='done', completions=completions+1, columns=?, lanes=?, cost=?, seconds=?, made_by=?, finished=? "
+                "WHERE key=? AND state='running' AND owner=?",
+                (to_bytes(found.columns), json.dumps(lanes), json.dumps(asdict(cost)), seconds, json.dumps(made_by), time.time(), key,
+                 self.owner),
+            )  # fmt: skip
         return done.rowcount == 1
 
     def fail(self, key: str, reason: str) -> None:
         """Mark a cell that this process holds."""
-        self.db.execute("UPDATE cells SET state='failed', reason=? WHERE key=? AND state='running' AND owner=?", (reason, key, self.owner))
+        with self._in_one_line("mark a failed cell"):
+            self.db.execute(
+                "UPDATE cells SET state='failed', reason=? WHERE key=? AND state='running' AND owner=?", (reason, key, self.owner)
+            )
 
     def free_dead(self) -> int:
-        """Make cells of dead processes on this machine pending again; how many."""
-        owners = [r[0] for r in self.db.execute("SELECT DISTINCT owner FROM cells WHERE state='running'")]
+        """Make cells of dead processes, and those whose lease has run out, pending again; how many."""
         freed = 0
-        for owner in owners:
-            if not alive(owner):
-                freed += self.db.execute(
-                    "UPDATE cells SET deaths=deaths+1, state=CASE WHEN deaths+1 >= ? THEN 'failed' ELSE 'pending' END, "
-                    "reason='the process that ran it died' WHERE state='running' AND owner=?",
-                    (MAX_DEATHS, owner),
-                ).rowcount
+        with self._whole("free cells"):
+            held = self.db.execute("SELECT owner, MAX(beat) FROM cells WHERE state='running' GROUP BY owner").fetchall()
+            for owner, beat in held:
+                if not lives(owner, beat):
+                    freed += self.db.execute(
+                        "UPDATE cells SET deaths=deaths+1, state=CASE WHEN deaths+1 >= ? THEN 'failed' ELSE 'pending' END, "
+                        "reason='the process that ran it died' WHERE state='running' AND owner IS ?",
+                        (MAX_DEATHS, owner),
+                    ).rowcount
         return freed
 
     def retry(self) -> int:
         """Make failed cells pending again; how many."""
-        return self.db.execute("UPDATE cells SET state='pending', deaths=0 WHERE state='failed'").rowcount
+        with self._whole("change cells"):
+            return self.db.execute("UPDATE cells SET state='pending', deaths=0 WHERE state='failed'").rowcount
 
     def rows(self, study: str | None = None) -> list[sqlite3.Row]:
         """All cells, or one study's, in the order they were added."""
         where = "" if study is None else " WHERE study=?"
-        return self.db.execute(f"SELECT * FROM cells{where} ORDER BY rowid", () if study is None else (study,)).fetchall()
+        with self._in_one_line():
+            return self.db.execute(f"SELECT {_COLUMNS} FROM cells{where} ORDER BY rowid", () if study is None else (study,)).fetchall()
+
+
+def cell_of(row: sqlite3.Row) -> Cell:
+    """The cell of a row; InputError where the row is damaged or tells of another cell than its key does."""
+    try:
+        cell = Cell.from_json(json.loads(row["cell"]))
+    except (InputError, ValueError, RecursionError) as error:
+        raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {error}") from error
+    if cell.key != row["key"] or (row["network"], row["label"]) != (cell.network.name, cell.setting.label) or row["state"] not in STATES:
+        raise InputError(f"the store's cell {str(row['key'])[:16]} is not what its key stands for: damaged, or changed by hand")
+    return cell
+
+
+def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
+    """Of a row that is done."""
+    try:
+        columns = {name: values.astype(float) for name, values in from_bytes(row["columns"]).items()}
+        lanes = {name: (Counts(*map(int, counts)), int(cascade)) for name, (*counts, cascade) in json.loads(row["lanes"]).items()}
+        cost = Cost(**json.loads(row["cost"]))
+        if not columns or any(v.ndim != 2 or not v.shape[1] for v in columns.values()) or len({len(v) for v in columns.values()}) > 1:
+            raise ValueError("its columns do not fit together")
+        _ = cost.bits + cost.multiplier, float(row["seconds"]), dict(json.loads(row["made_by"]))
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise InputError(f"the store's result of cell {row['key'][:16]} is damaged: {error}") from error
+    return Measured(columns, lanes), cost
+
+
+def _connected(path: Path, options: str = "") -> sqlite3.Connection:
+    uri = path.resolve().as_uri() + options
+    db = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True)
+    db.row_factory = sqlite3.Row
+    return db
 
 
 def _setting(row: sqlite3.Row) -> tuple[str, str]:
@@ -126,28 +248,29 @@ def _setting(row: sqlite3.Row) -> tuple[str, str]:
     return row["network"], row["label"].rpartition(":W")[0]
 
 
-def bits(row: sqlite3.Row) -> np.ndarray:
-    """Bool [images]: which images of the shard were classified correctly."""
-    return np.unpackbits(np.frombuffer(row["correct"], np.uint8), count=row["images"]).astype(bool)
-
-
 def process_name(pid: int) -> str:
-    """host:pid:start; the start time tells a process from a later one with the same number."""
-    try:
+    """host:pid:start. Containers may share a host's name: the namespace of the numbers goes with it. The start tells a process from a
+    later one with the same number.
+    """
+    start = space = ""
+    with suppress(OSError):
         start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        start = ""
-    return f"{socket.gethostname()}:{pid}:{start}"
+    with suppress(OSError):
+        space = "/" + str(Path("/proc/self/ns/pid").readlink())[5:-1]
+    return f"{socket.gethostname()}{space}:{pid}:{start}"
 
 
-def alive(owner: str) -> bool:
-    """Whether the process lives; one on another machine is taken to."""
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname():
+def lives(owner: str | None, beat: float | None) -> bool:
+    """Whether a claim holds: its process lives, as far as that can be seen from here, and gave a sign of life not long ago."""
+    if owner is None or beat is None or not -LEASE < time.time() - beat < LEASE:
+        return False
+    host, _, rest = owner.partition(":")
+    pid = rest.partition(":")[0]
+    if host != process_name(os.getpid()).partition(":")[0] or not pid.isdecimal():
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from overq.study.cell import Cell
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -25,7 +27,7 @@ class Executor(Protocol):
 
     slots: int  # cells that may be under way at once
 
-    def submit(self, key: str, task: str) -> None:
+    def submit(self, key: str, cell: Cell) -> None:
         """Start a cell; at most `slots` are under way."""
 
     def results(self) -> Iterator[Outcome]:
@@ -51,11 +53,11 @@ class LocalWorkers:
         theirs.close()
         return ours, process
 
-    def submit(self, key: str, task: str) -> None:
+    def submit(self, key: str, cell: Cell) -> None:
         pipe, process = self._idle.pop()
         self._busy[pipe] = process, key
         with suppress(OSError):  # it died while idle: `results` sees the closed pipe
-            pipe.send((key, task))
+            pipe.send((key, cell))
 
     def results(self) -> Iterator[Outcome]:
         for pipe in wait(list(self._busy)):
@@ -83,24 +85,24 @@ def _work(pipe: Connection, threads: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from overq.study.cell import evaluate
+    from overq.study.evaluate import evaluate
 
     torch.set_num_threads(threads)
     while True:
         try:
-            key, task = pipe.recv()
+            key, cell = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):
             return
         try:
-            pipe.send(outcome_of(key, task, evaluate))
+            pipe.send(outcome_of(key, cell, evaluate))
         except OSError:
             return
 
 
-def outcome_of(key: str, task: str, evaluate: Callable[[str], Any]) -> Outcome:
+def outcome_of(key: str, cell: Cell, evaluate: Callable[[str, Cell], Any]) -> Outcome:
     """A cell's value, or in one line why there is none."""
     try:
-        return Outcome(key, evaluate(task))
+        return Outcome(key, evaluate(key, cell))
     except MemoryError:
         return Outcome(key, reason="out of memory")
     except Exception as error:

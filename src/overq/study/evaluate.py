@@ -1,0 +1,159 @@
+"""Run a cell. What many cells share is kept in the process: the float network and what its layers see, its scores, fitted steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from overq.datafree import distill, observe_statistics
+from overq.errors import InputError
+from overq.methods import Cost, Fitted
+from overq.nn import Observations, observe
+from overq.nn.bias import Outputs, observe_outputs
+from overq.nn.chosen import ENOUGH
+from overq.nn.peers import fit, install
+from overq.study import digits
+from overq.study.cell import Cell
+from overq.study.data import Batches, Images, from_tensors, open_images, some_of
+from overq.study.measure import SQNR, Measured, all_scores, measured
+from overq.study.models import function_of, load_model
+from overq.study.plan import CORRECTION, RECIPE, Network, Setting
+from overq.study.recipes import install_recipe
+from overq.study.version import commit, package, versions
+
+DISTILLED = 64  # images that the source "distilled" makes
+FLOAT_COST = Cost(32.0, 0.0, 32.0, 32)
+Outcome = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
+
+
+def evaluate(key: str, cell: Cell) -> Outcome:
+    """Run the cell that the key stands for."""
+    begin = time.perf_counter()
+    if cell.key != key:
+        raise InputError("the cell is not the one that its key stands for")
+    if dict(cell.versions) != _running():
+        raise InputError("the code or a library changed after the study was started; start it again")
+    shared = replace(cell, setting=Setting("float"), shard=0)  # what cells of one network have in common
+    model, cost = _installed(shared, cell.setting)
+    images = _scored(shared)
+    positions = range(cell.shard, images.count, cell.shards)
+    exact = _exact(replace(cell, setting=Setting("float"))) if SQNR in cell.measures else None
+    found = measured(model, images, positions, cell.batch_size, cell.measures, exact)
+    return found, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
+
+
+def prepared(model: nn.Module) -> nn.Module:
+    """The layout in which networks are run: convolutions take 0.5 to 0.9 of the time of the other."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def observed(
+    model: nn.Module, source: str, images: Images, batch_size: int, seed: int, shape: Sequence[int] = ()
+) -> tuple[Observations, Iterable[Any]]:
+    """What the layers see, and the samples that show it, iterable again and again (none where there are none).
+
+    source  images: `images`, in batches; statistics: of the batch norms; distilled: images of `shape` made from them
+    """
+    if source == "statistics":
+        return observe_statistics(model, seed=seed), ()
+    samples = distill(model, tuple(shape), DISTILLED, seed=seed).split(batch_size) if source == "distilled" else Batches(images, batch_size)
+    return observe(model, samples, seed=seed), samples
+
+
+def correction_batch(samples: Iterable[Any]) -> list[Any]:
+    """What bias correction runs: at most ENOUGH of the samples, in one batch."""
+    if isinstance(samples, Batches):
+        chosen = some_of(samples.images, ENOUGH)
+        return [chosen.load(range(chosen.count))]
+    return [torch.cat(tuple(samples))[:ENOUGH]]
+
+
+@lru_cache(1)
+def _running() -> dict[str, str]:
+    """The versions that this process has loaded: a later change of the files does not reach it."""
+    return versions()
+
+
+@lru_cache(2)
+def _model(network: Network) -> nn.Module:
+    return prepared(load_model(network.model, Path(network.weights) if network.weights else None))
+
+
+@lru_cache(3)
+def _observed(cell: Cell, source: str) -> tuple[Observations, Iterable[Any]]:
+    model = _model(cell.network)
+    shape = tuple(_scored(cell).load([0]).shape[1:]) if source == "distilled" else ()
+    images = _calibration(cell) if source == "images" else None
+    return observed(model, source, images, cell.batch_size, cell.seed, shape)  # type: ignore[arg-type]  # the other sources need none
+
+
+def _calibration(cell: Cell) -> Images:
+    network = cell.network
+    if network.calibration == "digits":
+        images = from_tensors("digits", digits.images("calibration")[0])
+    elif ".py:" in network.calibration:
+        images = _made(network.calibration)
+    else:
+        images = open_images(Path(network.calibration), None, network.preprocess, labelled=False)
+    return some_of(images, cell.samples or images.count)
+
+
+@lru_cache(2)
+def _scored(cell: Cell) -> Images:
+    network = cell.network
+    if network.images == "digits":
+        images = from_tensors("digits", *digits.images("test"))
+    elif ".py:" in network.images:
+        images = _made(network.images)
+    else:
+        images = open_images(Path(network.images), Path(network.labels) if network.labels else None, network.preprocess)
+    return some_of(images, cell.limit or images.count)
+
+
+def _made(name: str) -> Images:
+    """The Images that a function of the study's own gives: any batches that the network takes."""
+    images = function_of(name)()
+    if not isinstance(images, Images):
+        raise InputError(f"{name} must give overq.study.data.Images, not {type(images).__name__}")
+    return images
+
+
+@lru_cache(64)
+def _exact(cell: Cell) -> torch.Tensor:
+    """The float network's scores of a shard."""
+    images = _scored(replace(cell, shard=0))
+    return all_scores(_model(cell.network), images, range(cell.shard, images.count, cell.shards), cell.batch_size)
+
+
+@lru_cache(1)
+def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
+    parameters = dict(setting.parameters)
+    model, source = _model(cell.network), parameters.get("source", "images") if setting.method == RECIPE else "images"
+    if setting.method == "float":
+        return model, FLOAT_COST
+    seen, samples = _observed(cell, source)
+    if setting.method == RECIPE:
+        batch = correction_batch(samples) if parameters.get(CORRECTION) else None
+        return install_recipe(model, seen, samples, parameters, setting.weight_bits, cell.seed, batch)
+    own = tuple((name, value) for name, value in setting.parameters if name != CORRECTION)
+    fitted = _fitted(cell, Setting(setting.method, own, 8))
+    return install(model, seen, setting.build(), setting.weight_bits, fitted, _outputs(cell) if parameters.get(CORRECTION) else None)
+
+
+@lru_cache(1)
+def _outputs(cell: Cell) -> Outputs:
+    """What bias correction holds the layers to."""
+    return observe_outputs(_model(cell.network), correction_batch(_observed(cell, "images")[1]))
+
+
+@lru_cache(4)
+def _fitted(cell: Cell, setting: Setting) -> dict[str, Fitted]:
+    """Steps of a method, which are the same for every weight width."""
+    return fit(_model(cell.network), _observed(cell, "images")[0], setting.build())

@@ -1,0 +1,165 @@
+"""What is measured of a network on images: top-1, signal to noise of the class scores, coverage, or a function of the user's own.
+
+A measure is a few numbers for each image (columns), and one value made of the columns' means over the images. So shards join by
+concatenation, and one paired bootstrap (`compare`) serves all of them. Coverage alone is counted by layer, not by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from overq.errors import InputError
+from overq.nn import count_lanes
+from overq.nn.call import run
+from overq.nn.trees import home, moved
+from overq.spec import Counts, expected_coverage
+from overq.study.data import Images, at
+from overq.study.models import function_of
+
+TOP1, SQNR, COVERAGE = MEASURES = ("top1", "sqnr", "coverage")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one setting on some images.
+
+    columns  measure -> float64 [images, columns]: top1 [right], sqnr [signal, noise], a function's (file.py:function) [score]
+    lanes    layer -> (its lane counts, its cascade factor), where coverage was asked for and the layer overwrites its input
+    """
+
+    columns: dict[str, np.ndarray]
+    lanes: dict[str, tuple[Counts, int]] = field(default_factory=dict)
+
+    def value(self, measure: str) -> float:
+        return float(value_of(measure, self.columns[measure].mean(0)))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Means over the layers; None where there is nothing to take the mean of. coverage, expected: over the layers that had outliers."""
+
+    coverage: float | None
+    expected: float | None
+    zero_rate: float | None
+    outlier_rate: float | None
+
+
+def value_of(measure: str, means: np.ndarray) -> np.ndarray:
+    """Column means [..., columns] -> [...]: percent for top1, dB for sqnr (infinite where exact), a function's mean."""
+    if measure == TOP1:
+        return 100 * means[..., 0]
+    if measure == SQNR:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 10 * np.log10(means[..., 0] / means[..., 1])
+    return means[..., 0]
+
+
+def better(measure: str, columns: np.ndarray) -> np.ndarray:
+    """[images]: the more the better, image by image; for the sign test."""
+    return -columns[:, 1] if measure == SQNR else columns[:, 0]
+
+
+def check_measure(name: Any) -> None:
+    """Refuse what is neither a known measure nor spelled as a function in a file."""
+    if not isinstance(name, str) or (name not in MEASURES and ".py:" not in name):
+        raise InputError(f"a measure is one of {', '.join(MEASURES)}, or file.py:function, not {name!r}")
+
+
+def scores_of(model: nn.Module, x: Any) -> torch.Tensor:
+    """Class scores float [N, classes] on the CPU; InputError where the network does not take the batch or gives something else."""
+    try:
+        with torch.no_grad():
+            scores = run(model, moved(x, *home(model)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        if "can't allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
+            raise MemoryError from error
+        shape = f" of shape {list(x.shape)}" if isinstance(x, torch.Tensor) else ""
+        raise InputError(f"the network does not take images{shape}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(scores, torch.Tensor):
+        raise InputError(f"the network returned {type(scores).__name__}, not a tensor of class scores")
+    return scores.float().cpu()
+
+
+def all_scores(model: nn.Module, images: Images, positions: Sequence[int], batch_size: int) -> torch.Tensor:
+    """Class scores of the images at `positions`, batch by batch: float32 [N, classes]."""
+    parts = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    return torch.cat([scores_of(model, images.load(part)) for part in parts]) if parts else torch.zeros(0, 1)
+
+
+def measured(
+    model: nn.Module,
+    images: Images,
+    positions: Sequence[int],
+    batch_size: int,
+    measures: Sequence[str],
+    exact: torch.Tensor | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Measured:
+    """Run the images at `positions` through the model and measure.
+
+    exact     the float network's scores of the same images, which sqnr compares with
+    progress  called with the number of images after every batch
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in measures if name in (TOP1, SQNR)}
+    counted: AbstractContextManager[dict[str, Counts]] = count_lanes(model) if COVERAGE in measures else nullcontext({})
+    with counted as lanes:
+        for start in range(0, len(positions), batch_size) if found or COVERAGE in measures else ():
+            part = positions[start : start + batch_size]
+            scores = scores_of(model, images.load(part))
+            if TOP1 in found:
+                labels = images.labels_below(scores.shape[1])[list(part)]
+                found[TOP1].append((scores.argmax(1).numpy() == labels)[:, None].astype(float))
+            if SQNR in found:
+                assert exact is not None  # the caller knows its measures
+                wanted = exact[start : start + len(part)].double()
+                noise = (scores.double() - wanted).flatten(1).square().sum(1)
+                found[SQNR].append(np.stack([wanted.flatten(1).square().sum(1).numpy(), noise.numpy()], 1))
+            progress(len(part))
+    columns = {name: np.concatenate(parts) if parts else np.zeros((0, 1)) for name, parts in found.items()}
+    for name in measures:
+        if name not in MEASURES:
+            columns[name.rpartition("/")[2]] = _own(name, model, images, positions)
+    layers = dict(model.named_modules())
+    return Measured(columns, {name: (counts, layers[name].format.cascade) for name, counts in lanes.items()})
+
+
+def _own(name: str, model: nn.Module, images: Images, positions: Sequence[int]) -> np.ndarray:
+    """What the user's function gives: float64 [images, 1]."""
+    try:
+        with torch.no_grad():
+            scores = np.asarray(_function(name)(model, at(images, positions)), float)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"measure {name} failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if scores.shape != (len(positions),) or not np.isfinite(scores).all():
+        raise InputError(f"measure {name} must give one finite score for each of {len(positions)} images, not {list(scores.shape)}")
+    return scores[:, None]
+
+
+@lru_cache(8)
+def _function(name: str) -> Callable[..., Any]:
+    return function_of(name)
+
+
+def coverage(lanes: dict[str, tuple[Counts, int]]) -> Coverage:
+    """Means over layers; expected is what independent zeros would give."""
+    covered = [(counts, cascade) for counts, cascade in lanes.values() if counts.outliers]
+    return Coverage(
+        _mean([counts.coverage for counts, _ in covered]),
+        _mean([expected_coverage(counts.zero_rate, cascade) for counts, cascade in covered]),
+        _mean([counts.zero_rate for counts, _ in lanes.values()]),
+        _mean([counts.outlier_rate for counts, _ in lanes.values()]),
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
