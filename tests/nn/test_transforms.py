@@ -12,7 +12,7 @@ from torch import nn
 import overq
 from overq import Format, LayerRule, Recipe
 from overq.errors import CalibrationError, FormatError, ModelFileError
-from overq.nn import Observations, Quantized, observe
+from overq.nn import Observations, Quantized, bias, observe
 from overq.nn.bias import observe_outputs
 from overq.nn.layers import Arrangement
 
@@ -162,3 +162,16 @@ def test_automatic_equalization_takes_the_exponent_with_the_least_output_error()
     errors = {exponent: error(exponent) for exponent in (0.0, 0.25, 0.5, 0.75, 1.0)}
     assert min(errors, key=errors.__getitem__) > 0, "a case where equalizing pays"
     assert error("auto") == pytest.approx(min(errors.values()), rel=1e-5)
+
+
+def test_the_float_network_s_outputs_are_found_once_for_all_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, found = network(), bias._moments
+    runs: list[nn.Module] = []
+    monkeypatch.setattr(bias, "_moments", lambda model, chosen: (runs.append(model), found(model, chosen))[1])
+    seen = observe(model, X)
+    states = [overq.quantize(model, seen, ALL.with_(weight_bits=bits)).state_dict() for bits in (8, 6, 8)]
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[2].values(), strict=True))
+    assert runs == [model]
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert observe_outputs(model, seen).moments["0"].std.allclose(observe_outputs(model, X).moments["0"].std)

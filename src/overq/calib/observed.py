@@ -61,19 +61,20 @@ class Observed:
         share = 1 - DECAY**self.batches
         return (self.moving[0] / share, self.moving[1] / share) if self.batches else (0.0, 0.0)
 
-    def add_values(self, values: np.ndarray) -> None:
-        """Count a batch of finite float32 values, any shape."""
+    def add_values(self, values: np.ndarray, extremes: tuple[float, float] | None = None) -> None:
+        """Count a batch of finite float32 values, any shape. extremes: the least and the greatest of them, where they are known."""
+        from overq.kernels.histogram import count  # Numba is loaded where something is observed
+
         if not values.size:
             return
-        low, high = float(values.min()), float(values.max())
+        low, high = extremes or (float(values.min()), float(values.max()))
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.values += values.size
         self.batches += 1
         self.moving = (DECAY * self.moving[0] + (1 - DECAY) * low, DECAY * self.moving[1] + (1 - DECAY) * high)
         self._grow(self.largest)
-        # limit / BINS is a power of two, so this product and floor are exact.
-        index = np.floor(values.ravel() * np.float32(BINS / self.limit)).astype(np.int32)
-        self.histogram += np.bincount(index + BINS, minlength=2 * BINS)
+        # limit / BINS is a power of two, so product and floor are exact.
+        self.histogram += count(values, np.float32(BINS / self.limit), 2 * BINS)
 
     def room(self, lanes: int) -> int:
         """How many vectors of `lanes` values the sample holds at most."""

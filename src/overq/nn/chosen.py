@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -25,12 +25,14 @@ class Chosen:
     """Samples in `units`, each of which runs at once; every unit's structure is (batch, mask of real positions or None).
 
     rows, of  samples kept and samples seen
+    known     what was found on them already
     """
 
     units: tuple[Part, ...]
     stream: Stream
     rows: int
     of: int
+    known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[Any]:

@@ -199,9 +199,10 @@ class _Watch:
             elif keep is not None and vectors.shape[:-1].numel() >= keep.real.numel():
                 reading.untold += vectors.shape[:-1].numel()
             values = x.float().cpu().numpy().ravel(order="K")
-            self._check(name, values)
-            observed.add_values(values)
-            self._called(name, reading, values)
+            extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+            self._check(name, values, extremes)
+            observed.add_values(values, extremes)
+            self._called(name, reading, extremes)
             vectors = vectors.unflatten(-1, (input_groups(module), -1))
             keys = rng.random(vectors.shape[:-1].numel())
             chosen = observed.wanted(keys, vectors.shape[-1])
@@ -212,19 +213,18 @@ class _Watch:
 
         return hook
 
-    def _check(self, name: str, values: np.ndarray) -> None:
-        if values.size and not np.isfinite([values.min(), values.max()]).all():
+    def _check(self, name: str, values: np.ndarray, extremes: tuple[float, float]) -> None:
+        if not np.isfinite(extremes).all():
             bad = int(values.size - np.isfinite(values).sum())
             raise CalibrationError(
                 f"layer {name!r}: {bad} of {values.size} input values are NaN or infinite; calibrate with finite samples"
             )
 
-    def _called(self, name: str, reading: Reading, values: np.ndarray) -> None:
+    def _called(self, name: str, reading: Reading, extremes: tuple[float, float]) -> None:
         call = self.calls[name] = self.calls.get(name, 0) + 1
         if call > len(reading.largest):
             reading.largest.append(0.0)
-        largest = max(float(values.max()), -float(values.min())) if values.size else 0.0
-        reading.largest[call - 1] = max(reading.largest[call - 1], largest)
+        reading.largest[call - 1] = max(reading.largest[call - 1], extremes[1], -extremes[0])
 
     def _beside(self, name: str, x: torch.Tensor) -> None:
         """Note which layers read this very tensor in this run; one that was freed or written to since is another."""
