@@ -103,7 +103,7 @@ def test_bias_correction_is_the_same_however_samples_come(container: str, layout
     wanted, got = overq.quantize(model, x, ALL), overq.quantize(model, CONTAINERS[container](parts), ALL)
     for (name, a), b in zip(wanted.state_dict().items(), got.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert overq.summary(wanted) == overq.summary(got)
+    assert overq.summary(wanted).layers == overq.summary(got).layers  # the notes say what was not passed
 
 
 def test_cost_is_the_same_however_samples_come() -> None:
