@@ -42,6 +42,8 @@ def get(name: str, weight: np.ndarray | None = None) -> Calibrator:
 
     weight  float [R, K], only used by the methods `WITH_WEIGHT`: one row for each output channel and kernel tap
     """
+    if not isinstance(name, str):
+        raise FormatError(f"a calibration method is given by name, not {name!r}")
     base, colon, parameter = name.partition(":")
     if base not in CALIBRATORS | WITH_WEIGHT:
         raise FormatError(f"no calibration method {base!r}; there are {', '.join(CALIBRATORS | WITH_WEIGHT)}")

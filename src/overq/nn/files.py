@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from overq.errors import InputError, ModelFileError, OverqError
+from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.nn.convert import attach, replaced, summary
 from overq.nn.layers import Arrangement, Quantized, can_quantize, give_bias, quantized_layer
-from overq.nn.recipe import Recipe
-from overq.nn.report import Summary
+from overq.nn.recipe import LayerRule, Recipe
+from overq.nn.report import LayerReport, Summary
 from overq.output import staged
 
 VERSION = 3  # 3: the whole summary; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
@@ -68,8 +69,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     try:
         facts = Summary.from_dict(manifest["summary"])
         recipe = Recipe.from_json(manifest["recipe"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverqError) as error:
-        raise ModelFileError(f"{path}: the manifest is malformed: {error}") from error
+        for report in facts.layers:
+            _check(report)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OverqError) as error:
+        raise ModelFileError(f"{path}: the manifest is malformed: {' '.join(str(error).split())[:300]}") from error
     result = copy.deepcopy(model).eval()
     modules = dict(result.named_modules())
     replacement: dict[nn.Module, nn.Module] = {}
@@ -85,6 +88,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             raise ModelFileError(
                 f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(module.weight.shape)}"
             )
+        if integers.dtype != torch.int8 or scale.shape != integers.shape[:1] or not scale.is_floating_point():
+            raise ModelFileError(f"{path}: layer {report.name!r} needs int8 weights and one scale for each of {len(integers)} outputs")
+        if not bool((scale > 0).all() and scale.isfinite().all()):
+            raise ModelFileError(f"{path}: layer {report.name!r} has scales that are not positive and finite")
         layer = quantized_layer(module, integers, scale, report.step, report.format, _arrangement(tensors, prefix, integers, path))
         if prefix + "bias" in tensors:
             give_bias(layer)
@@ -93,6 +100,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     _fill(result, tensors, path)
     attach(result, facts, recipe)
     return result
+
+
+def _check(report: LayerReport) -> None:
+    """Refuse what the layer could not compute with."""
+    if not isinstance(report.name, str) or not isinstance(report.kind, str) or not isinstance(report.note, str):
+        raise FormatError(f"a layer's name, kind and note are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
+    if isinstance(report.step, bool) or not isinstance(report.step, int | float) or not 0 < report.step < math.inf:
+        raise FormatError(f"layer {report.name!r} has the step {report.step!r}, not a positive number")
+    LayerRule(report.format, report.weight_bits)
 
 
 def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.Tensor, path: Path) -> Arrangement:
@@ -119,6 +135,8 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> Non
     for key, value in tensors.items():
         if value.shape != wanted[key].shape:
             raise ModelFileError(f"{path}: {key!r} has shape {list(value.shape)}, the model wants {list(wanted[key].shape)}")
+        if value.is_floating_point() != wanted[key].is_floating_point() or value.is_complex():
+            raise ModelFileError(f"{path}: {key!r} holds {value.dtype}, the model wants {wanted[key].dtype}")
     model.load_state_dict(tensors, strict=False)
 
 

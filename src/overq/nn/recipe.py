@@ -69,7 +69,14 @@ class Recipe:
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.overrides, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in self.overrides):
+            raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {self.overrides!r}")
         object.__setattr__(self, "overrides", tuple((pattern, rule) for pattern, rule in self.overrides))
+        for edge in (self.first, self.last):
+            if edge is not None and not isinstance(edge, LayerRule):
+                raise FormatError(f"Recipe.first and Recipe.last are LayerRules or None, not {edge!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, not {self.seed!r}")
         for pattern, rule in self.overrides:
             if not isinstance(pattern, str) or not isinstance(rule, LayerRule):
                 raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {(pattern, rule)!r}")
@@ -111,8 +118,13 @@ class Recipe:
         values = dict(_checked(cls, data))
         values["format"] = Format(**_checked(Format, values["format"]))
         for edge in ("first", "last"):
-            values[edge] = values[edge] and _rule(values[edge])
-        values["overrides"] = tuple((pattern, _rule(rule)) for pattern, rule in values["overrides"])
+            values[edge] = None if values[edge] is None else _rule(values[edge])
+        try:
+            values["overrides"] = tuple((pattern, _rule(rule)) for pattern, rule in values["overrides"])
+        except (TypeError, ValueError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"Recipe.overrides holds (name pattern, rule) pairs, not {values['overrides']!r}") from None
         return cls(**values)
 
 

@@ -115,9 +115,16 @@ class Sensitivity:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Sensitivity:
-        """The inverse of `to_json`."""
-        layers = (LayerTrials(**{**layer, "trials": tuple(map(_trial, layer["trials"]))}) for layer in data["layers"])
-        return cls(**{**data, "recipe": Recipe.from_json(data["recipe"]), "layers": tuple(layers)})
+        """The inverse of `to_json`; InputError for what it did not write."""
+        try:
+            layers = (LayerTrials(**{**layer, "trials": tuple(map(_trial, layer["trials"]))}) for layer in data["layers"])
+            made = cls(**{**data, "recipe": Recipe.from_json(data["recipe"]), "layers": tuple(layers)})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a table of sensitivities: {error!r}") from error
+        candidates = [[t.candidate for t in layer.trials] for layer in made.layers]
+        if not candidates or not candidates[0] or any(row != candidates[0] for row in candidates):
+            raise InputError("not a table of sensitivities: every layer needs the same candidates, at least one")
+        return made
 
     def table(self) -> Table:
         """A rich table: one row for each layer, one column for each candidate; loss, and top-1 points lost where labels are known."""
@@ -142,7 +149,11 @@ class Sensitivity:
 
 
 def _trial(data: dict[str, Any]) -> Trial:
-    return Trial(**{**data, "candidate": Format(**data["candidate"]), "format": Format(**data["format"])})
+    made = Trial(**{**data, "candidate": Format(**data["candidate"]), "format": Format(**data["format"])})
+    for name in ("step", "loss"):
+        if isinstance(value := getattr(made, name), bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}")
+    return made
 
 
 def sensitivity(

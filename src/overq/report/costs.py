@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_areas(path: Path) -> CostTable:
             continue
         name = f"A{row['activation_bits']} {row['element'].replace('full', 'range+precision')}".lower()
         try:
-            key, area = (name, int(row["weight_bits"])), float(row["area"])
+            key, area = (name, int(row["weight_bits"])), _cost(row["area"])
         except ValueError as error:
             raise InputError(f"{path}: not a number: {error}") from error
         values[key] = min(area, values.get(key, area))
@@ -56,10 +57,17 @@ def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
         for name, table in tables.items():
             if row.get("network", name) == name:
                 try:
-                    table.values[row["format"].lower(), None] = float(row["cycles"])
+                    table.values[row["format"].lower(), None] = _cost(row["cycles"])
                 except ValueError as error:
                     raise InputError(f"{path}: not a number: {error}") from error
     return tables
+
+
+def _cost(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{text!r} is no cost")
+    return value
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 
 from overq.errors import InputError, OverqError
@@ -67,6 +68,13 @@ class LayerVectors:
 
     def __post_init__(self) -> None:
         config = self.config
+        for name, rows in (
+            ("t", [row for tile in self.tiles for row in tile.t]),
+            ("weights", [row for tile in self.tiles for row in tile.weights]),
+            ("multipliers, biases and shifts", [self.multipliers, self.biases, self.shifts]),
+        ):
+            if any(isinstance(value, bool) or not isinstance(value, Integral) for row in rows for value in row):
+                raise InputError(f"layer vectors: {name} must be integers")
         if not self.tiles or not self.tiles[0].t:
             raise InputError("layer vectors need at least one tile with one vector")
         low, high = -(1 << (config.weight_bits - 1)), (1 << (config.weight_bits - 1)) - 1
@@ -147,7 +155,7 @@ class LayerVectors:
     def load(cls, path: Path) -> LayerVectors:
         """Read and check a file; its answers, where given, must be the definition's."""
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = json.loads(path.read_text(encoding="utf-8-sig"))
             if fields.get("schema") != SCHEMA:
                 raise InputError(f"{path}: schema {fields.get('schema')!r}; this version reads schema {SCHEMA}")
             config = ArrayConfig(
@@ -166,6 +174,8 @@ class LayerVectors:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is no layer-vector file: {error!r}") from error
+        except RecursionError as error:
+            raise InputError(f"{path} is no layer-vector file: it is nested too deeply") from error
         for name, answer in (("sums", made.sums), ("next_t", made.next_t)):
             if name in fields and fields[name] != answer():
                 raise InputError(f"{path}: its {name} differ from what the definition gives")

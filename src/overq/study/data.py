@@ -189,7 +189,7 @@ def _from_npz(path: Path, preprocess: Preprocess, labelled: bool) -> Images:
     except Exception as error:  # numpy, zipfile and zlib raise what damaged bytes lead them to
         raise InputError(f"{path}: not a readable .npz file of plain arrays ({type(error).__name__})") from error
     for name in wanted:
-        if name not in arrays:
+        if not isinstance(arrays.get(name), np.ndarray):  # what is no array in the file comes as bytes
             raise InputError(f"{path}: no array named {name!r}; it needs images (uint8 [N, C, H, W])" + " and labels" * labelled)
     pixels, channels = arrays["images"], len(preprocess.mean)
     if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1] != channels:

@@ -13,6 +13,7 @@ from torch import nn
 
 from overq.errors import InputError, ToolError
 from overq.study.checkpoints import load_weights as load_weights  # where it always was
+from overq.text import visible
 
 
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
@@ -25,7 +26,7 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     """
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name or not spec.isprintable():
-        raise InputError(f"--model {spec}: write package.module:factory, file.py:factory, torchvision:name or timm:name")
+        raise InputError(f"--model {visible(spec)}: write package.module:factory, file.py:factory, torchvision:name or timm:name")
     if weights is not None and not weights.is_file():
         raise InputError(f"--weights {weights}: {'not a regular file' if weights.exists() else 'no such file'}")
     if source in ("torchvision", "timm"):

@@ -28,6 +28,7 @@ from overq.methods import Cost
 from overq.spec import Counts
 from overq.study.cell import Cell
 from overq.study.measure import Measured
+from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
 MAX_DEATHS = 3  # a cell whose runs died this often is marked failed: it probably kills them
@@ -94,7 +95,9 @@ class Store:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from names in a damaged schema
             unusable = what and isinstance(error, sqlite3.OperationalError)
-            raise InputError(f"{self.path}: {f'cannot {what}' if unusable else 'not a usable store of study results'}: {error}") from error
+            raise InputError(
+                f"{self.path}: {f'cannot {what}' if unusable else 'not a usable store of study results'}: {visible(error)}"
+            ) from error
 
     def close(self) -> None:
         self.db.close()
@@ -215,8 +218,8 @@ def cell_of(row: sqlite3.Row) -> Cell:
     """The cell of a row; InputError where the row is damaged or tells of another cell than its key does."""
     try:
         cell = Cell.from_json(json.loads(row["cell"]))
-    except (InputError, ValueError, RecursionError) as error:
-        raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {error}") from error
+    except (InputError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
     if cell.key != row["key"] or (row["network"], row["label"]) != (cell.network.name, cell.setting.label) or row["state"] not in STATES:
         raise InputError(f"the store's cell {str(row['key'])[:16]} is not what its key stands for: damaged, or changed by hand")
     return cell
@@ -230,9 +233,11 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
         cost = Cost(**json.loads(row["cost"]))
         if not columns or any(v.ndim != 2 or not v.shape[1] for v in columns.values()) or len({len(v) for v in columns.values()}) > 1:
             raise ValueError("its columns do not fit together")
-        _ = cost.bits + cost.multiplier, float(row["seconds"]), dict(json.loads(row["made_by"]))
+        _ = cost.bits + cost.multiplier, float(row["seconds"])
+        if not all(isinstance(version, str) for version in json.loads(row["made_by"]).values()):
+            raise ValueError("its versions are no text")
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise InputError(f"the store's result of cell {row['key'][:16]} is damaged: {error}") from error
+        raise InputError(f"the store's result of cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
     return Measured(columns, lanes), cost
 
 
