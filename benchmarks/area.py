@@ -23,7 +23,7 @@ from overq.rtl import ProcessingElement, RowState, verilog
 from overq.rtl.parts import parts, to_csv
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
-from overq.spec import EXPONENT, ArrayConfig, Format, accumulator_bits, encode, fraction_bits
+from overq.spec import ArrayConfig, Format, accumulator_bits, encode, shift
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16
@@ -32,8 +32,8 @@ ROWS = 16
 def kinds(bits: int) -> dict[str, Format]:
     return {
         "plain": Format.plain(bits),
-        "range c=1": Format(bits, 1, precision_overwrite=False),
-        "range c=4": Format(bits, 4, precision_overwrite=False),
+        "range c=1": Format(bits, 1, fraction_bits=0),
+        "range c=4": Format(bits, 4, fraction_bits=0),
         "full c=4": Format(bits, 4),
     }
 
@@ -120,7 +120,7 @@ def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Ma
         partial = 0
         for k in range(row):
             digit, code = lanes[k]
-            partial += digit * weights[k - (code != 0)] << (fmt.bits * EXPONENT[code] + fraction_bits(fmt))
+            partial += digit * weights[k - (code != 0)] << shift(code, fmt)
         given = {"load": 0, "digit_in": lanes[row].digit, "weight_in": weights[row - 1] & 255, "sum_in": partial & ((1 << 24) - 1)}
         if state.width:
             given["state_in"] = state.bits(lanes[row].state)
@@ -169,7 +169,7 @@ def main() -> None:
     library = Library(Path(sys.argv[1]))
     designs = {}
     for size in (8, 16):
-        for fmt in (Format.plain(4), Format(4, 4, precision_overwrite=False), Format(4, 4)):
+        for fmt in (Format.plain(4), Format(4, 4, fraction_bits=0), Format(4, 4)):
             config = ArrayConfig(fmt, 8, size, size, sum_bits=24)
             designs[f"{config.name}_{size}x{size}"] = parts(config, library)
     write(RESULTS / "area_parts.csv", to_csv(designs, "µm²", library.name))

@@ -106,7 +106,7 @@ def grid(name: str) -> Iterator[Setting]:
         for cascade, policy in ((4, "first"), (8, "largest")):
             for reorder in (False, True):
                 yield Setting(Format(bits, cascade, policy=policy), reorder=reorder)
-        yield Setting(Format(bits, 4, precision_overwrite=False))
+        yield Setting(Format(bits, 4, fraction_bits=0))
     for bits in (5, 8, 6):
         yield Setting(Format.plain(bits))
         yield Setting(Format(bits, 4))
@@ -124,7 +124,7 @@ def grid(name: str) -> Iterator[Setting]:
         for policy in ("first", "largest"):
             for precise in (True, False):
                 for cascade in range(1, 9) if wide or (precise and policy == "first") else (1, 2, 4, 8):
-                    fmt = Format(bits, cascade, precision_overwrite=precise, policy=policy)
+                    fmt = Format(bits, cascade, fraction_bits=None if precise else 0, policy=policy)
                     yield Setting(fmt)
                     if cascade in (1, 2, 4, 8) and (wide or precise):
                         yield Setting(fmt, reorder=True)

@@ -39,7 +39,7 @@ FORMATS = {
     for bits in (4, 3)
     for name, fmt in (
         ("plain", Format.plain(bits)),
-        ("range c=4", Format(bits, 4, precision_overwrite=False)),
+        ("range c=4", Format(bits, 4, fraction_bits=0)),
         ("range+precision c=4", Format(bits, 4)),
     )
 }

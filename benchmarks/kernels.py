@@ -31,7 +31,7 @@ from overq.nn.op import overwrite
 from overq.spec import Format
 
 ROOT = Path(__file__).parents[1]
-RANGE, BOTH = Format(4, 4, precision_overwrite=False), Format(4, 4)
+RANGE, BOTH = Format(4, 4, fraction_bits=0), Format(4, 4)
 LARGEST = Format(4, 4, policy="largest")
 STEP = 0.1
 

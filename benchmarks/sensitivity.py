@@ -33,7 +33,7 @@ from overq.study.data import Images, Preprocess, open_images, some_of
 from overq.study.models import load_model
 
 PLAIN = tuple(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 7, 8))
-NEIGHBOUR = tuple(Format(bits, 1, precision_overwrite=False) for bits in (2, 3, 4, 5, 6))  # one state bit
+NEIGHBOUR = tuple(Format(bits, 1, fraction_bits=0) for bits in (2, 3, 4, 5, 6))  # one state bit
 BUDGETS = {"stored": (3.0, 3.5, 4.0, 4.5, 5.0), "multiplier": (24.0, 32.0)}
 
 

@@ -29,7 +29,7 @@ from overq.nn import Recipe, count_lanes, observe, quantize, summary
 from overq.spec import Counts, Format
 
 PARTS = {"query": "attention in (q, k, v)", "attended": "attention out", "up": "MLP in", "down": "MLP after GELU"}
-DETAILED = (Format.plain(4), Format(4, 4, precision_overwrite=False), Format(4, 4))  # of these, every layer goes to a file
+DETAILED = (Format.plain(4), Format(4, 4, fraction_bits=0), Format(4, 4))  # of these, every layer goes to a file
 
 
 def settings() -> Iterator[tuple[Format, str]]:
@@ -40,13 +40,13 @@ def settings() -> Iterator[tuple[Format, str]]:
         for precision in (False, True):
             for bits in (6, 5, 4, 3) if method == "format-mse" else (4,):
                 for cascade in (1, 2, 4, 8):
-                    yield Format(bits, cascade, precision_overwrite=precision), method
+                    yield Format(bits, cascade, fraction_bits=None if precision else 0), method
     for precision in (False, True):
         for bits in (5, 4, 3):
             for cascade in (2, 4, 8):
-                yield Format(bits, cascade, precision_overwrite=precision, policy="largest"), "format-mse"
+                yield Format(bits, cascade, fraction_bits=None if precision else 0, policy="largest"), "format-mse"
     for cascade in (1, 4):
-        yield Format(4, cascade, range_overwrite=False), "format-mse"
+        yield Format(4, cascade, range_bits=0), "format-mse"
     for lanes in (16, 64):
         yield Format(4, 4, lanes=lanes), "format-mse"
 

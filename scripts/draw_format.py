@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from overq.spec import EXPONENT, Format, Lane, State, effective, encode
+from overq.spec import Format, Lane, State, effective, encode
 from overq.spec.dot import source
 from overq.spec.encode import is_outlier, is_zero, one_digit
 
@@ -51,7 +51,7 @@ class Example:
 
     @property
     def t(self) -> list[int]:
-        return [math.floor(x * 2 ** (self.fmt.bits + 1)) for x in self.row]
+        return [math.floor(x * self.fmt.unit) for x in self.row]
 
     @property
     def lanes(self) -> list[Lane]:
@@ -60,7 +60,7 @@ class Example:
     @property
     def values(self) -> list[float]:
         """What the array computes with, in units of the step."""
-        return [E / self.fmt.base for E in effective(self.lanes, self.fmt)]
+        return [E / (1 << self.fmt.fraction_bits) for E in effective(self.lanes, self.fmt)]
 
     @property
     def top(self) -> float:
@@ -74,7 +74,7 @@ class Example:
         return [one_digit(t, self.fmt) for t in self.t]
 
 
-RANGE_ONLY = Format(bits=4, cascade=1, precision_overwrite=False)
+RANGE_ONLY = Format(bits=4, cascade=1, fraction_bits=0)
 CROWDED = (2, 18.2, 60.4, 4, 0.1, 9.45, 6.1, 0.2)
 
 IDEA = (
@@ -161,7 +161,7 @@ def panel(ax: Axes, example: Example) -> None:
             colour,
             width,
         )
-        scale = {0: "", 1: f" ·{fmt.base}", -1: f" ÷{fmt.base}"}[EXPONENT[state]]
+        scale = {State.RANGE: f" ·{fmt.base}", State.PRECISION: f" ÷{1 << fmt.fraction_bits}"}.get(state, "")
         ax.text(i, LANE_Y - HALF_H - 0.14, state.name + scale, ha="center", va="center", color=EDGE[state], fontsize=6.5, fontweight="bold")
     last = "plain, for comparison" if example.compare else "sum in the column"
     captions = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from overq.spec import Format, Lane, State, dot, effective, encode, pack
@@ -23,24 +22,31 @@ OWN, RANGE, MOVED, PRECISION = State
 FORMATS = {
     "plain_4": Format.plain(4),
     "plain_8_signed": Format.plain(8, signed=True),
-    "range_4_c1": Format(4, 1, precision_overwrite=False),
-    "range_4_c4": Format(4, 4, precision_overwrite=False),
-    "range_3_c16_largest": Format(3, 16, precision_overwrite=False, policy="largest"),
-    "range_4_c4_signed_tile16": Format(4, 4, precision_overwrite=False, signed=True, lanes=16),
-    "precision_4_c1": Format(4, 1, range_overwrite=False),
-    "precision_2_c3_largest": Format(2, 3, range_overwrite=False, policy="largest"),
-    "both_2_c2": Format(2, 2),
-    "both_3_c3_signed": Format(3, 3, signed=True),
-    "both_4_c1_tile8": Format(4, 1, lanes=8),
-    "both_4_c4": Format(4, 4),
-    "both_4_c4_largest": Format(4, 4, policy="largest"),
-    "both_4_c4_signed_largest_tile8": Format(4, 4, policy="largest", signed=True, lanes=8),
-    "both_8_c16": Format(8, 16),
+    "range_4_c1": Format(4, 1, 4, 0),
+    "range_4_c4": Format(4, 4, 4, 0),
+    "range_3_c16_largest": Format(3, 16, 3, 0, "largest"),
+    "range_4_c4_signed_tile16": Format(4, 4, 4, 0, signed=True, lanes=16),
+    "precision_4_c1": Format(4, 1, 0, 4),
+    "precision_2_c3_largest": Format(2, 3, 0, 2, "largest"),
+    "both_2_c2": Format(2, 2, 2, 2),
+    "both_3_c3_signed": Format(3, 3, 3, 3, signed=True),
+    "both_4_c1_tile8": Format(4, 1, 4, 4, lanes=8),
+    "both_4_c4": Format(4, 4, 4, 4),
+    "both_4_c4_largest": Format(4, 4, 4, 4, "largest"),
+    "both_4_c4_signed_largest_tile8": Format(4, 4, 4, 4, "largest", signed=True, lanes=8),
+    "both_8_c16": Format(8, 16, 8, 8),
+    "r3f3_4_c4": Format(4, 4, 3, 3),
+    "r2f2_3_c8_largest": Format(3, 8, 2, 2, "largest"),
+    "r3f3_4_c4_signed": Format(4, 4, 3, 3, signed=True),
+    "r2f1_3_c3_signed_largest_tile8": Format(3, 3, 2, 1, "largest", signed=True, lanes=8),
+    "r1f4_4_c2": Format(4, 2, 1, 4),
+    "r2_4_c8_largest": Format(4, 8, 2, 0, "largest"),
+    "f2_4_c3_signed_largest": Format(4, 3, 0, 2, "largest", signed=True),
 }
 
-U2, U2R, U2P = Format(2, 2), Format(2, 2, precision_overwrite=False), Format(2, 2, range_overwrite=False)
-S2, LARGEST = Format(2, 2, signed=True), Format(2, 2, policy="largest", precision_overwrite=False)
-# b = 2: t has 3 fraction bits, so n = t/8 rounded; unsigned digits 0 … 3, signed -2 … 1.
+U2, U2R, U2P, U21 = Format(2, 2, 2, 2), Format(2, 2, 2, 0), Format(2, 2, 0, 2), Format(2, 2, 1, 1)
+S2, S21, LARGEST = Format(2, 2, 2, 2, signed=True), Format(2, 2, 2, 1, signed=True), Format(2, 2, 2, 0, "largest")
+# Values in eighths of a step, t = floor(value · 2^(f+1)); b = 2: unsigned digits 0 … 3, signed -2 … 1.
 HAND_WORKED = [
     ("no zero: nothing is served, 5 clips to 3", U2, [8, 40, 16], [(1, OWN), (3, OWN), (2, OWN)]),
     ("5 = 1·4 + 1 next to its zero: low digit, then high digit", U2R, [40, 0], [(1, OWN), (1, RANGE)]),
@@ -55,7 +61,7 @@ HAND_WORKED = [
     ("precision under first serves next door only", U2, [10, 14, 0], [(1, OWN), (1, OWN), (3, PRECISION)]),
     ("precision under largest: 1.375 is worse than 2", U2P.with_(policy="largest"), [11, 16, 0], [(1, OWN), (2, PRECISION), (2, MOVED)]),
     ("an outlier goes before precision", U2, [40, 10, 0], [(1, OWN), (1, RANGE), (1, MOVED)]),
-    ("an outlier next door blocks precision where range is off", U2P, [10, 40, 0], [(1, OWN), (3, OWN), (0, OWN)]),
+    ("without a high digit 5 saturates to 3, and its fraction is 0", U2P, [10, 40, 0], [(1, OWN), (3, OWN), (0, PRECISION)]),
     ("saturation: 15 = 3·4 + 3 is the most", U2R, [400, 0], [(3, OWN), (3, RANGE)]),
     ("just below half a step is a zero, half a step is not", U2R, [3, 4], [(0, OWN), (1, OWN)]),
     ("a tie rounds up: 1.5 is 2", Format.plain(2), [12], [(2, OWN)]),
@@ -64,6 +70,11 @@ HAND_WORKED = [
     ("signed: -3 = -1·4 + 1", S2, [-24, 0], [(1, OWN), (-1, RANGE)]),
     ("signed: the least is -2·4 - 2 = -10", S2, [-999, 0], [(-2, OWN), (-2, RANGE)]),
     ("signed: -0.75 = -1 + 1/4 in a zero's lane", S2, [-6, 0], [(-1, OWN), (1, PRECISION)]),
+    ("r = 1: 7 = 1·4 + 3 is the most, and 8 saturates to it", U21, [64, 0], [(3, OWN), (1, RANGE)]),
+    ("f = 1: 1.375 = 1 + 1/2, to the nearest half", U21, [11, 0], [(1, OWN), (1, PRECISION)]),
+    ("f = 1: 1.125 is nearest to 1 + 0/2", U21, [9, 0], [(1, OWN), (0, PRECISION)]),
+    ("signed, f = 1: the fraction is -1/2 or 0, so -0.5 = 0 - 1/2", S21, [-5, 0], [(0, OWN), (-1, PRECISION)]),
+    ("signed, f = 1: 1.375 would be 2 - 1/2, but 1 is the most", S21, [11, 0], [(1, OWN), (0, PRECISION)]),
 ]
 
 
@@ -84,12 +95,12 @@ def answers(t: list[int], fmt: Format, weights: list[int], note: str = "") -> di
 
 def random_row(rng: random.Random, lanes: int, fmt: Format) -> list[int]:
     """Zeros, small values, rounding edges, outliers and saturating values, in a mix that differs from row to row."""
-    unit, top = 2 * fmt.base, fmt.digit_max * 2 * fmt.base
+    unit, half, top = fmt.unit, fmt.unit // 2, fmt.digit_max * fmt.unit
     kinds = [
-        lambda: rng.randint(-fmt.base, fmt.base - 1),
-        lambda: rng.randint(fmt.base, top + fmt.base - 1),
-        lambda: rng.choice((1, 2, 3)) * unit + rng.choice((-fmt.base - 1, -fmt.base, fmt.base - 1, fmt.base)),
-        lambda: rng.randint(top + fmt.base, fmt.t_max),
+        lambda: rng.randint(-half, half - 1),
+        lambda: rng.randint(half, top + half - 1),
+        lambda: rng.choice((1, 2, 3)) * unit + rng.choice((-half - 1, -half, half - 1, half)),
+        lambda: rng.randint(top + half, max(fmt.t_max, top + half)),
         lambda: rng.choice((fmt.t_max, fmt.t_max + 1, 4 * fmt.t_max)),
     ]
     chances = [rng.random() ** 2 + 0.01 for _ in kinds]
@@ -105,7 +116,8 @@ def files() -> dict[str, str]:
     """Name -> text of every golden file."""
     rng = random.Random("overq hand-worked")
     worked = []
-    for note, fmt, t, lanes in HAND_WORKED:
+    for note, fmt, eighths, lanes in HAND_WORKED:
+        t = [value >> 2 - fmt.fraction_bits for value in eighths]
         if encode(t, fmt) != [Lane(*lane) for lane in lanes]:
             raise SystemExit(f"the definition disagrees with the hand-worked case: {note}: {encode(t, fmt)}")
         worked.append((fmt, [answers(t, fmt, random_weights(rng, len(t)), note)]))
@@ -123,7 +135,7 @@ def _text(source: str, cases: list[tuple[Format, list[dict[str, object]]]]) -> s
     parts = []
     for fmt, rows in cases:
         lines = ",\n".join("   " + json.dumps(row) for row in rows)
-        parts.append(f'  {{"format": {json.dumps(asdict(fmt))}, "rows": [\n{lines}\n  ]}}')
+        parts.append(f'  {{"format": {json.dumps(fmt.to_json())}, "rows": [\n{lines}\n  ]}}')
     joined = ",\n".join(parts)
     return f'{{\n "schema": 1,\n "source": {json.dumps(source)},\n "cases": [\n{joined}\n ]\n}}\n'
 

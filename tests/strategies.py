@@ -11,27 +11,28 @@ from overq.spec import POLICIES, Format
 def formats(draw: st.DrawFn, max_bits: int = 8, max_cascade: int = 16) -> Format:
     """Any valid Format."""
     cascade = draw(st.integers(0, max_cascade))
-    modes = draw(st.sampled_from([(True, True), (True, False), (False, True)] + ([(False, False)] if cascade == 0 else [])))
+    bits, signed = draw(st.integers(2, max_bits)), draw(st.booleans())
+    range_bits = draw(st.sampled_from([r for r in range(bits + 1) if not (signed and r == 1)]))
     return Format(
-        bits=draw(st.integers(2, max_bits)),
+        bits=bits,
         cascade=cascade,
-        range_overwrite=modes[0],
-        precision_overwrite=modes[1],
+        range_bits=range_bits,
+        fraction_bits=draw(st.integers(0 if range_bits or not cascade else 1, bits)),
         policy=draw(st.sampled_from(POLICIES)),
-        signed=draw(st.booleans()),
+        signed=signed,
         lanes=draw(st.none() | st.integers(2 if cascade else 1, 40)),
     )
 
 
 def values(fmt: Format) -> st.SearchStrategy[int]:
     """One integer t: a zero, a normal value, a rounding edge, an outlier or a saturating value, of either sign."""
-    top = fmt.digit_max * 2 * fmt.base
-    edges = [fmt.base * k + d for k in (-3, -1, 1, 3) for d in (-1, 0)] + [top + fmt.base - 1, top + fmt.base]
+    half, top = fmt.unit // 2, fmt.digit_max * fmt.unit
+    edges = [half * k + d for k in (-3, -1, 1, 3) for d in (-1, 0)] + [top + half - 1, top + half]
     magnitude = st.one_of(
-        st.integers(0, fmt.base - 1),
-        st.integers(fmt.base, top + fmt.base - 1),
+        st.integers(0, half - 1),
+        st.integers(half, top + half - 1),
         st.sampled_from(edges),
-        st.integers(top + fmt.base, fmt.t_max),
+        st.integers(top + half, max(fmt.t_max, top + half)),
         st.sampled_from([fmt.t_max, fmt.t_max + 1, 3 * fmt.t_max]),
     )
     return st.builds(lambda t, minus: -t - 1 if minus else t, magnitude, st.booleans() if fmt.signed else st.just(False))

@@ -42,7 +42,7 @@ def test_table_assignment_and_files_tell_the_same(
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     assert len(rows) == 3 * len(measured.layers)
     assert [float(row["mse"]) for row in rows] == [trial.loss for layer in measured.layers for trial in layer.trials]
-    assert [t.candidate for t in measured.layers[0].trials] == [Format.plain(4), Format.plain(3), Format(3, 1, precision_overwrite=False)]
+    assert [t.candidate for t in measured.layers[0].trials] == [Format.plain(4), Format.plain(3), Format(3, 1, fraction_bits=0)]
 
 
 def test_top1_of_the_labelled_half(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

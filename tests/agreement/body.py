@@ -92,21 +92,21 @@ def _numpy(a: Any) -> np.ndarray:
 
 def classes(fmt: Format) -> list[int]:
     """One t of each kind: zero (and its edge), small, large, outlier, two that saturate; both signs in the signed format."""
-    half, unit = fmt.base, 2 * fmt.base
+    half, unit = fmt.unit // 2, fmt.unit
     top, bottom = fmt.digit_max * unit, fmt.digit_min * unit
-    kinds = [half - 1, half, top + half - 1, top + half + 1, fmt.t_max + 9, fmt.t_max + 90]
+    kinds = [half - 1, half, top + half - 1, top + half, fmt.t_max + 9, fmt.t_max + 90]
     return [*kinds[1:], 0, -half - 1, bottom - half - 1] if fmt.signed else [0, *kinds]
 
 
 def formats_to_exhaust() -> list[Format]:
-    """All policies, modes, signs and cascades, with and without tile edges, at b = 2; fewer at b = 3."""
-    modes = ((True, True), (True, False), (False, True))
+    """All policies, r, f, signs and cascades, with and without tile edges, at b = 2; fewer at b = 3."""
     found = [Format.plain(2), Format.plain(2, signed=True)]
-    for bits, cascades, tiles in ((2, (1, 2, 3), (None, 2, 3)), (3, (2,), (None, 3))):
-        for cascade, lanes, (ranged, precise), policy, signed in itertools.product(
-            cascades, tiles, modes, ("first", "largest"), (False, True)
-        ):
-            found.append(Format(bits, cascade, ranged, precise, policy, signed, lanes))
+    every = [(r, f) for r in range(3) for f in range(3) if r or f]
+    some = [(3, 3), (3, 0), (0, 3), (2, 2), (1, 3), (2, 0), (0, 1)]
+    for bits, cascades, tiles, seconds in ((2, (1, 2, 3), (None, 2, 3), every), (3, (2,), (None, 3), some)):
+        for cascade, lanes, (r, f), policy, signed in itertools.product(cascades, tiles, seconds, ("first", "largest"), (False, True)):
+            if not (signed and r == 1):
+                found.append(Format(bits, cascade, r, f, policy, signed, lanes))
     return found
 
 

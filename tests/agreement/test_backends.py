@@ -36,7 +36,7 @@ def test_every_combination_of_four_lanes_in_every_format(backend: ModuleType) ->
 
 @pytest.mark.slow
 def test_every_combination_of_six_lanes(backend: ModuleType) -> None:
-    for fmt in (Format(2, 4), Format(2, 4, policy="largest"), Format(2, 3, signed=True), Format(3, 2, precision_overwrite=False, lanes=4)):
+    for fmt in (Format(2, 4), Format(2, 4, policy="largest"), Format(2, 3, signed=True), Format(3, 2, fraction_bits=0, lanes=4)):
         agree(backend, exhaustive_rows(fmt, 6), fmt)
 
 
@@ -47,7 +47,7 @@ def test_every_combination_of_six_lanes(backend: ModuleType) -> None:
         Format(4, 4),
         Format(3, 16, policy="largest", signed=True, lanes=48),
         Format(8, 3, policy="largest"),
-        Format(8, 16, precision_overwrite=False),
+        Format(8, 16, fraction_bits=0),
     ],
     ids=lambda f: f"b{f.bits}c{f.cascade}",
 )

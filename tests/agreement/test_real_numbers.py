@@ -12,7 +12,7 @@ from body import definition
 from test_backends import backend  # noqa: F401  (the fixture)
 
 from overq.kernels.scale import factors
-from overq.spec import Format
+from overq.spec import Format, seen
 
 FORMATS = [Format(4, 4), Format(3, 2, policy="largest", signed=True, lanes=6), Format.plain(8)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -66,7 +66,7 @@ def test_counting_in_the_same_pass(backend: ModuleType, fmt: Format) -> None:  #
     x = special_numbers(torch.float32)
     y, counts = backend.overwrite_counted(x, 0.07, fmt, 1)
     r = float(factors(0.07, fmt)[0])
-    t = (x * r).floor().nan_to_num(nan=0.0).clamp(fmt.t_min, fmt.t_max).to(torch.int64).movedim(1, -1)
+    t = (x * r).floor().nan_to_num(nan=0.0).clamp(*seen(fmt)).to(torch.int64).movedim(1, -1)
     assert counts == definition(tuple(map(tuple, t.reshape(-1, 13).tolist())), fmt).counts
     torch.testing.assert_close(y, expected(x, 0.07, fmt), rtol=0, atol=0, equal_nan=True)
 

@@ -14,9 +14,9 @@ from overq.spec import ArrayConfig, Format, State, encode
 
 FORMATS = {
     "plain": Format.plain(4),
-    "range c1": Format(3, 1, precision_overwrite=False),
-    "range c3": Format(4, 3, precision_overwrite=False),
-    "precision": Format(4, 1, range_overwrite=False),
+    "range c1": Format(3, 1, fraction_bits=0),
+    "range c3": Format(4, 3, fraction_bits=0),
+    "precision": Format(4, 1, range_bits=0),
     "full c3": Format(4, 3),
     "full signed": Format(3, 2, signed=True),
 }

@@ -17,7 +17,8 @@ spec_encode = import_module("overq.spec.encode")
 spec_dot = import_module("overq.spec.dot")
 spec_counts = import_module("overq.spec.counts")
 TRUE = {
-    name: getattr(spec_encode, name) for name in ("reach", "choose", "two_digits", "fine", "level", "one_digit", "encode", "is_outlier")
+    name: getattr(spec_encode, name)
+    for name in ("reach", "choose", "range_pair", "precision_pair", "_split", "fine", "level", "one_digit", "encode", "is_outlier")
 }
 
 
@@ -99,14 +100,25 @@ def _edit(change: Callable[[Lane], Lane]) -> Callable[..., list[Lane]]:
     return lambda row, fmt: [change(lane) for lane in TRUE["encode"](row, fmt)]
 
 
-def _swapped(value: int, fmt: Format) -> tuple[int, int]:
-    high, low = TRUE["two_digits"](value, fmt)
-    return low, high
+def _swapped(t: int, fmt: Format) -> tuple[int, int]:
+    low, high = TRUE["range_pair"](t, fmt)
+    return high, low
 
 
-def _unbalanced(value: int, fmt: Format) -> tuple[int, int]:
-    value = max(fmt.wide_min, min(fmt.wide_max, value))
-    return value >> fmt.bits, value % fmt.base
+def _unbalanced(value: int, bits: int, signed: bool) -> tuple[int, int]:
+    return value % (1 << bits), value >> bits
+
+
+def _fraction_of_a_level(t: int, fmt: Format) -> tuple[int, int]:
+    """As if every fraction digit had b bits."""
+    value = max(fmt.fine_min, min(fmt.fine_max, TRUE["fine"](t)))
+    fraction, whole = TRUE["_split"](value, fmt.bits, fmt.signed)
+    return whole, fraction
+
+
+def _wide_high_digit(t: int, fmt: Format) -> tuple[int, int]:
+    """As if every high digit had b bits: saturates too late."""
+    return TRUE["_split"](TRUE["level"](t, fmt), fmt.bits, fmt.signed)
 
 
 BROKEN = {
@@ -117,11 +129,16 @@ BROKEN = {
     "serves the nearest outlier": Implementation(choose=_choose(lambda outliers, row, fmt: outliers[-1])),
     "tie to the higher lane": Implementation(choose=_choose(_higher_on_a_tie)),
     "precision past an outlier": Implementation(choose=_precision_past_an_outlier),
-    "high and low digit swapped": Implementation(two_digits=_swapped),
-    "digits not balanced": Implementation(two_digits=_unbalanced),
+    "high and low digit swapped": Implementation(range_pair=_swapped),
+    "digits not balanced": Implementation(_split=_unbalanced),
+    "a fraction of b bits": Implementation(precision_pair=_fraction_of_a_level),
+    "a high digit of b bits": Implementation(range_pair=_wide_high_digit, saturate=lambda t, fmt: t),
+    "fraction does not saturate": Implementation(
+        precision_pair=lambda t, fmt: TRUE["_split"](TRUE["fine"](t), fmt.fraction_bits, fmt.signed)[::-1]
+    ),
     "lost sign": Implementation(one_digit=lambda t, fmt: abs(TRUE["one_digit"](t, fmt))),
-    "rounds down": Implementation(level=lambda t, fmt: t >> (fmt.bits + 1)),
-    "ties down": Implementation(level=lambda t, fmt: (t + fmt.base - 1) >> (fmt.bits + 1)),
+    "rounds down": Implementation(level=lambda t, fmt: t >> (fmt.fraction_bits + 1)),
+    "ties down": Implementation(level=lambda t, fmt: (t + fmt.unit // 2 - 1) >> (fmt.fraction_bits + 1)),
     "fraction rounds down": Implementation(fine=lambda t: t >> 1),
     "does not saturate": Implementation(saturate=lambda t, fmt: t),
     "greatest digit counts as an outlier": Implementation(is_outlier=lambda t, fmt: TRUE["level"](t, fmt) >= fmt.digit_max),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from overq.eda import yosys
 from overq.errors import ToolError
 from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
-from overq.spec import EXPONENT, ArrayConfig, State, fraction_bits
+from overq.spec import ArrayConfig, State, shift
 
 OWN, RANGE, MOVED, PRECISION = State
 
@@ -41,7 +41,7 @@ def disproved(harness: str, design: str, steps: str) -> bool:
 
 
 def element_harness(config: ArrayConfig) -> str:
-    """sum_out is always sum_in + digit · 2^(b·e(state)) · weight of the right row, for every input and every weight."""
+    """sum_out is always sum_in + digit << shift(state) · weight of the right row, for every input and every weight."""
     fmt, state = config.format, RowState(config.format)
     b, w, s = fmt.bits, config.weight_bits, config.psum_bits
     double = config.double_buffered
@@ -49,9 +49,9 @@ def element_harness(config: ArrayConfig) -> str:
     digit = "$signed(digit)" if fmt.signed else "$signed({1'b0, digit})"
     cases, legal = [], []
     for code in fmt.states:
-        shift = b * EXPONENT[code] + fraction_bits(fmt)
+        left = shift(code, fmt)
         weight = "own_weight" if code == OWN else "weight_in"
-        cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {shift});")
+        cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {left});")
         legal.append(f"code == {int(code)}")
     bits = (
         " : ".join(f"code == {int(code)} ? {max(state.width, 1)}'d{state.bits(code)}" for code in fmt.states)
@@ -105,13 +105,19 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
     """The encoder's lanes, three cycles later, are those of a left-to-right reading of design section 1.2.
 
     properties=True asserts the contract in words instead of equality:
-      - every channel's digits spell its rounded value, its value to b fraction bits, or (not served) its clipped value;
+      - every channel's digits spell its rounded value, its value to f fraction bits, or (not served) its clipped value;
       - a second digit stands behind an OWN lane, a moved value behind a second digit or a moved value, lane 0 is OWN;
       - a lane that is switched off is digit 0, OWN; a lane where a segment starts is OWN.
     """
     fmt = config.format
     b, n, tb, c = fmt.bits, config.rows, config.t_bits, fmt.cascade
-    dmin, dmax, wmin, wmax = fmt.digit_min, fmt.digit_max, fmt.wide_min, fmt.wide_max
+    f, half = fmt.fraction_bits, 1 << fmt.fraction_bits
+    dmin, dmax = fmt.digit_min, fmt.digit_max
+    # What the page says two digits spell: a low digit and one of r bits, a whole digit and a fraction of f bits.
+    high_min = -(1 << fmt.range_bits >> 1) if fmt.signed else 0
+    part = -(half >> 1) if fmt.signed else 0
+    wmin, wmax = dmin + (high_min << b), dmax + (high_min + (1 << fmt.range_bits) - 1 << b)
+    fmin, fmax = (dmin << f) + part, (dmax << f) + part + half - 1
     largest = int(fmt.policy == "largest")
     pad = "" if fmt.signed else "1'b0, "
 
@@ -123,11 +129,11 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
   always @* begin
     for (i = 0; i < {n}; i = i + 1) begin
       t[i] = $signed({{{pad}d3_t[i*{tb} +: {tb}]}});
-      if (t[i] > {fmt.t_max}) t[i] = {fmt.t_max};
-      if (t[i] < {fmt.t_min}) t[i] = {fmt.t_min};
-      level[i] = (t[i] + {1 << b}) >>> {b + 1};
+      if (t[i] > {wmax << f + 1}) t[i] = {wmax << f + 1};
+      if (t[i] < {wmin << f + 1}) t[i] = {wmin << f + 1};
+      level[i] = (t[i] + {half}) >>> {f + 1};
       clipped[i] = !d3_on[i] ? 0 : level[i] > {dmax} ? {dmax} : level[i] < {dmin} ? {dmin} : level[i];
-      error[i] = t[i] - clipped[i] * {1 << (b + 1)};
+      error[i] = t[i] - clipped[i] * {1 << (f + 1)};
       if (error[i] < 0) error[i] = -error[i];
       digit[i] = clipped[i];
       state[i] = 0;
@@ -155,12 +161,18 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
         state[z-d] = 2;
       end
       for (d = 1; d <= {c}; d = d + 1) if (chosen == d && z - d >= 0) begin
-        value = kind == 1 ? level[z-d] : (t[z-d] + 1) >>> 1;
-        value = value > {wmax} ? {wmax} : value < {wmin} ? {wmin} : value;
-        low = value - {dmin};
-        low = (low & {fmt.base - 1}) + {dmin};
-        digit[z-d] = kind == 1 ? low : (value - low) >>> {b};
-        digit[z-d+1] = kind == 1 ? (value - low) >>> {b} : low;
+        if (kind == 1) begin
+          value = level[z-d] > {wmax} ? {wmax} : level[z-d] < {wmin} ? {wmin} : level[z-d];
+          low = ((value - {dmin}) & {fmt.base - 1}) + {dmin};
+          digit[z-d] = low;
+          digit[z-d+1] = (value - low) >>> {b};
+        end else begin
+          value = (t[z-d] + 1) >>> 1;
+          value = value > {fmax} ? {fmax} : value < {fmin} ? {fmin} : value;
+          low = ((value - {part}) & {(1 << f) - 1}) + {part};
+          digit[z-d] = (value - low) >>> {f};
+          digit[z-d+1] = low;
+        end
         state[z-d+1] = kind;
       end
     end
@@ -170,7 +182,7 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
     for i in range(n):
         if properties:
             share = (
-                f"out_state[{i}] == 1 ? out_digit[{i}] * {1 << 2 * b} : out_state[{i}] == 3 ? out_digit[{i}] : out_digit[{i}] * {1 << b}"
+                f"out_state[{i}] == 1 ? out_digit[{i}] * {1 << b + f} : out_state[{i}] == 3 ? out_digit[{i}] : out_digit[{i}] * {1 << f}"
             )
             checks.append(
                 f"    out_digit[{i}] = $signed({{{pad}digits[{i * b} +: {b}]}}); out_state[{i}] = {f'states[{2 * i} +: 2]' if c else 0};"
@@ -187,9 +199,9 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
             effective = f"(out_state[{i}] == 0 ? share[{i}] : 0)" + (
                 f" + (out_state[{i + 1}] != 0 ? share[{i + 1}] : 0)" if i + 1 < n else ""
             )
-            wide = f"(level[{i}] > {wmax} ? {wmax} : level[{i}] < {wmin} ? {wmin} : level[{i}]) * {1 << b}"
+            wide = f"(level[{i}] > {wmax} ? {wmax} : level[{i}] < {wmin} ? {wmin} : level[{i}]) * {1 << f}"
             fine = f"((t[{i}] + 1) >>> 1)"
-            precise = f"({fine} > {wmax} ? {wmax} : {fine} < {wmin} ? {wmin} : {fine})"
+            precise = f"({fine} > {fmax} ? {fmax} : {fine} < {fmin} ? {fmin} : {fine})"
             lines.append(f"  always @* effective[{i}] = {effective};")
             lines.append(f"  always @* assert (d3_on[{i}] || (out_digit[{i}] == 0 && out_state[{i}] == 0));")
             if i:
@@ -197,7 +209,7 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
             by_range = f"{int(fmt.range_on)} && effective[{i}] == {wide}"
             by_precision = f"{int(fmt.precision_on)} && level[{i}] == clipped[{i}] && level[{i}] != 0 && effective[{i}] == {precise}"
             lines.append(
-                f"  always @* assert (effective[{i}] == clipped[{i}] * {1 << b} || (d3_on[{i}] && ({by_range} || {by_precision})));"
+                f"  always @* assert (effective[{i}] == clipped[{i}] * {1 << f} || (d3_on[{i}] && ({by_range} || {by_precision})));"
             )
             previous = f"out_state[{i - 1}]" if i else None
             if previous is None:

@@ -24,23 +24,24 @@ pytestmark = pytest.mark.yosys
 ELEMENTS = {
     "plain": Format.plain(4),
     "plain signed": Format.plain(3, signed=True),
-    "range c1": Format(4, 1, precision_overwrite=False),
-    "range c4": Format(4, 4, precision_overwrite=False),
-    "precision largest": Format(3, 3, range_overwrite=False, policy="largest"),
-    "full c1": Format(5, 1),
-    "full c4": Format(4, 4),
-    "full signed": Format(4, 4, signed=True),
+    "range c1": Format(4, 1, fraction_bits=0),
+    "range c4": Format(4, 4, fraction_bits=0),
+    "precision largest": Format(3, 3, range_bits=0, policy="largest"),
+    "full c1": Format(5, 1, 5, 5),
+    "full c4": Format(4, 4, 4, 4),
+    "full signed": Format(4, 4, 4, 4, signed=True),
+    "r3 f3": Format(4, 4, 3, 3),
+    "r2 f1 signed": Format(4, 4, 2, 1, signed=True),
 }
-SHORT = {"b2 c2": Format(2, 2), "b2 c4 range": Format(2, 4, precision_overwrite=False)}
+SHORT = {fmt.label: fmt for fmt in (Format(2, 2, 2, 2), Format(2, 4, 2, 0), Format(2, 3, 1, 1))}
 LONG = {
-    f"b{bits} c{cascade} {policy}{' signed' * signed} {'range ' * modes[0]}{'precision' * modes[1]}": Format(
-        bits, cascade, *modes, policy=policy, signed=signed
-    )
+    fmt.label: fmt
     for bits in (2, 3, 4)
     for cascade in (1, 4)
     for policy in ("first", "largest")
     for signed in (False, True)
-    for modes in ((True, True), (True, False), (False, True))
+    for r, f in ((bits, bits), (bits, 0), (0, bits), (max(bits - 1, 1 + signed), bits - 1), (max(1, 2 * signed), 1))
+    for fmt in [Format(bits, cascade, r, f, policy, signed)]
 }
 
 

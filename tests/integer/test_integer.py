@@ -21,17 +21,17 @@ from overq.integer.steps import steps
 from overq.nn import LayerRule, Recipe
 from overq.nn.graph import read
 from overq.nn.layers import quantize_layer
-from overq.spec import Format, dot, encode, fraction_bits
+from overq.spec import Format, dot, encode
 from overq.study import digits
 
-FORMATS = [Format(4, 4), Format(3, 2, precision_overwrite=False, lanes=3), Format(4, 3, policy="largest", signed=True), Format.plain(5)]
+FORMATS = [Format(4, 4), Format(3, 2, fraction_bits=0, lanes=3), Format(4, 3, policy="largest", signed=True), Format.plain(5)]
 ids = [f"{'s' if f.signed else 'u'}{f.bits} c={f.cascade}" for f in FORMATS]
 
 
 def random_t(shape: tuple[int, ...], fmt: Format, seed: int = 0) -> torch.Tensor:
     """Integers with zeros, ordinary values, outliers and values beyond the range."""
     rng = np.random.default_rng(seed)
-    t = rng.integers(fmt.digit_min * 2 * fmt.base, fmt.digit_max * 2 * fmt.base, shape)
+    t = rng.integers(fmt.digit_min * fmt.unit, fmt.digit_max * fmt.unit, shape)
     t = np.where(rng.random(shape) < 0.2, rng.integers(fmt.t_min, 2 * fmt.t_max, shape), t)
     return torch.from_numpy(np.where(rng.random(shape) < 0.4, 0, t))
 
@@ -52,7 +52,7 @@ def test_accumulators_are_the_definitions_dot_products(fmt: Format, groups: int)
         for ky, kx in np.ndindex(3, 2):
             lanes = encode(padded[n, channels, 2 * y + ky, x + 2 * kx].tolist(), fmt)
             expected += dot(lanes, layer.weights[o, :, ky, kx].tolist(), fmt)
-        assert total[n, o, y, x] == expected >> (fmt.bits - fraction_bits(fmt))
+        assert total[n, o, y, x] == expected
 
 
 def conv_arguments(conv: nn.Conv2d) -> tuple[Any, ...]:
@@ -68,7 +68,7 @@ def test_a_linear_layer_and_the_derived_width(fmt: Format) -> None:
     for t in (random_t((50, 6), fmt), torch.tensor([[fmt.t_max, 0] * 3]), torch.full((1, 6), fmt.t_max), torch.full((1, 6), fmt.t_min)):
         total = layer.accumulate(t)
         rows = [encode(row, fmt) for row in t.tolist()]
-        assert total[:, 0].tolist() == [dot(lanes, [-8] * 6, fmt) >> (fmt.bits - fraction_bits(fmt)) for lanes in rows]
+        assert total[:, 0].tolist() == [dot(lanes, [-8] * 6, fmt) for lanes in rows]
         assert int(total.abs().max()) < 2 ** (layer.sum_bits - 1)
 
 
@@ -166,9 +166,7 @@ def test_no_float_tensor_between_input_and_logits() -> None:
         net.run(t) * 1.0  # the watch itself works
 
 
-@pytest.mark.parametrize(
-    "fmt", [Format(4, 4), Format(3, 2, precision_overwrite=False), Format.plain(8)], ids=["full", "range 3", "plain 8"]
-)
+@pytest.mark.parametrize("fmt", [Format(4, 4), Format(3, 2, fraction_bits=0), Format.plain(8)], ids=["full", "range 3", "plain 8"])
 def test_the_digits_network_in_integers(fmt: Format) -> None:
     """Top-1 within one point of the simulation, and the same answer for at least 98 of 100 images."""
     quantized = digits_network(fmt)

@@ -46,7 +46,7 @@ def test_without_numba_auto_falls_back_openly(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_backend_without_a_mode_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(array, "MODES", ("range",))
-    kernels.get("array", Format(4, 4, precision_overwrite=False))
+    kernels.get("array", Format(4, 4, fraction_bits=0))
     with pytest.raises(UnsupportedModeError, match=r"^kernel backend 'array' does not implement precision overwrite; it has range$"):
         kernels.get("array", FMT)
 

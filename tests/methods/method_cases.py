@@ -9,7 +9,7 @@ from overq.methods import METHODS
 
 SETTINGS = {
     "uniform": [{"bits": 8}],
-    "overq": [{"bits": 3, "cascade": 1, "lanes": 8}, {"policy": "largest", "precision_overwrite": False}, {"cascade": 0}],
+    "overq": [{"bits": 3, "cascade": 1, "lanes": 8}, {"policy": "largest", "fraction_bits": 0}, {"cascade": 0}],
     "overq_first": [{"bits": 6, "lanes": 4}],
     "ocs_activations": [{"ratio": 0.3}, {"aware": False, "ratio": 0.1}, {"ratio": 0}],
     "ocs_weights": [{"per_channel": False, "ratio": 0.2}],

@@ -16,8 +16,8 @@ def test_overq_is_the_definition(settings, signed):
     """Row by row through overq.spec, with a step that float32 divides exactly."""
     x, step = long_tailed(60, 20, signed), 0.25
     fmt = Format(**settings, signed=signed)
-    fixed = np.floor(x.astype(np.float64) / step * 2 ** (fmt.bits + 1)).astype(int)
-    expected = [[e * step / fmt.base for e in effective(encode(row, fmt), fmt)] for row in fixed.tolist()]
+    fixed = np.floor(x.astype(np.float64) / step * fmt.unit).astype(int)
+    expected = [[e * step / (1 << fmt.fraction_bits) for e in effective(encode(row, fmt), fmt)] for row in fixed.tolist()]
     assert (OverQ(**settings).fit(x, signed, step=step)(x) == np.array(expected, np.float32)).all()
 
 
@@ -53,8 +53,10 @@ def test_first_form_loses_what_overq_keeps():
     ("name", "settings", "expected"),
     [
         ("uniform", {"bits": 5}, Cost(5, 0, 5, 8)),
-        ("overq", {}, Cost(4, 2, 4, 8)),  # four states
-        ("overq", {"cascade": 1, "precision_overwrite": False}, Cost(4, 1, 4, 8)),  # own or range
+        ("overq", {"range_bits": 4, "fraction_bits": 4}, Cost(4, 1.5, 4, 8)),  # both digits full: a kind bit for two lanes
+        ("overq", {"range_bits": 3, "fraction_bits": 3}, Cost(4, 1, 4, 8)),
+        ("overq", {"fraction_bits": 0}, Cost(4, 1, 4, 8)),
+        ("overq", {"cascade": 0}, Cost(4, 0, 4, 8)),
         ("overq_first", {}, Cost(4, 1, 4, 8)),
         ("ocs_activations", {"ratio": 0.02}, Cost(4 * 66 / 64, 0, 4, 8, 2 / 64)),  # ceil(1.28) channels of 64
         ("ocs_weights", {"ratio": 0.02}, Cost(4, 0, 4, 8, 2 / 64)),
@@ -69,6 +71,12 @@ def test_first_form_loses_what_overq_keeps():
 def test_costs(name, settings, expected):
     x = long_tailed(50, 64)
     assert METHODS[name](**settings).fit(x, False).cost(x) == expected
+
+
+def test_old_switches_are_read_for_one_release():
+    with pytest.warns(DeprecationWarning, match="range_bits"):
+        method = METHODS["overq"](cascade=1, precision_overwrite=False)
+    assert method == METHODS["overq"](cascade=1, range_bits=4, fraction_bits=0)
 
 
 def test_costs_that_depend_on_the_data():

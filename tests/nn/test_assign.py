@@ -17,7 +17,7 @@ from overq.nn.assign import UNITS, Assignment, assign, best_assignment, least_lo
 from overq.nn.sensitivity import LayerTrials, Sensitivity, Trial, sensitivity
 from overq.spec import Format
 
-FORMATS = [*(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 8)), Format(2, 2), Format(3, 4), Format(4, 1, precision_overwrite=False)]
+FORMATS = [*(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 8)), Format(2, 2), Format(3, 4), Format(4, 1, fraction_bits=0)]
 
 
 @st.composite

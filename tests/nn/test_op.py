@@ -17,8 +17,8 @@ STEP = 0.125  # a power of two: every product below is exact
 
 def definition(row: list[float], step: float, fmt: Format) -> list[float]:
     """One row through the plain Python definition."""
-    t = [fmt.t_max if v == math.inf else fmt.t_min if v == -math.inf else math.floor(v * 2 * fmt.base / step) for v in row]
-    return [E * step / fmt.base for E in effective(encode(t, fmt), fmt)]
+    t = [fmt.t_max if v == math.inf else fmt.t_min if v == -math.inf else math.floor(v * fmt.unit / step) for v in row]
+    return [E * step / (1 << fmt.fraction_bits) for E in effective(encode(t, fmt), fmt)]
 
 
 def activations(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_shape_dtype_and_strides_are_kept(layout: str, dtype: torch.dtype) -> No
 
 
 def test_nan_stays_and_is_a_free_lane_and_infinity_saturates() -> None:
-    fmt = Format(bits=2, cascade=1, precision_overwrite=False)
+    fmt = Format(bits=2, cascade=1, fraction_bits=0)
     y = overwrite(torch.tensor([[5.0, math.nan, math.inf, 0.0, -math.inf, math.inf, 1.0]]), 1.0, fmt)
     assert y[0, :1].tolist() == [5.0]  # served by the NaN's lane
     assert math.isnan(y[0, 1])
@@ -133,8 +133,8 @@ def test_exports_with_a_dynamic_batch() -> None:
 def test_operator_contract() -> None:
     """torch's own checks: schema, fake kernel, autograd registration, dispatch under tracing."""
     x = activations(2, 6, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
-    torch.library.opcheck(torch.ops.overq.overwrite.default, (x, STEP, 3, 2, True, True, "first", False, None, 1))
-    torch.library.opcheck(torch.ops.overq.unclipped.default, (x.detach(), STEP, 3, 2, True, True, "largest", True, 4, -1))
+    torch.library.opcheck(torch.ops.overq.overwrite.default, (x, STEP, 3, 2, 3, 3, "first", False, None, 1))
+    torch.library.opcheck(torch.ops.overq.unclipped.default, (x.detach(), STEP, 3, 2, 2, 1, "largest", True, 4, -1))
 
 
 def test_autocast_and_no_grad() -> None:

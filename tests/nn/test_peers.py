@@ -20,7 +20,7 @@ from overq.study import digits
     ("method", "fmt"),
     [
         (METHODS["uniform"](bits=4), Format.plain(4)),
-        (METHODS["overq"](bits=3, cascade=1, precision_overwrite=False), Format(3, 1, precision_overwrite=False)),
+        (METHODS["overq"](bits=3, cascade=1, fraction_bits=0), Format(3, 1, fraction_bits=0)),
         (METHODS["overq"](bits=3, cascade=4), Format(3, 4)),
         (METHODS["overq"](bits=4, cascade=2, policy="largest", lanes=8), Format(4, 2, policy="largest", lanes=8)),
     ],

@@ -70,7 +70,7 @@ def test_every_input_is_signed_and_all_layers_are_reached() -> None:
 def test_overwrite_helps_more_than_the_bits_its_states_cost() -> None:
     """Few inputs are exactly zero, but outliers stretch the step until many round to zero. benchmarks/sentence.py has all figures."""
     plain = {bits: score(Format.plain(bits)) for bits in (4, 5, 6, 8)}
-    neighbour, four = score(Format(4, 1, precision_overwrite=False)), score(Format(4, 4))
+    neighbour, four = score(Format(4, 1, fraction_bits=0)), score(Format(4, 4))
     assert plain[4] < plain[5] < plain[6] < plain[8]
     assert plain[8] > 0.97
     assert neighbour > plain[5] + 0.05  # one state bit: stored in 5 bits
@@ -80,7 +80,7 @@ def test_overwrite_helps_more_than_the_bits_its_states_cost() -> None:
 
 def test_with_the_step_of_the_maximum_there_is_nothing_to_serve() -> None:
     """Overwrite pays through a smaller step only."""
-    fmt = Format(4, 4, precision_overwrite=False)
+    fmt = Format(4, 4, fraction_bits=0)
     assert score(fmt, "max") == pytest.approx(score(Format.plain(4), "max"), abs=0.01)
     assert score(fmt) > score(fmt, "max") + 0.3
 

@@ -54,6 +54,6 @@ def test_heavy_tails_make_zeros_and_overwrite_pays() -> None:
 def test_without_tails_zeros_are_rare_and_overwrite_gains_little() -> None:
     """Uniform values fill the range: the best step has about 1 in 16 values at zero and hardly anything to serve."""
     x = torch.rand(8, 16, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    plain, served, both = (sqnr(x, fmt)["expand"] for fmt in (Format.plain(4), Format(4, 4, precision_overwrite=False), Format(4, 4)))
+    plain, served, both = (sqnr(x, fmt)["expand"] for fmt in (Format.plain(4), Format(4, 4, fraction_bits=0), Format(4, 4)))
     assert served == pytest.approx(plain, abs=1.0)
     assert plain <= both < plain + 2

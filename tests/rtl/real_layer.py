@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from overq.rtl.vectors import LayerVectors, Tile
-from overq.spec import ArrayConfig, Format, fraction_bits
+from overq.spec import ArrayConfig, Format
 from overq.spec.requantize import MULTIPLIER_BITS
 
 DATA = Path(os.environ.get("OVERQ_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -44,7 +44,7 @@ def layer_vectors(image: int = 0, fmt: Format | None = None, pixels: int | None 
     weight_step = weight.abs().amax((1, 2, 3)) / 127
     integer = torch.round(weight / weight_step[:, None, None, None]).to(torch.int64)
 
-    t = torch.floor(x * torch.tensor(2 * fmt.base / step, dtype=torch.float32)).to(torch.int64)
+    t = torch.floor(x * torch.tensor(fmt.unit / step, dtype=torch.float32)).to(torch.int64)
     patches = torch.nn.functional.unfold(t.to(torch.float64), 3, padding=1).to(torch.int64)[0]  # [16 · 9, 1024]
     patches = patches.reshape(16, 9, -1)[:, :, :pixels]
     taps = integer.reshape(16, 16, 9)
@@ -52,10 +52,10 @@ def layer_vectors(image: int = 0, fmt: Format | None = None, pixels: int | None 
 
     config = ArrayConfig(fmt, 8, rows=16, columns=16, depth=144)
     # t' = floor(y · 2^(b+1) / next_step), y = sum · step · weight_step / 2^fraction
-    factors = [step * float(w) / (1 << fraction_bits(fmt)) * 2 * fmt.base / next_step for w in weight_step]
+    factors = [step * float(w) / (1 << fmt.fraction_bits) * fmt.unit / next_step for w in weight_step]
     shifts = [MULTIPLIER_BITS - 1 - math.floor(math.log2(f)) for f in factors]
     multipliers = [min(round(f * 2.0**s), (1 << MULTIPLIER_BITS) - 1) for f, s in zip(factors, shifts, strict=True)]
-    biases = [round(float(b) * 2 * fmt.base / next_step * 2.0**s) for b, s in zip(bias, shifts, strict=True)]
+    biases = [round(float(b) * fmt.unit / next_step * 2.0**s) for b, s in zip(bias, shifts, strict=True)]
     return LayerVectors(config, tiles, multipliers, biases, shifts, f"ResNet-20 layer1.0.conv1, CIFAR-10 test image {image}, {config.name}")
 
 

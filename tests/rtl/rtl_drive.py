@@ -12,10 +12,10 @@ from overq.spec import ArrayConfig, Format, encode
 FORMATS = {
     "plain4": Format.plain(4),
     "plain3s": Format.plain(3, signed=True),
-    "range_c1": Format(4, cascade=1, precision_overwrite=False),
-    "range_c4": Format(4, cascade=4, precision_overwrite=False),
-    "precision": Format(4, cascade=1, range_overwrite=False),
-    "precision_largest": Format(3, cascade=3, range_overwrite=False, policy="largest"),
+    "range_c1": Format(4, cascade=1, fraction_bits=0),
+    "range_c4": Format(4, cascade=4, fraction_bits=0),
+    "precision": Format(4, cascade=1, range_bits=0),
+    "precision_largest": Format(3, cascade=3, range_bits=0, policy="largest"),
     "full_c1": Format(4, cascade=1),
     "full_c4": Format(4, cascade=4),
     "full_largest": Format(3, cascade=3, policy="largest"),
@@ -26,7 +26,7 @@ FORMATS = {
 
 def random_row(fmt: Format, lanes: int, rng: random.Random) -> list[int]:
     """A row of t with many zeros, outliers, values beyond the range, and ties."""
-    unit = 1 << (fmt.bits + 1)
+    unit = fmt.unit
 
     def value() -> int:
         kind = rng.random()

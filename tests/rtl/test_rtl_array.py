@@ -6,16 +6,12 @@ import pytest
 from rtl_drive import FORMATS, random_row, random_weights, row_bits, simulate
 
 from overq.rtl import SystolicArray
-from overq.spec import ArrayConfig, dot, encode, fraction_bits
+from overq.spec import ArrayConfig, dot, encode
 
 
 def expected(config, rows, weights):
     """sums[vector][column] = dot of the definition, in the accumulator's fraction bits."""
-    drop = config.format.bits - fraction_bits(config.format)
-    return [
-        [dot(encode(row, config.tile), [w[column] for w in weights], config.tile) >> drop for column in range(config.columns)]
-        for row in rows
-    ]
+    return [[dot(encode(row, config.tile), [w[column] for w in weights], config.tile) for column in range(config.columns)] for row in rows]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -26,21 +26,21 @@ def test_bad_configurations_get_one_line(fields, message):
 
 
 def test_widths():
-    config = ArrayConfig(Format(4, 4), rows=16, depth=64)
+    config = ArrayConfig(Format(4, 4, 4, 4), rows=16, depth=64)
     assert config.psum_bits == accumulator_bits(config.format, 8, 64)
     assert config.with_(sum_bits=32).psum_bits == 32
     assert config.t_bits == 13  # 0 … 8160
-    assert ArrayConfig(Format(4, 4, signed=True)).t_bits == 14  # -4352 … 3808
-    assert ArrayConfig(Format(4, 4, signed=True)).name == "a4sw8_full_c4"
+    assert ArrayConfig(Format(4, 4, 4, 4, signed=True)).t_bits == 14  # -4352 … 3808
+    assert ArrayConfig(Format(4, 4, 4, 4, signed=True)).name == "a4sw8_r4f4_c4"
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("policy", ["first", "largest"])
-@pytest.mark.parametrize("modes", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("seconds", [(3, 0), (0, 3), (3, 3), (2, 2)])
 @pytest.mark.parametrize("cascade", [1, 3])
-def test_row_bits_and_the_row_above_give_the_state_back(signed, policy, modes, cascade, rng_rows):
+def test_row_bits_and_the_row_above_give_the_state_back(signed, policy, seconds, cascade, rng_rows):
     """MOVED needs no bit of its own: on every encoded row, the row bits and the lane above tell all states."""
-    fmt = Format(3, cascade, *modes, policy=policy, signed=signed)
+    fmt = Format(3, cascade, *seconds, policy=policy, signed=signed)
     state, met = RowState(fmt), set()
     for row in rng_rows(fmt):
         lanes = encode(row, fmt)

@@ -13,7 +13,7 @@ from overq.errors import InputError
 from overq.rtl import ProcessingElement, RowState, gates, testbench, verilog
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
-from overq.spec import EXPONENT, ArrayConfig, Format, fraction_bits
+from overq.spec import ArrayConfig, Format, shift
 
 pytestmark = pytest.mark.yosys
 AMAP, RESYN = ([r for r in RECIPES if r.script == script] for script in ("amap", "resyn"))
@@ -104,7 +104,7 @@ def test_netlist_of_the_element_keeps_its_equation(library, name, recipe):
                 given["neighbour_above"] = int(code == 2)
         cycles.append(given)
         weight = above if code else 9
-        expected.append(total + (digit * weight << (4 * EXPONENT[code] + fraction_bits(fmt))) & mask)
+        expected.append(total + (digit * weight << shift(code, fmt)) & mask)
     seen, _ = netlist.run([*cycles, cycles[-1]])
     assert [row["sum_out"] for row in seen[2:]] == expected
 

@@ -7,7 +7,7 @@ from rtl_drive import FORMATS, random_row, random_weights, simulate
 
 from overq.rtl import Accelerator, OverwriteEncoder
 from overq.sim import total_cycles
-from overq.spec import ArrayConfig, Format, dot, encode, fraction_bits
+from overq.spec import ArrayConfig, Format, dot, encode
 from overq.spec.requantize import MULTIPLIER_BITS, requantize
 
 TILES = 3
@@ -94,9 +94,8 @@ def random_case(config, vectors, seed):
 
 def parts(config, weights, tiles):
     """[tile][vector][column], from the definition."""
-    drop = config.format.bits - fraction_bits(config.format)
     return [
-        [[dot(encode(row, config.tile), [w[j] for w in grid], config.tile) >> drop for j in range(config.columns)] for row in rows]
+        [[dot(encode(row, config.tile), [w[j] for w in grid], config.tile) for j in range(config.columns)] for row in rows]
         for grid, rows in zip(weights, tiles, strict=True)
     ]
 

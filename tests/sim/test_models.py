@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from overq.errors import FormatError, InputError
 from overq.sim import ArrayLayer, Snapshot, fast, layer_traffic, stepped, total_cycles
 from overq.sim.traffic import unencoded_bits
-from overq.spec import ArrayConfig, Format, State, dot, encode, fraction_bits
+from overq.spec import ArrayConfig, Format, State, dot, encode
 from strategies import formats, values
 
 
@@ -33,9 +33,7 @@ def by_definition(layer: ArrayLayer, machine: ArrayConfig) -> np.ndarray:
             continue
         at = image, row, column, o * groups // outputs
         lanes = [(int(d), State(s)) for d, s in zip(layer.digits[at], layer.states[at], strict=True)]
-        sums[image, y, x, o] += dot(lanes, layer.weights[ky, kx, :, o].tolist(), machine.tile) >> (
-            machine.format.bits - fraction_bits(machine.format)
-        )
+        sums[image, y, x, o] += dot(lanes, layer.weights[ky, kx, :, o].tolist(), machine.tile)
     return sums.reshape(layer.vectors, outputs)
 
 
@@ -127,12 +125,12 @@ def test_traffic_of_one_layer() -> None:
     fmt = Format(4, 4)
     layer = plain_layer(5, 10, 6, fmt.with_(lanes=4))
     moved = layer_traffic(layer, ArrayConfig(fmt, 8, 4, 4))
-    assert (moved.array_digits, moved.array_states) == (5 * 10 * 2 * 4, 5 * 10 * 2 * 2)
-    assert (moved.memory_digits, moved.memory_states, moved.memory_unencoded) == (5 * 10 * 4, 5 * 10 * 2, 5 * 10 * 13)
+    assert (moved.array_digits, moved.array_states) == (5 * 10 * 2 * 4, 5 * 10 * 2 * 3 // 2)  # 1.5 state bits
+    assert (moved.memory_digits, moved.memory_states, moved.memory_unencoded) == (5 * 10 * 4, 5 * 10 * 3 // 2, 5 * 10 * 13)
     assert moved.memory_weights == 10 * 6 * 8
     assert unencoded_bits(Format.plain(4)) == 4
-    assert unencoded_bits(Format(4, 2, precision_overwrite=False)) == 8
-    assert unencoded_bits(Format(4, 2, precision_overwrite=False, policy="largest")) == 13
+    assert unencoded_bits(Format(4, 2, fraction_bits=0)) == 8
+    assert unencoded_bits(Format(4, 2, fraction_bits=0, policy="largest")) == 9
 
 
 def test_refusals() -> None:

@@ -1,4 +1,4 @@
-"""The definition on rows worked by hand from design section 1.2. Values are written in steps; t = value · 2^(b+1)."""
+"""The definition on rows worked by hand from design section 1.2. Values are written in steps; t = value · 2^(f+1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ O, R, M, P = State  # noqa: E741
 
 
 def row(fmt: Format, *values: float) -> list[int]:
-    return [int(value * 2 * fmt.base) for value in values]
+    return [int(value * fmt.unit) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,10 @@ def row(fmt: Format, *values: float) -> list[int]:
         # plain: an outlier clips
         (Format.plain(4), (20, 0, 3), [(15, O), (0, O), (3, O)]),
         # range, c = 1: 20 = 1 · 16 + 4
-        (Format(4, 1, precision_overwrite=False), (20, 0, 3), [(4, O), (1, R), (3, O)]),
+        (Format(4, 1, fraction_bits=0), (20, 0, 3), [(4, O), (1, R), (3, O)]),
         # the zero is not next door: c = 1 cannot reach it, c = 2 moves the 3 up
-        (Format(4, 1, precision_overwrite=False), (20, 3, 0), [(15, O), (3, O), (0, O)]),
-        (Format(4, 2, precision_overwrite=False), (20, 3, 0), [(4, O), (1, R), (3, M)]),
+        (Format(4, 1, fraction_bits=0), (20, 3, 0), [(15, O), (3, O), (0, O)]),
+        (Format(4, 2, fraction_bits=0), (20, 3, 0), [(4, O), (1, R), (3, M)]),
         # precision: 3.25 = 3 + 4/16
         (Format(4, 1), (3.25, 0), [(3, O), (4, P)]),
         # fraction digits carry: 2.96875 is nearest to 2 + 15.5/16 -> 3 + 0/16
@@ -41,9 +41,9 @@ def row(fmt: Format, *values: float) -> list[int]:
         # each zero serves one value; the second outlier waits for the next zero
         (Format(4, 4), (20, 0, 40, 0), [(4, O), (1, R), (8, O), (2, R)]),
         # a zero's reach ends at the previous zero, used or not
-        (Format(4, 4, precision_overwrite=False), (20, 0, 0), [(4, O), (1, R), (0, O)]),
+        (Format(4, 4, fraction_bits=0), (20, 0, 0), [(4, O), (1, R), (0, O)]),
         # nothing crosses a tile's edge
-        (Format(4, 4, precision_overwrite=False, lanes=2), (1, 20, 0, 20), [(1, O), (15, O), (0, O), (15, O)]),
+        (Format(4, 4, fraction_bits=0, lanes=2), (1, 20, 0, 20), [(1, O), (15, O), (0, O), (15, O)]),
         # two digits saturate
         (Format(4, 1), (1000, 0), [(15, O), (15, R)]),
         # signed digits are balanced: 9 = 1 · 16 - 7, -9 = -1 · 16 + 7

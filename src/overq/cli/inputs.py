@@ -31,7 +31,7 @@ def format_of(bits: int, cascade: int, modes: str, policy: str, signed: bool) ->
         return Format.plain(bits, signed)
     if modes not in ("range", "precision", "both"):
         raise InputError(f"--modes must be range, precision or both, not {modes!r}")
-    return Format(bits, cascade, modes != "precision", modes != "range", policy, signed)
+    return Format(bits, cascade, 0 if modes == "precision" else None, 0 if modes == "range" else None, policy, signed)
 
 
 def network_of(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:

@@ -13,7 +13,7 @@ from overq import kernels
 from overq.errors import FormatError
 from overq.integer.windows import padded, taps
 from overq.nn.layers import Quantized, input_groups
-from overq.spec import Format, accumulator_bits, fraction_bits
+from overq.spec import Format, accumulator_bits
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class IntegerLayer:
     step, format   of the input
     weights        int64 [O, C, kh, kw], C channels of one group; Linear has kh = kw = 1, Conv1d kh = 1
     weight_bits    two's complement width of a weight
-    scale          per output channel, what one unit of the accumulator is worth: step · weight scale / 2^fraction bits
+    scale          per output channel, what one unit of the accumulator is worth: step · weight scale / 2^f
     dims           of the input behind the channels: 0 Linear [..., K], 1 Conv1d [N, C, L], 2 Conv2d [N, C, H, W]; N may be missing
     padding, after      (vertical, horizontal) pixels before and behind; padding_mode as in torch.nn.Conv2d
     order          int64 [C]: lane i of each group carries its channel order[i], weights alike; None: as they are
@@ -57,8 +57,8 @@ class IntegerLayer:
 
     @property
     def unit(self) -> float:
-        """What one unit of t is worth: step / 2^(b+1)."""
-        return self.step / (2 * self.format.base)
+        """What one unit of t is worth: step / 2^(f+1)."""
+        return self.step / self.format.unit
 
     @property
     def depth(self) -> int:
@@ -84,9 +84,9 @@ class IntegerLayer:
         return kernels.get("auto", self.format).encode(rows, self.format)
 
     def accumulate(self, t: Tensor) -> Tensor:
-        """int64 [N, O, H', W'] (or as `dims` says): the sums of the array, with spec.fraction_bits fraction bits."""
+        """int64 [N, O, H', W'] (or as `dims` says): the sums of the array, with f fraction bits."""
         digits, states = self.lanes(t)
-        E = kernels.get("array").effective(digits, states, self.format) >> (self.format.bits - fraction_bits(self.format))
+        E = kernels.get("array").effective(digits, states, self.format) 
         E = E.to(torch.int64)
         for dim in (0, 1):
             E = padded(E, 1 + dim, self.padding[dim], self.after[dim], self.padding_mode)
@@ -115,7 +115,7 @@ class IntegerLayer:
 def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer:
     """The integers of a quantized Conv1d, Conv2d or Linear."""
     fmt = layer.format
-    one = layer.step / (1 << fraction_bits(fmt))
+    one = layer.step / (1 << fmt.fraction_bits)
     scale = [one * float(s) for s in layer.weight_scale]
     weights = layer.weight_integers.detach().cpu().to(torch.int64)
     order, divisors = (None if values is None else values.detach().cpu() for values in (layer.lane_order, layer.input_scale))

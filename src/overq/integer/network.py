@@ -5,8 +5,8 @@ are a *stream* and share one unit, a real number that one integer step is worth.
 without a layer and multiplications by a number, where a Scaling (multiplier, offset, shift) brings the values to the stream's unit; a
 layer's bias and batch norm are in it.
 
-    one reader and no addition     the unit is the reader's own, step / 2^(b+1): the stream *is* the next layer's t, and saturates like it
-    several readers, or additions  the finest reader's unit / 2^GUARD, in 32 bits; each reader scales it to its own t
+    one reader and no addition     the unit is the reader's own, step / 2^(f+1): the stream *is* the next layer's t, and saturates like it
+    several readers, or additions  the finest reader's step / 2^(b+1+GUARD), in 32 bits; each reader scales it to its own t
 
 Everything rounds down, as t = floor(x · r) does. A negative batch-norm scale is folded by negating that channel's weights.
 """

@@ -97,7 +97,8 @@ def streams_of(order: Sequence[Step], layers: Mapping[str, IntegerLayer], affine
 
 
 def _finest(layer: IntegerLayer) -> float:
-    return layer.unit * (1.0 if layer.input_scale is None else float(layer.input_scale.min()))
+    """The worth of a t with b+1 fraction bits, however many the layer's own t has: sums are made in this."""
+    return layer.step / (2 * layer.format.base) * (1.0 if layer.input_scale is None else float(layer.input_scale.min()))
 
 
 def _reach(layer: IntegerLayer) -> float:

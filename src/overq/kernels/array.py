@@ -12,7 +12,7 @@ import array_api_compat
 
 from overq.errors import NonFiniteError
 from overq.kernels.scale import factors
-from overq.spec import EXPONENT, Counts, Format, State
+from overq.spec import Counts, Format, State, seen, shift
 
 Array = Any  # numpy.ndarray, torch.Tensor, …
 MODES = ("range", "precision")
@@ -27,11 +27,15 @@ def available() -> str | None:
 
 
 def fixed(x: Array, step: float, fmt: Format) -> Array:
-    """t = floor(x · r), saturated: int32, b+1 fraction bits. NaN becomes 0 (`overwrite` puts it back); infinity saturates."""
+    """t = floor(x · r), saturated: int32, f+1 fraction bits. NaN becomes 0 (`overwrite` puts it back); infinity saturates."""
+    return _fixed(x, step, fmt, fmt.t_min, fmt.t_max)
+
+
+def _fixed(x: Array, step: float, fmt: Format, low: int, high: int) -> Array:
     xp = array_api_compat.array_namespace(x)
     r, _ = factors(step, fmt)
     t = xp.floor(xp.astype(x, xp.float32) * float(r))
-    t = xp.clip(xp.where(xp.isnan(t), 0.0, t), float(fmt.t_min), float(fmt.t_max))
+    t = xp.clip(xp.where(xp.isnan(t), 0.0, t), float(low), float(high))
     return xp.astype(t, xp.int32)
 
 
@@ -44,7 +48,7 @@ def to_fixed(x: Array, step: float, fmt: Format) -> Array:
 
 
 def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
-    """What the hardware would compute with: E · step / 2^b, in x's shape and dtype.
+    """What the hardware would compute with: E · step / 2^f, in x's shape and dtype.
 
     x: real array, lanes along `axis`. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
     """
@@ -56,7 +60,7 @@ def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
 
 def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
     """`overwrite`, and the counts of what it did; a NaN counts as a zero."""
-    return overwrite(x, step, fmt, axis), counts(fixed(x, step, fmt), fmt, axis)
+    return overwrite(x, step, fmt, axis), counts(_fixed(x, step, fmt, *seen(fmt)), fmt, axis)
 
 
 # Who serves whom -------------------------------------------------------------------------------------
@@ -79,11 +83,11 @@ class _Assignment(NamedTuple):
 
 def _assign(t: Array, fmt: Format, axis: int) -> _Assignment:
     xp = array_api_compat.array_namespace(t)
-    level = (t + fmt.base) >> (fmt.bits + 1)
+    level = _level(t, fmt)
     digit = xp.clip(level, fmt.digit_min, fmt.digit_max)
     outlier, nonzero = level != digit, level != 0
     distance, ranged = xp.zeros_like(t, dtype=xp.int8), xp.zeros_like(outlier)
-    error = xp.abs(t - (digit << (fmt.bits + 1))) if fmt.policy == "largest" else None
+    error = xp.abs(t - digit * fmt.unit) if fmt.policy == "largest" else None
     if fmt.range_on:
         distance = _farthest(nonzero, outlier, error, fmt, axis, fmt.cascade)
         ranged = distance > 0
@@ -160,16 +164,15 @@ def _served(a: _Assignment, axis: int) -> tuple[Array, Array]:
 
 
 def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
-    """(digits int16, states uint8) of integers t with b+1 fraction bits; beyond what two digits spell, t saturates."""
+    """(digits int16, states uint8) of integers t with f+1 fraction bits; beyond what two digits spell, t saturates."""
     xp = array_api_compat.array_namespace(t)
     t = _saturate(t, fmt)
     a = _assign(t, fmt, axis)
     by_range, by_precision = _served(a, axis)
-    value = xp.where(by_precision, xp.clip((t + 1) >> 1, fmt.wide_min, fmt.wide_max), a.level)
-    low = ((value - fmt.digit_min) & (fmt.base - 1)) + fmt.digit_min
-    high = (value - low) >> fmt.bits
-    first = xp.where(by_range, low, xp.where(by_precision, high, a.digit))
-    second = xp.where(by_precision, low, high)
+    low, high = _split(a.level, fmt.bits, fmt.signed)
+    fraction, whole = _split(_fine(t, fmt), fmt.fraction_bits, fmt.signed)
+    first = xp.where(by_range, low, xp.where(by_precision, whole, a.digit))
+    second = xp.where(by_precision, fraction, high)
     digits = xp.where(a.hops == 1, _before(second, axis), xp.where(a.hops > 1, _before(a.digit, axis), first))
     states = xp.where(a.hops == 1, xp.where(a.ranged, int(State.RANGE), int(State.PRECISION)), 0)
     states = xp.where(a.hops > 1, int(State.MOVED), states)
@@ -177,12 +180,12 @@ def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
 
 
 def effective(digits: Array, states: Array, fmt: Format) -> Array:
-    """E (int32, b fraction bits): what each channel's one or two digits spell; lanes last."""
+    """E (int32, f fraction bits): what each channel's one or two digits spell; lanes last."""
     xp = array_api_compat.array_namespace(digits)
     digits = xp.astype(digits, xp.int32)
     total = xp.zeros_like(digits)
-    for state, exponent in EXPONENT.items():
-        part = xp.where(states == int(state), digits << (fmt.bits * (exponent + 1)), 0)
+    for state in State:
+        part = xp.where(states == int(state), digits << shift(state, fmt), 0)
         if state is State.OWN:
             total = total + part
         else:
@@ -196,17 +199,33 @@ def values(t: Array, fmt: Format, axis: int = -1) -> Array:
     t = _saturate(t, fmt)
     a = _assign(t, fmt, axis)
     by_range, by_precision = _served(a, axis)
-    E = xp.where(by_range, a.level, a.digit) << fmt.bits
-    return xp.where(by_precision, xp.clip((t + 1) >> 1, fmt.wide_min, fmt.wide_max), E)
+    E = xp.where(by_range, a.level, a.digit) << fmt.fraction_bits
+    return xp.where(by_precision, _fine(t, fmt), E)
 
 
 def counts(t: Array, fmt: Format, axis: int = -1) -> Counts:
-    """Zeros, outliers and served values of the whole array."""
+    """Zeros, outliers and served values of the whole array; outliers before t saturates."""
     xp = array_api_compat.array_namespace(t)
     a = _assign(_saturate(t, fmt), fmt, axis)
-    second = a.hops == 1
-    total = [xp.sum(xp.astype(m, xp.int64)) for m in (a.level == 0, a.level != a.digit, second & a.ranged, second & ~a.ranged)]
+    second, outlier = a.hops == 1, (level := _level(xp.clip(t, *seen(fmt)), fmt)) != xp.clip(level, fmt.digit_min, fmt.digit_max)
+    total = [xp.sum(xp.astype(m, xp.int64)) for m in (a.level == 0, outlier, second & a.ranged, second & ~a.ranged)]
     return Counts(array_api_compat.size(t), *(int(n) for n in total))
+
+
+def _level(t: Array, fmt: Format) -> Array:
+    return (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
+
+
+def _fine(t: Array, fmt: Format) -> Array:
+    xp = array_api_compat.array_namespace(t)
+    return xp.clip((t + 1) >> 1, fmt.fine_min, fmt.fine_max)
+
+
+def _split(value: Array, bits: int, signed: bool) -> tuple[Array, Array]:
+    """(low, high) with low + high · 2^bits = value; low is balanced where signed."""
+    least = -(1 << bits >> 1) if signed else 0
+    low = ((value - least) & ((1 << bits) - 1)) + least
+    return low, (value - low) >> bits
 
 
 def _saturate(t: Array, fmt: Format) -> Array:

@@ -5,7 +5,7 @@ A block is some positions with their lanes, small enough for the cache and flat 
 
     stage    real x -> t (int32)
     decide   one bit per value: nonzero? outlier? -> which values get a second digit, 64 values at a time
-    emit     t and those bits -> E · step / 2^b, or digits and states, or nothing but counts
+    emit     t and those bits -> E · step / 2^f, or digits and states, or nothing but counts
 
 All is integer from t on. Casts to int32 are spelled out because Numba would compute in int64, which halves the vector width.
 """
@@ -30,11 +30,17 @@ class Rule(NamedTuple):
     """A Format and its two factors as plain numbers."""
 
     bits: int
+    fraction: int  # f
     cascade: int
     digit_min: int
     digit_max: int
-    wide_min: int
-    wide_max: int
+    t_min: int  # what the encoder gets
+    t_max: int
+    seen_min: int  # what `stage` keeps of it, so that outliers count also where they saturate to a digit
+    seen_max: int
+    fine_min: int
+    fine_max: int
+    fraction_min: int
     lanes: int  # 0: no tiles
     range_on: bool
     precision_on: bool
@@ -96,19 +102,19 @@ def stage(x: Any, t: Any, rule: Rule) -> None:
 @overload(stage)
 def _stage(x, t, rule):  # type: ignore[no-untyped-def]
     def reals(x, t, rule):  # type: ignore[no-untyped-def]
-        low, high = F32(rule.wide_min << (rule.bits + 1)), F32(rule.wide_max << (rule.bits + 1))
+        low, high = F32(rule.seen_min), F32(rule.seen_max)
         for k in range(x.size):
             v = np.floor(F32(x[k]) * rule.r)
             t[k] = NAN if v != v else I32(min(max(v, low), high))
 
     def halves(x, t, rule):  # type: ignore[no-untyped-def]
-        low, high = F32(rule.wide_min << (rule.bits + 1)), F32(rule.wide_max << (rule.bits + 1))
+        low, high = F32(rule.seen_min), F32(rule.seen_max)
         for k in range(x.size):
             v = np.floor(from_half(x[k], rule.bfloat) * rule.r)
             t[k] = NAN if v != v else I32(min(max(v, low), high))
 
     def integers(x, t, rule):  # type: ignore[no-untyped-def]
-        low, high = I32(rule.wide_min << (rule.bits + 1)), I32(rule.wide_max << (rule.bits + 1))
+        low, high = I32(rule.seen_min), I32(rule.seen_max)
         for k in range(x.size):
             t[k] = I32(min(max(x[k], low), high))
 
@@ -121,9 +127,9 @@ def _stage(x, t, rule):  # type: ignore[no-untyped-def]
 @compiled
 def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
     """The bits `nonzero` and `outlier` of words start … stop, and the keys."""
-    half, shift = I32(1 << rule.bits), I32(rule.bits + 1)
-    low = I32((rule.digit_min << (rule.bits + 1)) - (1 << rule.bits))
-    high = I32((rule.digit_max << (rule.bits + 1)) + (1 << rule.bits) - 1)
+    half, shift = I32(1 << rule.fraction), I32(rule.fraction + 1)
+    low = I32((rule.digit_min << (rule.fraction + 1)) - (1 << rule.fraction))
+    high = I32((rule.digit_max << (rule.fraction + 1)) + (1 << rule.fraction) - 1)
     if rule.digit_min < 0:
         for k in range(start, stop):
             number = ~outside(b.t, 64 * k, I32(NAN + 1), I32(2**31 - 1))
@@ -134,12 +140,14 @@ def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
             b.nonzero[k] = outside(b.t, 64 * k, NAN, I32(half - 1))
             b.outlier[k] = outside(b.t, 64 * k, NAN, high)
     if rule.largest:
-        least, greatest, bonus = I32(rule.digit_min), I32(rule.digit_max), I32(2 << rule.bits)
+        least, greatest, bonus = I32(rule.digit_min), I32(rule.digit_max), I32(2 << rule.fraction)
+        t_min, t_max = I32(rule.t_min), I32(rule.t_max)
         t, key = b.t[64 * start : 64 * stop], b.key[64 * start : 64 * stop]
         for k in range(t.size):
-            n = shift_right(I32(t[k] + half), shift)
+            v = I32(min(max(t[k], t_min), t_max))
+            n = shift_right(I32(v + half), shift)
             digit = I32(min(max(n, least), greatest))
-            key[k] = I32(abs(I32(t[k] - I32(digit * I32(2 * half)))) + (bonus if n != digit else I32(0)))
+            key[k] = I32(abs(I32(v - I32(digit * I32(2 * half)))) + (bonus if n != digit else I32(0)))
 
 
 @compiled
@@ -201,14 +209,19 @@ def decide(b, begin, start, stop, unit, rule, moved):  # type: ignore[no-untyped
 
 @compiled
 def _wanted(nonzero, outlier, near, far, rule):  # type: ignore[no-untyped-def]
-    """Which values may get a second digit: from the zero next door (`near`), from zeros farther off (`far`)."""
+    """Which values may get a second digit: from the zero next door (`near`), from zeros farther off (`far`).
+
+    Without range overwrite, t saturates to a digit and no value is an outlier.
+    """
     ranged = ~U64(0) if rule.range_on else U64(0)
     precise = ~U64(0) if rule.precision_on else U64(0)
     precise_far = precise if rule.largest else U64(0)
     for k in range(near.size):
-        near[k] = (outlier[k] & ranged) | (nonzero[k] & ~outlier[k] & precise)
+        far_off = outlier[k] & ranged
+        near[k] = far_off | (nonzero[k] & ~far_off & precise)
     for k in range(far.size):
-        far[k] = (outlier[k] & ranged) | (nonzero[k] & ~outlier[k] & precise_far)
+        far_off = outlier[k] & ranged
+        far[k] = far_off | (nonzero[k] & ~far_off & precise_far)
 
 
 @compiled
@@ -247,11 +260,12 @@ def _emit(out, at, count, t, two, after, v, unit, rule):  # type: ignore[no-unty
 
 @compiled
 def value(t, two, rule):  # type: ignore[no-untyped-def]
-    """E · step / 2^b of one value."""
-    n = shift_right(I32(t + I32(1 << rule.bits)), I32(rule.bits + 1))
+    """E · step / 2^f of one value."""
+    n = shift_right(I32(t + I32(1 << rule.fraction)), I32(rule.fraction + 1))
     digit = I32(min(max(n, I32(rule.digit_min)), I32(rule.digit_max)))
-    fine = I32(min(max(shift_right(I32(t + I32(1)), I32(1)), I32(rule.wide_min)), I32(rule.wide_max)))
-    E = F32(fine) if two and n == digit else F32(n if two else digit) * F32(1 << rule.bits)  # exact
+    fine = I32(min(max(shift_right(I32(t + I32(1)), I32(1)), I32(rule.fine_min)), I32(rule.fine_max)))
+    precise = two and (n == digit or not rule.range_on)
+    E = F32(fine) if precise else F32(n if two else digit) * F32(1 << rule.fraction)  # exact
     return F32(np.nan) if t == NAN else E * rule.q
 
 
@@ -270,18 +284,21 @@ def emit_halves(y, t, two, rule):  # type: ignore[no-untyped-def]
 @compiled
 def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # type: ignore[no-untyped-def]
     least, greatest, shift, mask = I32(rule.digit_min), I32(rule.digit_max), I32(rule.bits), I32((1 << rule.bits) - 1)
-    half = I32(1 << rule.bits)
+    bits, part_min, part = I32(rule.fraction), I32(rule.fraction_min), I32((1 << rule.fraction) - 1)
+    half = I32(1 << rule.fraction)
     for k in range(digits.size):
         held = two_before[k] != 0 or after[k] != 0  # the lane holds something of the lane before it
         a = t_before[k] if held else t[k]
-        n = shift_right(I32(a + half), I32(shift + 1))
+        n = shift_right(I32(a + half), I32(bits + I32(1)))
         digit = I32(min(max(n, least), greatest))
-        ranged = n != digit
-        number = n if ranged else I32(min(max(shift_right(I32(a + I32(1)), I32(1)), I32(rule.wide_min)), I32(rule.wide_max)))
-        low = I32(I32(I32(number - least) & mask) + least)
-        high = shift_right(I32(number - low), shift)
+        ranged = n != digit and rule.range_on
+        low = I32(I32(I32(n - least) & mask) + least)
+        high = shift_right(I32(n - low), shift)
+        fine = I32(min(max(shift_right(I32(a + I32(1)), I32(1)), I32(rule.fine_min)), I32(rule.fine_max)))
+        fraction = I32(I32(I32(fine - part_min) & part) + part_min)
+        whole = shift_right(I32(fine - fraction), bits)
         second = two_before[k] != 0
-        pair = high if second == ranged else low
+        pair = (high if ranged else fraction) if second else (low if ranged else whole)
         digits[k] = pair if second or (two[k] != 0 and not held) else digit
         states[k] = U8((1 if ranged else 3) if second else 2 if after[k] != 0 else 0)
 

@@ -34,11 +34,10 @@ SHARE = 16  # rows of a batch that also go through the definition in plain Pytho
 
 
 def modes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name -> the fields of Format that a mode fixes."""
+    """Name -> what a mode fixes: the policy, the sign, and which of r and f are on."""
     overwrites = {"range": (True, False), "precision": (False, True), "both": (True, True)}
-    for (name, (ranged, precise)), policy, signed in itertools.product(overwrites.items(), POLICIES, (False, True)):
-        fields = {"range_overwrite": ranged, "precision_overwrite": precise, "policy": policy, "signed": signed}
-        yield f"{name}-{policy}-{'signed' if signed else 'unsigned'}", fields
+    for (name, on), policy, signed in itertools.product(overwrites.items(), POLICIES, (False, True)):
+        yield f"{name}-{policy}-{'signed' if signed else 'unsigned'}", {"on": on, "policy": policy, "signed": signed}
 
 
 def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Format, np.ndarray, np.random.Generator]:
@@ -47,18 +46,22 @@ def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Fo
     lanes = int(rng.choice([rng.integers(2, 20), rng.integers(20, 80), rng.integers(80, 600)], p=[0.75, 0.2, 0.05]))
     cascade = int(rng.choice([1, 2, 3, 4, 6, 8, 16]))
     tile = int(rng.integers(2, lanes + 1)) if rng.random() < 0.5 else None
-    fmt = Format(int(rng.integers(2, 9)), cascade, lanes=tile, **fields)
+    bits, (ranged, precise), signed = int(rng.integers(2, 9)), fields["on"], fields["signed"]
+    r = int(rng.integers(1 + signed, bits + 1)) if ranged else 0
+    f = int(rng.integers(1, bits + 1)) if precise else 0
+    if rng.random() < 0.3:  # full digits
+        r, f = bits * ranged, bits * precise
+    fmt = Format(bits, cascade, r, f, fields["policy"], signed, tile)
     shape = (VALUES // lanes, lanes)
     zero, outlier, edge = rng.random() * 0.8, rng.random() * 0.4, rng.random() * 0.3
-    top = (fmt.digit_max << (fmt.bits + 1)) + fmt.base
+    unit, half = fmt.unit, fmt.unit // 2
+    top = fmt.digit_max * unit + half
     t = rng.integers(0, top, shape)
     kind = rng.random(shape)
-    t = np.where(kind < outlier, rng.integers(top, fmt.t_max + fmt.base, shape), t)
-    rounded = (rng.integers(0, fmt.digit_max + 2, shape) << (fmt.bits + 1)) + rng.choice(
-        [-fmt.base - 1, -fmt.base, fmt.base - 1, fmt.base], shape
-    )
+    t = np.where(kind < outlier, rng.integers(top, max(fmt.t_max, top) + unit, shape), t)
+    rounded = rng.integers(0, fmt.digit_max + 2, shape) * unit + rng.choice([-half - 1, -half, half - 1, half], shape)
     t = np.where((outlier <= kind) & (kind < outlier + edge), rounded, t)
-    t = np.where(rng.random(shape) < zero, rng.integers(-fmt.base, fmt.base, shape), t)
+    t = np.where(rng.random(shape) < zero, rng.integers(-half, half, shape), t)
     if fmt.signed:
         t = np.where(rng.random(shape) < 0.5, -t, t)
     return fmt, t.astype(np.int32), rng

@@ -22,7 +22,7 @@ from overq.errors import InputError
 from overq.kernels import compiled
 from overq.kernels.array import effective
 from overq.kernels.scale import factors
-from overq.spec import Counts, Format
+from overq.spec import Counts, Format, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
 
@@ -39,7 +39,7 @@ def available() -> str | None:
 
 
 def overwrite(x: Array, step: float, fmt: Format, axis: int = -1, threads: int | None = None) -> Array:
-    """E · step / 2^b, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
+    """E · step / 2^f, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
 
     x: float16, float32, float64 or (torch) bfloat16, lanes along `axis`.
     """
@@ -54,7 +54,7 @@ def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1, thread
 
 
 def encode(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) -> tuple[Array, Array]:
-    """(digits int16, states uint8) of integers t with b+1 fraction bits; beyond what two digits spell, t saturates."""
+    """(digits int16, states uint8) of integers t with f+1 fraction bits; beyond what two digits spell, t saturates."""
     xp = array_api_compat.array_namespace(t)
     digits, states = xp.empty_like(t, dtype=xp.int16), xp.empty_like(t, dtype=xp.uint8)
     _run(_integers(t, fmt), (digits, states), axis, rule_of(fmt), threads)
@@ -71,8 +71,11 @@ def counts(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) ->
 
 @lru_cache(maxsize=1024)
 def rule_of(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Rule:
-    numbers = (fmt.bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.wide_min, fmt.wide_max, fmt.lanes or 0)
-    return compiled.Rule(*numbers, fmt.range_on, fmt.precision_on, fmt.policy == "largest", bfloat, *factors(step, fmt))
+    fine = max(fmt.fine_min, (fmt.t_min + 1) >> 1), min(fmt.fine_max, (fmt.t_max + 1) >> 1)  # also where r = 0 saturates t to a digit
+    numbers = (fmt.bits, fmt.fraction_bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.t_min, fmt.t_max, *seen(fmt), *fine)
+    least = -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0
+    modes = (fmt.range_on, fmt.precision_on, fmt.policy == "largest")
+    return compiled.Rule(*numbers, least, fmt.lanes or 0, *modes, bfloat, *factors(step, fmt))
 
 
 def _is_bfloat(x: Array) -> bool:
@@ -82,7 +85,7 @@ def _is_bfloat(x: Array) -> bool:
 def _integers(t: Array, fmt: Format) -> Array:
     """As int32; wider integers saturate first, so that nothing wraps."""
     xp = array_api_compat.array_namespace(t)
-    return t if t.dtype == xp.int32 else xp.astype(xp.clip(t, fmt.t_min, fmt.t_max), xp.int32)
+    return t if t.dtype == xp.int32 else xp.astype(xp.clip(t, *seen(fmt)), xp.int32)
 
 
 def _memory(x: Array) -> np.ndarray:
@@ -116,6 +119,8 @@ def _run(x: Array, out: tuple[Array, ...], axis: int, rule: compiled.Rule, threa
     for other in others:
         other.result()
     nonzero, outliers, served, precise = (int(n) for n in sums.sum(0)[:4])
+    if not rule.range_on:  # what is served lies on a digit once t saturates, also where it was an outlier before
+        served, precise = 0, served + precise
     return Counts(source.size, source.size - nonzero, outliers, served, precise)
 
 

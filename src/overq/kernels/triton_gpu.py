@@ -19,7 +19,7 @@ import triton.language as tl
 from overq.errors import InputError
 from overq.kernels.array import effective
 from overq.kernels.scale import factors
-from overq.spec import Counts, Format, State
+from overq.spec import Counts, Format, State, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
 
@@ -56,8 +56,14 @@ def _look(x, offset, inside, r, F: tl.constexpr):
 @triton.jit
 def _level(t, F: tl.constexpr):
     """(n, clip(n))"""
-    n = (t + (1 << F[0])) >> (F[0] + 1)
+    n = (t + (1 << F[6])) >> (F[6] + 1)
     return n, tl.minimum(tl.maximum(n, F[2]), F[3])
+
+
+@triton.jit
+def _fine(t, F: tl.constexpr):
+    """p(t), saturated to what a whole and a fraction digit spell."""
+    return tl.minimum(tl.maximum((t + 1) >> 1, F[10]), F[11])
 
 
 @triton.jit
@@ -65,7 +71,7 @@ def _key(t, F: tl.constexpr):
     """(nonzero, how much the lane wants a second digit, -1 for not at all): by policy, the greatest key wins or any outlier farther off."""
     n, digit = _level(t, F)
     if F[9]:
-        key = tl.abs(t - (digit << (F[0] + 1))) + tl.where(n != digit, 2 << F[0], 0)
+        key = tl.abs(t - (digit << (F[6] + 1))) + tl.where(n != digit, 2 << F[6], 0)
     else:
         key = tl.where(n != digit, 1, 0)
     wanted = tl.where(n != digit, F[7], F[8])
@@ -118,8 +124,7 @@ def _overwrite_kernel(x, y, outer, lanes, inner, tile, r, q, F: tl.constexpr, LA
     t, nan = _look(x, offset, valid, r, F)
     two = _served(x, t, offset, lane, inner, lanes, tile, valid, r, F)
     n, digit = _level(t, F)
-    fine = tl.minimum(tl.maximum((t + 1) >> 1, F[4] >> (F[0] + 1)), F[5] >> (F[0] + 1))
-    E = tl.where(two & (n == digit), fine, tl.where(two, n, digit) << F[0])
+    E = tl.where(two & (n == digit), _fine(t, F), tl.where(two, n, digit) << F[6])
     value = tl.where(nan, float("nan"), E.to(tl.float32) * q)
     if y.dtype.element_ty == tl.bfloat16:  # round to nearest even ourselves: Triton's interpreter cuts the low bits off
         pattern = value.to(tl.int32, bitcast=True)
@@ -151,11 +156,11 @@ def _digits_kernel(t, served, digits, states, outer, lanes, inner, tile, F: tl.c
     held = tl.where(second | moved, before, own)
     n, digit = _level(held, F)
     ranged = n != digit
-    fine = tl.minimum(tl.maximum((held + 1) >> 1, F[4] >> (F[0] + 1)), F[5] >> (F[0] + 1))
-    number = tl.where(ranged, n, fine)
-    low = ((number - F[2]) & ((1 << F[0]) - 1)) + F[2]
-    high = (number - low) >> F[0]
-    pair = tl.where(second == ranged, high, low)
+    fine = _fine(held, F)
+    low = ((n - F[2]) & ((1 << F[0]) - 1)) + F[2]
+    fraction = ((fine - F[12]) & ((1 << F[6]) - 1)) + F[12]
+    high, whole = (n - low) >> F[0], (fine - fraction) >> F[6]
+    pair = tl.where(second, tl.where(ranged, high, fraction), tl.where(ranged, low, whole))
     state = tl.where(second, tl.where(ranged, RANGE, PRECISION), tl.where(moved, MOVED, OWN))
     tl.store(digits + offset, tl.where(second | (first & ~moved), pair, digit).to(tl.int16), mask=valid)
     tl.store(states + offset, state.to(tl.uint8), mask=valid)
@@ -165,7 +170,7 @@ def _digits_kernel(t, served, digits, states, outer, lanes, inner, tile, F: tl.c
 
 
 def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
-    """E · step / 2^b, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates."""
+    """E · step / 2^f, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates."""
     x = _tensor(given := x)
     out = torch.empty_like(x)
     _launch(_overwrite_kernel, axis, fmt, (x, out), *map(float, factors(step, fmt)))
@@ -175,12 +180,12 @@ def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
 def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
     """`overwrite`, and the counts of what it did; a NaN counts as a zero."""
     r = float(factors(step, fmt)[0])
-    t = (_tensor(x).float() * r).floor().nan_to_num(nan=0.0).clamp(fmt.t_min, fmt.t_max).to(torch.int32)
+    t = (_tensor(x).float() * r).floor().nan_to_num(nan=0.0).clamp(*seen(fmt)).to(torch.int32)
     return overwrite(x, step, fmt, axis), counts(t, fmt, axis)
 
 
 def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
-    """(digits int16, states uint8) of integers t with b+1 fraction bits; beyond what two digits spell, t saturates."""
+    """(digits int16, states uint8) of integers t with f+1 fraction bits; beyond what two digits spell, t saturates."""
     t = _integers(given := t, fmt)
     digits, states = torch.empty_like(t, dtype=torch.int16), torch.empty_like(t, dtype=torch.uint8)
     _launch(_digits_kernel, axis, fmt, (t, _who_is_served(t, fmt, axis), digits, states))
@@ -191,9 +196,10 @@ def counts(t: Array, fmt: Format, axis: int = -1) -> Counts:
     """Zeros, outliers and served values of integers t."""
     t = _integers(t, fmt)
     served = _who_is_served(t, fmt, axis) != 0
-    n = (t + fmt.base) >> (fmt.bits + 1)
+    n = (t.clamp(*seen(fmt)) + fmt.unit // 2) >> (fmt.fraction_bits + 1)
     outlier = (n < fmt.digit_min) | (n > fmt.digit_max)
-    return Counts(t.numel(), *(int(m.sum()) for m in (n == 0, outlier, served & outlier, served & ~outlier)))
+    ranged = outlier & fmt.range_on  # else t saturates to a digit
+    return Counts(t.numel(), *(int(m.sum()) for m in (n == 0, outlier, served & ranged, served & ~ranged)))
 
 
 def _who_is_served(t: torch.Tensor, fmt: Format, axis: int) -> torch.Tensor:
@@ -212,7 +218,8 @@ def _launch(kernel: Any, axis: int, fmt: Format, tensors: tuple[torch.Tensor, ..
     place, shape = order.index(axis % layout.ndim), [layout.shape[d] for d in order]
     outer, lanes, inner = int(np.prod(shape[:place])), shape[place], int(np.prod(shape[place + 1 :]))
     size = (fmt.bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.t_min, fmt.t_max)
-    F = (*size, 0, int(fmt.range_on), int(fmt.precision_on), int(fmt.policy == "largest"))
+    modes = (int(fmt.range_on), int(fmt.precision_on), int(fmt.policy == "largest"))
+    F = (*size, fmt.fraction_bits, *modes, fmt.fine_min, fmt.fine_max, -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0)
     patch = PATCH * 256 if triton.knobs.runtime.interpret else PATCH
     wide, narrow = triton.next_power_of_2(min(patch // 8, lanes if inner == 1 else outer * inner)), 8
     narrow = max(1, min(patch // wide, triton.next_power_of_2(outer if inner == 1 else lanes)))
@@ -235,4 +242,4 @@ def _like(given: Array, tensor: torch.Tensor) -> Array:
 
 def _integers(t: Array, fmt: Format) -> torch.Tensor:
     t = _tensor(t)
-    return t if t.dtype == torch.int32 else t.clamp(fmt.t_min, fmt.t_max).to(torch.int32)
+    return t if t.dtype == torch.int32 else t.clamp(*seen(fmt)).to(torch.int32)

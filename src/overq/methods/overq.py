@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
+from typing import Any
 
 from overq.kernels import get
 from overq.methods.method import Array, Cost, Fitted, Method
@@ -21,17 +22,26 @@ class OverQ(Method):
 
     bits: int = 4
     cascade: int = 4
-    range_overwrite: bool = True
-    precision_overwrite: bool = True
+    range_bits: int | None = None
+    fraction_bits: int | None = None
     policy: str = "first"
     lanes: int | None = None
+    range_overwrite: InitVar[bool | None] = None  # the old names, see Format
+    precision_overwrite: InitVar[bool | None] = None
 
-    def __post_init__(self) -> None:
-        self.format(False)
+    def __post_init__(self, range_overwrite: bool | None, precision_overwrite: bool | None) -> None:
+        switches = {"range_overwrite": range_overwrite, "precision_overwrite": precision_overwrite}
+        old: dict[str, Any] = {name: value for name, value in switches.items() if value is not None}
+        made = Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, False, self.lanes, **old)
+        if old:
+            object.__setattr__(self, "range_bits", made.range_bits)
+            object.__setattr__(self, "fraction_bits", made.fraction_bits)
 
     def format(self, signed: bool) -> Format:
         """The number format of a tensor."""
-        return Format(self.bits, self.cascade, self.range_overwrite, self.precision_overwrite, self.policy, signed, self.lanes)
+        if signed and self.range_bits is None:
+            return Format(self.bits, self.cascade, None, self.fraction_bits, self.policy, signed, self.lanes)
+        return Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, lanes=self.lanes).with_(signed=signed)
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         fmt = self.format(fitted.signed)
@@ -41,6 +51,4 @@ class OverQ(Method):
         return Cost(self.bits, self.format(fitted.signed).state_bits, self.bits, weight_bits)
 
     def describe(self) -> str:
-        fmt = self.format(False)
-        tile = "" if self.lanes is None else f", tiles of {self.lanes}"
-        return f"OverQ A{self.bits}, {'+'.join(fmt.modes) or 'plain'}, cascade {self.cascade}, {self.policy}{tile}"
+        return f"OverQ {self.format(False).label}"

@@ -35,7 +35,7 @@ class OverQFirst(Method):
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)
-        wide = Format.plain(self.bits, fitted.signed)
+        wide = Format(self.bits, 1, self.bits, 0, signed=fitted.signed)
         level = nearest(scaled(x, fitted.step))
         digit = xp.clip(level, *digit_range(self.bits, fitted.signed))
         outlier = level != digit

@@ -1,9 +1,9 @@
 """The torch operator: overwrite an activation tensor, differentiable, compilable, exportable.
 
-    y = overwrite(x, step, fmt, dim=1)      # E · step / 2^b of design section 1, in x's shape, dtype, device and layout
+    y = overwrite(x, step, fmt, dim=1)      # E · step / 2^f of design section 1, in x's shape, dtype, device and layout
 
 Gradient (straight-through, exact rule): dL/dx = dL/dy where the lane spells x up to rounding, and 0 where it clips x.
-In integers: it passes where |2·E - floor(x · r)| <= 2^b, the floor taken before saturation. So an outlier passes if and
+In integers: it passes where -2^f <= floor(x · r) - 2·E < 2^f, the floor taken before saturation. So an outlier passes if and
 only if it was served and two digits hold it; NaN and infinity do not pass. For `cascade=0` this is the rule of
 torch.fake_quantize_per_tensor_affine.
 """
@@ -25,7 +25,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def overwrite(x: Tensor, step: float, fmt: Format, dim: int = 1) -> Tensor:
-    """What hardware computing in `fmt` would see of x: E · step / 2^b.
+    """What hardware computing in `fmt` would see of x: E · step / 2^f.
 
     x     float16/32/64 or bfloat16, any layout; lanes along `dim` (negative counts from the end)
     step  Δ, one positive number for the whole tensor
@@ -42,8 +42,8 @@ def overwrite(x: Tensor, step: float, fmt: Format, dim: int = 1) -> Tensor:
     return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim)
 
 
-def _arguments(fmt: Format) -> tuple[int, int, bool, bool, str, bool, int | None]:
-    return fmt.bits, fmt.cascade, fmt.range_overwrite, fmt.precision_overwrite, fmt.policy, fmt.signed, fmt.lanes
+def _arguments(fmt: Format) -> tuple[int, int, int, int, str, bool, int | None]:
+    return fmt.bits, fmt.cascade, fmt.range_bits, fmt.fraction_bits, fmt.policy, fmt.signed, fmt.lanes
 
 
 _format = lru_cache(maxsize=256)(Format)
@@ -55,14 +55,14 @@ def _overwrite(
     step: float,
     bits: int,
     cascade: int,
-    range_overwrite: bool,
-    precision_overwrite: bool,
+    range_bits: int,
+    fraction_bits: int,
     policy: str,
     signed: bool,
     lanes: int | None,
     dim: int,
 ) -> Tensor:
-    fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
+    fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes)
     y = kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim)
     return y if y.stride() == (out := torch.empty_like(x)).stride() else out.copy_(y)
 
@@ -78,19 +78,20 @@ def _unclipped(
     step: float,
     bits: int,
     cascade: int,
-    range_overwrite: bool,
-    precision_overwrite: bool,
+    range_bits: int,
+    fraction_bits: int,
     policy: str,
     signed: bool,
     lanes: int | None,
     dim: int,
 ) -> Tensor:
     """bool, where the gradient passes."""
-    fmt = _format(bits, cascade, range_overwrite, precision_overwrite, policy, signed, lanes)
+    fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes)
     r, q = factors(step, fmt)
     x = x.float()
-    E = (kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^17: exact
-    return (2 * E - (x * float(r)).floor()).abs() <= fmt.base
+    E = (kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^24: exact
+    off, half = (x * float(r)).floor() - 2 * E, fmt.unit // 2
+    return (off >= -half) & (off < half)
 
 
 @_unclipped.register_fake

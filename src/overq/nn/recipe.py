@@ -116,7 +116,7 @@ class Recipe:
     def from_json(cls, data: dict[str, Any]) -> Recipe:
         """The inverse of `to_json`; unknown or missing fields are refused."""
         values = dict(_checked(cls, data))
-        values["format"] = Format(**_checked(Format, values["format"]))
+        values["format"] = Format.from_json(values["format"])
         for edge in ("first", "last"):
             values[edge] = None if values[edge] is None else _rule(values[edge])
         try:
@@ -130,7 +130,7 @@ class Recipe:
 
 def _rule(data: dict[str, Any]) -> LayerRule:
     values = dict(_checked(LayerRule, data))
-    return LayerRule(**{**values, "format": Format(**_checked(Format, values["format"]))})
+    return LayerRule(**{**values, "format": Format.from_json(values["format"])})
 
 
 def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class LayerReport:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LayerReport:
         """The inverse of `to_json`."""
-        return cls(**{**data, "format": Format(**data["format"]), "counts": Counts(**data["counts"]), "sqnr": float(data["sqnr"])})
+        return cls(**{**data, "format": Format.from_json(data["format"]), "counts": Counts(**data["counts"]), "sqnr": float(data["sqnr"])})
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Trial:
         return f"A{self.candidate.bits} {mode(self.candidate)}"
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         """Stored and moved per value, states included, as `overq.methods.Cost.bits` counts them."""
         return self.format.bits + self.format.state_bits
 

@@ -120,7 +120,7 @@ class OverwriteEncoder(wiring.Component):
         b, t, on = fmt.bits, Signal(t_shape(config), name=f"s0_t_{lane}"), self.in_enable[lane]
         given = self.in_t[lane]
         m.d.comb += t.eq(Mux(given > fmt.t_max, fmt.t_max, Mux(given < fmt.t_min, fmt.t_min, given)))
-        level = (t + fmt.base) >> (b + 1)
+        level = (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
         high, low = level > fmt.digit_max, level < fmt.digit_min
         one = Mux(high, fmt.digit_max, Mux(low, fmt.digit_min, level))
         out = _Lane(
@@ -130,7 +130,7 @@ class OverwriteEncoder(wiring.Component):
             error=_register(config.t_bits, f"s1_error_{lane}"),
             one=_register(digit_shape(config), f"s1_one_{lane}"),
         )
-        residue = t - (one << (b + 1))
+        residue = t - (one << (fmt.fraction_bits + 1))
         m.d.comb += self._zeros[lane].eq(level == 0)
         with m.If(advance):
             m.d.sync += [
@@ -141,11 +141,13 @@ class OverwriteEncoder(wiring.Component):
             ]
         for state in self.serving:
             value = level if state == State.RANGE else (t + 1) >> 1
+            least, greatest = (fmt.wide_min, fmt.wide_max) if state == State.RANGE else (fmt.fine_min, fmt.fine_max)
+            low_bits = b if state == State.RANGE else fmt.fraction_bits
             wide = Signal(signed(2 * b + 2), name=f"s0_{state.name.lower()}_value_{lane}")
-            m.d.comb += wide.eq(Mux(value > fmt.wide_max, fmt.wide_max, Mux(value < fmt.wide_min, fmt.wide_min, value)))
-            # Balanced digits: the low digit is the low b bits read as a digit; what remains is the high digit.
-            low_digit = wide[:b].as_signed() if fmt.signed else wide[:b]
-            high_digit = (wide - low_digit) >> b
+            m.d.comb += wide.eq(Mux(value > greatest, greatest, Mux(value < least, least, value)))
+            # Balanced digits: the low digit is the low bits read as a digit; what remains is the high digit.
+            low_digit = wide[:low_bits].as_signed() if fmt.signed else wide[:low_bits]
+            high_digit = (wide - low_digit) >> low_bits
             first, second = (low_digit, high_digit) if state == State.RANGE else (high_digit, low_digit)
             out.first[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_first_{lane}")
             out.second[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_second_{lane}")

@@ -13,8 +13,8 @@ from amaranth.hdl import C, Module, Mux, Shape, Signal, ValueLike, signed, unsig
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from overq.rtl.state import RowState, exponent
-from overq.spec import ArrayConfig, fraction_bits
+from overq.rtl.state import RowState
+from overq.spec import ArrayConfig, shift
 
 
 def digit_shape(config: ArrayConfig) -> Shape:
@@ -100,23 +100,25 @@ class ProcessingElement(wiring.Component):
         m.d.comb += product.eq(self._rows(m, weight))
         if not self.has_state:
             m.d.comb += weight.eq(own)
-            return product << fraction_bits(fmt)
+            return product << fmt.fraction_bits
         neighbour = self.state_in[0]
         # AND-OR rather than Mux: synthesizes a little smaller (docs/hardware.md, idea 2).
         every = neighbour.replicate(self.config.weight_bits)
         m.d.comb += weight.eq((self.weight_in.as_unsigned() & every) | (own.as_unsigned() & ~every))
         second_digit = Signal()
         m.d.comb += second_digit.eq(neighbour & ~self.neighbour_above if self.state.has_moved else neighbour)
-        top = max(exponent(state, fmt) for state in fmt.states)
+        top = max(shift(state, fmt) for state in fmt.states)
         shifted = Signal(signed(product.shape().width + top))
         if not fmt.precision_on:
             m.d.comb += shifted.eq(Mux(second_digit, product << fmt.bits, product))
         elif not fmt.range_on:
-            m.d.comb += shifted.eq(Mux(second_digit, product, product << fmt.bits))
+            m.d.comb += shifted.eq(Mux(second_digit, product, product << fmt.fraction_bits))
         else:
             fine, high_digit = self.state_in[1], Signal()
             m.d.comb += high_digit.eq(second_digit & ~fine)
-            m.d.comb += shifted.eq(Mux(fine, product, Mux(high_digit, product << 2 * fmt.bits, product << fmt.bits)))
+            m.d.comb += shifted.eq(
+                Mux(fine, product, Mux(high_digit, product << fmt.bits + fmt.fraction_bits, product << fmt.fraction_bits))
+            )
         return shifted
 
     def _rows(self, m: Module, weight: Signal) -> ValueLike:

@@ -112,7 +112,7 @@ def text(config: ArrayConfig) -> str:
     for title, block in blocks.items():
         block._MustUse__silence = True  # looked at, not built
         tables.append(_table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}))
-    fraction = fmt.bits if fmt.precision_on else 0
+    fraction = fmt.fraction_bits
     kind = _DOUBLE if config.double_buffered else _SINGLE
     return _TEXT.format(
         name=config.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overq.spec import Format, State, fraction_bits
+from overq.spec import Format, State
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,3 @@ class RowState:
         if self.has_fine:
             return State.PRECISION if bits & 2 else State.RANGE
         return State.RANGE if self.format.range_on else State.PRECISION
-
-
-def exponent(state: State, fmt: Format) -> int:
-    """Left shift of the product in the partial sum, in bits (design, section 2)."""
-    place = {State.PRECISION: -1, State.OWN: 0, State.MOVED: 0, State.RANGE: 1}[state]
-    return fmt.bits * place + fraction_bits(fmt)

@@ -22,7 +22,7 @@ from numbers import Integral
 from pathlib import Path
 
 from overq.errors import InputError, OverqError
-from overq.spec import ArrayConfig, Format, Lane, dot, encode_tile, fraction_bits
+from overq.spec import ArrayConfig, Format, Lane, dot, encode_tile
 from overq.spec.encode import saturate
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits, requantize
 
@@ -108,7 +108,6 @@ class LayerVectors:
     def sums(self) -> list[list[int]]:
         """[vectors][columns], from the definition."""
         fmt = self.config.tile
-        drop = fmt.bits - fraction_bits(fmt)
         columns = range(self.config.columns)
         total = [[0] * self.config.columns for _ in range(self.vectors)]
         for tile in self.tiles:
@@ -116,7 +115,7 @@ class LayerVectors:
             for vector, sums in enumerate(total):
                 lanes = tile.encoded(vector, fmt)
                 for j in columns:
-                    sums[j] += dot(lanes, by_column[j], fmt) >> drop
+                    sums[j] += dot(lanes, by_column[j], fmt)
         return total
 
     def next_t(self, relu: bool = True) -> list[list[int]]:
@@ -136,7 +135,7 @@ class LayerVectors:
         fields = {
             "schema": SCHEMA,
             "source": self.source,
-            "format": asdict(config.format),
+            "format": config.format.to_json(),
             "weight_bits": config.weight_bits,
             "rows": config.rows,
             "columns": config.columns,
@@ -159,7 +158,7 @@ class LayerVectors:
             if fields.get("schema") != SCHEMA:
                 raise InputError(f"{path}: schema {fields.get('schema')!r}; this version reads schema {SCHEMA}")
             config = ArrayConfig(
-                Format(**fields["format"]),
+                Format.from_json(fields["format"]),
                 fields["weight_bits"],
                 fields["rows"],
                 fields["columns"],
@@ -186,7 +185,7 @@ class LayerVectors:
         """Random data with many zeros and outliers; the tiles after the first are one lane short, hold a segment's edge and a lane that is
         switched off, where there is room."""
         rng = random.Random(seed)
-        fmt, unit = config.format, 1 << (config.format.bits + 1)
+        fmt, unit = config.format, config.format.unit
 
         def value() -> int:
             kind = rng.random()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from overq.spec import EXPONENT, Format, State, fraction_bits
-
-_EXPONENTS = np.array([EXPONENT[state] for state in State])  # by state code
+from overq.spec import Format, State, shift
 
 
 def product(digit: np.ndarray, state: np.ndarray, own: np.ndarray, previous: np.ndarray, fmt: Format) -> np.ndarray:
@@ -16,4 +14,4 @@ def product(digit: np.ndarray, state: np.ndarray, own: np.ndarray, previous: np.
     own, previous  its weight and the weight of the row before
     """
     weight = np.where(state == State.OWN, own, previous)
-    return (digit.astype(np.int64) * weight) << (fmt.bits * _EXPONENTS[state] + fraction_bits(fmt))
+    return (digit.astype(np.int64) * weight) << np.array([shift(code, fmt) for code in State])[state]

@@ -8,7 +8,7 @@ from overq.errors import FormatError
 from overq.sim.layer import ArrayLayer
 from overq.sim.result import Result
 from overq.sim.timetable import total_cycles
-from overq.spec import EXPONENT, ArrayConfig, State, fraction_bits
+from overq.spec import ArrayConfig, State, shift
 
 EXACT_BITS = 53  # integers that float64 holds exactly
 
@@ -35,7 +35,7 @@ def run(layer: ArrayLayer, machine: ArrayConfig) -> Result:
 def _spelled(digits: np.ndarray, states: np.ndarray, machine: ArrayConfig) -> np.ndarray:
     """float64 [vectors, lanes]: what multiplies each lane's own weight, second digits moved to the lane whose weight they use."""
     fmt = machine.format
-    scale = np.array([2.0 ** (fmt.bits * EXPONENT[state] + fraction_bits(fmt)) for state in State])
+    scale = np.array([2.0 ** shift(state, fmt) for state in State])
     value = digits * scale[states]
     own = states == State.OWN
     total = np.where(own, value, 0.0)

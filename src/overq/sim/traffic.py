@@ -33,7 +33,7 @@ class Traffic:
 def unencoded_bits(fmt: Format) -> int:
     """Bits of a value that is not encoded yet: all that the encoder looks at.
 
-    Plain: the digit. Range alone under `first`: the level, two digits. Else t as it is, fraction bits included.
+    Plain: the digit. Range alone under `first`: the level. Else t as it is, fraction bits included.
     """
     if not fmt.cascade:
         return fmt.bits
@@ -51,11 +51,11 @@ def layer_traffic(layer: ArrayLayer, machine: ArrayConfig) -> Traffic:
     weights = layer.weights.size * machine.weight_bits
     return Traffic(
         array_digits=lanes * fmt.bits,
-        array_states=lanes * fmt.state_bits,
+        array_states=int(lanes * fmt.state_bits),
         array_weights=weights,
         array_sums=layer.vectors * outputs * passes * machine.depth_bits(layer.depth),
         memory_weights=weights,
         memory_digits=layer.digits.size * fmt.bits,
-        memory_states=layer.digits.size * fmt.state_bits,
+        memory_states=int(layer.digits.size * fmt.state_bits),
         memory_unencoded=layer.digits.size * unencoded_bits(fmt),
     )

@@ -1,21 +1,20 @@
 """What OverQ is: one row of integers at a time, in plain Python, standard library only.
 
 fmt = Format(bits=4, cascade=4)
-lanes = encode(row, fmt)            # row: integers t with b+1 fraction bits
-E = effective(lanes, fmt)           # integers with b fraction bits
-total = dot(lanes, weights, fmt)    # the array's sum, times 2^b
+lanes = encode(row, fmt)            # row: integers t with f+1 fraction bits
+E = effective(lanes, fmt)           # integers with f fraction bits
+total = dot(lanes, weights, fmt)    # the array's sum, times 2^f
 """
 
 from overq.spec.array import ArrayConfig, encode_tile
-from overq.spec.counts import Counts, count, expected_coverage
-from overq.spec.dot import accumulator_bits, dot, effective, fraction_bits
+from overq.spec.counts import Counts, count, expected_coverage, seen
+from overq.spec.dot import accumulator_bits, dot, effective, shift
 from overq.spec.encode import encode
 from overq.spec.format import POLICIES, Format
-from overq.spec.modes import EXPONENT, MODES, Lane, State
-from overq.spec.packing import pack, packed_bytes, unpack
+from overq.spec.modes import MODES, Lane, State
+from overq.spec.packing import Wires, from_wires, pack, packed_bytes, to_wires, unpack
 
 __all__ = [
-    "EXPONENT",
     "MODES",
     "POLICIES",
     "ArrayConfig",
@@ -23,6 +22,7 @@ __all__ = [
     "Format",
     "Lane",
     "State",
+    "Wires",
     "accumulator_bits",
     "count",
     "dot",
@@ -30,8 +30,11 @@ __all__ = [
     "encode",
     "encode_tile",
     "expected_coverage",
-    "fraction_bits",
+    "from_wires",
     "pack",
     "packed_bytes",
+    "seen",
+    "shift",
+    "to_wires",
     "unpack",
 ]

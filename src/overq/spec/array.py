@@ -99,14 +99,10 @@ class ArrayConfig:
 
     @property
     def name(self) -> str:
-        """A short file-safe name: a4w8_plain, a4w8_range_c1, a4w8_full_c4, …"""
+        """A short file-safe name: a4w8_plain, a4w8_r4_c1, a4w8_r3f3_c4, …"""
         fmt = self.format
-        kind = {
-            (): "plain",
-            ("range",): f"range_c{fmt.cascade}",
-            ("precision",): f"precision_c{fmt.cascade}",
-            ("range", "precision"): f"full_c{fmt.cascade}",
-        }[fmt.modes]
+        seconds = f"r{fmt.range_bits}" * fmt.range_on + f"f{fmt.fraction_bits}" * fmt.precision_on
+        kind = f"{seconds}_c{fmt.cascade}" if seconds else "plain"
         policy = "_largest" if fmt.cascade and fmt.policy == "largest" else ""
         return f"a{fmt.bits}{'s' if fmt.signed else ''}w{self.weight_bits}_{kind}{policy}{'_double' * self.double_buffered}"
 

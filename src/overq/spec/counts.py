@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from overq.spec.encode import encode, is_outlier, is_zero, saturate
+from overq.spec.encode import encode, is_outlier, is_zero
 from overq.spec.format import Format
 from overq.spec.modes import State
 
@@ -16,7 +16,7 @@ class Counts:
 
     values    lanes looked at
     zeros     free lanes, n == 0
-    outliers  lanes that one digit clips
+    outliers  lanes that one digit clips, seen before t saturates, so also where the format has no high digit
     served    outliers that got a second digit (range overwrite)
     precise   normal values that got a fraction digit (precision overwrite)
     """
@@ -55,9 +55,17 @@ def expected_coverage(zero_rate: float, cascade: int) -> float:
     return 1.0 - (1.0 - zero_rate) ** cascade
 
 
+def seen(fmt: Format) -> tuple[int, int]:
+    """(least, greatest) t that counting tells apart: what two digits spell and, where there is no high digit, one level beyond, so
+    that an outlier counts although the encoder sees it saturated. Unsigned, what is below 0 is a zero."""
+    low = min(fmt.t_min, (fmt.digit_min - 1) * fmt.unit) if fmt.signed else 0
+    return low, max(fmt.t_max, (fmt.digit_max + 1) * fmt.unit)
+
+
 def count(row: Sequence[int], fmt: Format) -> Counts:
     """The counts of one channel vector of integers t."""
-    row = [saturate(t, fmt) for t in row]
+    low, high = seen(fmt)
+    row = [max(low, min(high, t)) for t in row]
     states = [lane.state for lane in encode(row, fmt)]
     return Counts(
         values=len(row),

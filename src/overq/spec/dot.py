@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from overq.errors import InputError
 from overq.spec.format import Format
-from overq.spec.modes import EXPONENT, Lane, State
+from overq.spec.modes import Lane, State
 
 
 def source(lane: int, state: State) -> int:
@@ -14,13 +14,18 @@ def source(lane: int, state: State) -> int:
     return lane - (state != State.OWN)
 
 
+def shift(state: State, fmt: Format) -> int:
+    """How far left a digit's product goes in sums of f fraction bits: PRECISION 0, OWN and MOVED f, RANGE b more."""
+    return {State.PRECISION: 0, State.RANGE: fmt.fraction_bits + fmt.bits}.get(State(state), fmt.fraction_bits)
+
+
 def contribution(digit: int, state: State, fmt: Format) -> int:
-    """digit · 2^(b·e(state)), with b fraction bits."""
-    return digit << (fmt.bits * (EXPONENT[State(state)] + 1))
+    """What the digit counts, with f fraction bits."""
+    return digit << shift(state, fmt)
 
 
 def effective(lanes: Sequence[Lane], fmt: Format) -> list[int]:
-    """E: for each channel, the integer with b fraction bits that its one or two digits spell."""
+    """E: for each channel, the integer with f fraction bits that its one or two digits spell."""
     values = [0] * len(lanes)
     for i, (digit, state) in enumerate(lanes):
         if source(i, state) < 0:
@@ -30,15 +35,10 @@ def effective(lanes: Sequence[Lane], fmt: Format) -> list[int]:
 
 
 def dot(lanes: Sequence[Lane], weights: Sequence[int], fmt: Format) -> int:
-    """The array's column sum, times 2^b: what the hardware adds up. Equals sum of E[i] · weights[i]."""
+    """The array's column sum, times 2^f: what the hardware adds up. Equals sum of E[i] · weights[i]."""
     if len(lanes) != len(weights):
         raise InputError(f"{len(lanes)} lanes but {len(weights)} weights: one weight per lane is needed")
     return sum(contribution(digit, state, fmt) * weights[source(i, state)] for i, (digit, state) in enumerate(lanes))
-
-
-def fraction_bits(fmt: Format) -> int:
-    """Fraction bits of the accumulator: b if fraction digits can occur, else none."""
-    return fmt.bits if fmt.precision_on else 0
 
 
 def accumulator_bits(fmt: Format, weight_bits: int, depth: int) -> int:
@@ -46,11 +46,11 @@ def accumulator_bits(fmt: Format, weight_bits: int, depth: int) -> int:
 
     A value of two digits needs two lanes, so `depth` lanes hold at most depth // 2 of them and, for an odd depth,
     one plain digit. Each lane's share is bounded in magnitude, so every prefix of the sum is bounded too.
-    Weights may be any `weight_bits` two's complement number. The fraction bits of `fraction_bits` are included.
+    Weights may be any `weight_bits` two's complement number. The f fraction bits are included.
     """
     if depth < 1:
         raise InputError(f"depth must be at least 1, not {depth}")
     digit = max(-fmt.digit_min, fmt.digit_max)
-    per_pair = digit * (fmt.base + 1) if fmt.range_on else 2 * digit
-    greatest = (per_pair * (depth // 2) + digit * (depth % 2)) << fraction_bits(fmt)
+    per_pair = max(-fmt.wide_min, fmt.wide_max, 2 * digit)  # a fraction digit counts less than one
+    greatest = (per_pair * (depth // 2) + digit * (depth % 2)) << fmt.fraction_bits
     return (greatest << (weight_bits - 1)).bit_length() + 1

@@ -16,17 +16,17 @@ from overq.spec.modes import Lane, State
 
 
 def saturate(t: int, fmt: Format) -> int:
-    """The encoder's input range: what two digits can spell, in units of step / 2^(b+1)."""
+    """The encoder's input range: what a low and a high digit can spell, in units of step / 2^(f+1)."""
     return _clip(t, fmt.t_min, fmt.t_max)
 
 
 def level(t: int, fmt: Format) -> int:
     """n(t): nearest integer multiple of the step, ties up."""
-    return (t + fmt.base) >> (fmt.bits + 1)
+    return (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
 
 
 def fine(t: int) -> int:
-    """p(t): nearest multiple of step / 2^b, ties up."""
+    """p(t): nearest multiple of step / 2^f, ties up."""
     return (t + 1) >> 1
 
 
@@ -41,8 +41,8 @@ def is_outlier(t: int, fmt: Format) -> bool:
 
 
 def clipping_error(t: int, fmt: Format) -> int:
-    """|t - clip(n) · 2^(b+1)|: how badly one digit represents the value. Policy `largest` serves the greatest."""
-    return abs(t - (one_digit(t, fmt) << (fmt.bits + 1)))
+    """|t - clip(n) · 2^(f+1)|: how badly one digit represents the value. Policy `largest` serves the greatest."""
+    return abs(t - one_digit(t, fmt) * fmt.unit)
 
 
 # Digits -----------------------------------------------------------------------------------------------
@@ -53,11 +53,22 @@ def one_digit(t: int, fmt: Format) -> int:
     return _clip(level(t, fmt), fmt.digit_min, fmt.digit_max)
 
 
-def two_digits(value: int, fmt: Format) -> tuple[int, int]:
-    """(high, low) with high · 2^b + low = value, saturating; balanced digits in the signed format."""
-    value = _clip(value, fmt.wide_min, fmt.wide_max)
-    low = (value - fmt.digit_min) % fmt.base + fmt.digit_min
-    return (value - low) >> fmt.bits, low
+def range_pair(t: int, fmt: Format) -> tuple[int, int]:
+    """(low, high) with low + high · 2^b = n(t), saturating: low of b bits, high of r."""
+    return _split(_clip(level(t, fmt), fmt.wide_min, fmt.wide_max), fmt.bits, fmt.signed)
+
+
+def precision_pair(t: int, fmt: Format) -> tuple[int, int]:
+    """(whole, fraction) with whole + fraction / 2^f = p(t) / 2^f, saturating: whole of b bits, fraction of f."""
+    fraction, whole = _split(_clip(fine(t), fmt.fine_min, fmt.fine_max), fmt.fraction_bits, fmt.signed)
+    return whole, fraction
+
+
+def _split(value: int, bits: int, signed: bool) -> tuple[int, int]:
+    """(low, high) with low + high · 2^bits = value; low is balanced, -2^(bits-1) … 2^(bits-1)-1, where signed, else 0 … 2^bits-1."""
+    least = -(1 << bits >> 1) if signed else 0
+    low = (value - least) % (1 << bits) + least
+    return low, (value - low) >> bits
 
 
 # Assignment -------------------------------------------------------------------------------------------
@@ -95,7 +106,7 @@ def choose(zero: int, row: Sequence[int], fmt: Format) -> tuple[int, State] | No
 def encode(row: Iterable[int], fmt: Format) -> list[Lane]:
     """Lay one channel vector on its lanes.
 
-    row: integers t with b+1 fraction bits (section 1.1); values beyond what two digits spell saturate.
+    row: integers t with f+1 fraction bits (section 1.1); values beyond what a low and a high digit spell saturate.
     Returns one Lane per value.
     """
     row = [saturate(t, fmt) for t in row]
@@ -106,10 +117,7 @@ def encode(row: Iterable[int], fmt: Format) -> list[Lane]:
         if chosen is None:
             continue
         served, state = chosen
-        if state is State.RANGE:
-            second, first = two_digits(level(row[served], fmt), fmt)
-        else:
-            first, second = two_digits(fine(row[served]), fmt)
+        first, second = (range_pair if state is State.RANGE else precision_pair)(row[served], fmt)
         lanes[served] = Lane(first, State.OWN)
         lanes[served + 1] = Lane(second, state)
         for lane in range(served + 1, zero):  # the values between move up one lane

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class State(IntEnum):
-    """The 2-bit code that travels beside a digit."""
+    """What a digit is; what of it is stored and moved is in `packing`."""
 
     OWN = 0  # its own value, or the first digit of a served one
     RANGE = 1  # the high digit of the value before it
@@ -20,14 +20,10 @@ class State(IntEnum):
 
 
 class Lane(NamedTuple):
-    """One array row's input: a base-2^b digit and what it is."""
+    """One array row's input: a base-2^b digit (of a second digit its payload) and what it is."""
 
     digit: int
     state: State
-
-
-# state -> e: the digit counts digit · 2^(b·e). Every state but OWN uses the previous lane's weight.
-EXPONENT = {State.OWN: 0, State.RANGE: 1, State.MOVED: 0, State.PRECISION: -1}
 
 
 @dataclass(frozen=True)

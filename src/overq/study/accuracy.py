@@ -59,7 +59,7 @@ class Plan:
         for bits in self.bits:
             for precision in (False, True):
                 for cascade in self.cascades:
-                    yield Format(bits, cascade, precision_overwrite=precision, policy=self.policy)
+                    yield Format(bits, cascade, fraction_bits=None if precision else 0, policy=self.policy)
 
     def recipe(self, fmt: Format) -> Recipe:
         """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and 8-bit weights."""

@@ -33,7 +33,7 @@ class LayerCycles:
 
     name: str
     bits: int
-    state_bits: int
+    state_bits: float
     weight_bits: int
     sum_bits: int
     depth: int

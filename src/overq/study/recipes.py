@@ -15,7 +15,8 @@ from overq.nn import Observations, Recipe, observe_sequentially, quantize, summa
 from overq.nn.peers import mean_cost
 from overq.spec import Format
 
-FORMAT_KEYS = ("bits", "cascade", "range_overwrite", "precision_overwrite", "policy", "lanes")
+OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
+FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("format", "weight_bits", "first", "last", "overrides", "seed"))
 OWN_KEYS = ("sequential", "source")  # observe each layer behind the quantized ones before it; what is observed
@@ -40,7 +41,7 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
         raise FormatError(f"a recipe's sequential must be true or false, not {parameters['sequential']!r}")
     wanted = {key: value for key, value in parameters.items() if key in FORMAT_KEYS}
     if wanted.get("cascade") == 0:
-        wanted |= {"range_overwrite": False, "precision_overwrite": False}
+        wanted = {key: value for key, value in wanted.items() if key not in OLD_KEYS}
     source = parameters.get("source", "images")
     if source not in SOURCES:
         raise FormatError(f"a recipe's source must be one of {', '.join(SOURCES)}, not {source!r}")
