@@ -22,7 +22,7 @@ from overq.nn.sensitivity import LayerTrials, Sensitivity, Trial, rule_for, sens
 from overq.spec import Format
 
 # What a layer's trial costs in all: unit -> (weight of the layer, bits of the trial given weight bits).
-UNITS: dict[str, tuple[Callable[[LayerTrials], int], Callable[[Trial, int], int]]] = {
+UNITS: dict[str, tuple[Callable[[LayerTrials], int], Callable[[Trial, int], float]]] = {
     "stored": (lambda layer: layer.values, lambda trial, weight_bits: trial.bits),
     "multiplier": (lambda layer: layer.macs, lambda trial, weight_bits: trial.format.bits * weight_bits),
 }
@@ -70,8 +70,9 @@ def best_assignment(measured: Sensitivity, budget: float, unit: str = "stored") 
     """The assignment with the least sum of losses under the budget; one sensitivity serves any number of budgets."""
     weight, bits = unit_of(unit)
     base = measured.recipe
-    costs = [[weight(layer) * bits(trial, base.weight_bits) for trial in layer.trials] for layer in measured.layers]
-    total = sum(weight(layer) for layer in measured.layers)
+    # In half bits, which are whole: a pair of lanes may share a state bit.
+    costs = [[weight(layer) * round(2 * bits(trial, base.weight_bits)) for trial in layer.trials] for layer in measured.layers]
+    total = 2 * sum(weight(layer) for layer in measured.layers)
     losses = [[trial.loss for trial in layer.trials] for layer in measured.layers]
     least = sum(min(row) for row in costs) / total
     if not budget >= least:
@@ -83,7 +84,7 @@ def best_assignment(measured: Sensitivity, budget: float, unit: str = "stored") 
     return Assignment(base.with_(overrides=base.overrides + overrides), chosen, spent / total, sum(trial.loss for _, trial in chosen))
 
 
-def unit_of(unit: str) -> tuple[Callable[[LayerTrials], int], Callable[[Trial, int], int]]:
+def unit_of(unit: str) -> tuple[Callable[[LayerTrials], int], Callable[[Trial, int], float]]:
     """The entry of UNITS; FormatError where there is none."""
     if unit not in UNITS:
         raise FormatError(f"no budget unit {unit!r}; there are {', '.join(UNITS)}")
