@@ -74,7 +74,7 @@ class Example:
         return [one_digit(t, self.fmt) for t in self.t]
 
 
-RANGE_ONLY = Format(bits=4, cascade=1, fraction_bits=0)
+RANGE_ONLY, FULL = Format(bits=4, cascade=1, range_bits=4, fraction_bits=0), Format(4, 4, range_bits=4, fraction_bits=4)
 CROWDED = (2, 18.2, 60.4, 4, 0.1, 9.45, 6.1, 0.2)
 
 IDEA = (
@@ -93,12 +93,14 @@ FIGURES: dict[str, tuple[Example, ...]] = {
     ),
     "precision": (
         Example(
-            "Range and precision overwrite, c = 1: a zero that serves no outlier", (3.2, 6.4, 0.1, 25.7, 0, 9.0, 2.45, 0), Format(cascade=1)
+            "Range and precision overwrite, c = 1: a zero that serves no outlier",
+            (3.2, 6.4, 0.1, 25.7, 0, 9.0, 2.45, 0),
+            FULL.with_(cascade=1),
         ),
     ),
     "policy": (
-        Example("Policy first: the outlier farthest from the zero (c = 4)", CROWDED, Format(bits=4, cascade=4, policy="first")),
-        Example("Policy largest: the value that one digit represents worst (c = 4)", CROWDED, Format(bits=4, cascade=4, policy="largest")),
+        Example("Policy first: the outlier farthest from the zero (c = 4)", CROWDED, FULL),
+        Example("Policy largest: the value that one digit represents worst (c = 4)", CROWDED, FULL.with_(policy="largest")),
     ),
     "tile": (
         Example(
@@ -111,7 +113,7 @@ FIGURES: dict[str, tuple[Example, ...]] = {
         Example(
             "Signed, balanced digits −8 … 7 (c = 2)",
             (-3.3, 11.3, 0.2, -20.6, 2.2, 0.1, -6.45, -0.2),
-            Format(bits=4, cascade=2, signed=True),
+            FULL.with_(cascade=2, signed=True),
         ),
     ),
 }
