@@ -1,6 +1,6 @@
 """The digits network's class scores under every method and kind of recipe: the safety net of a change that must change nothing.
 
-`python tests/study/golden_records.py` writes tests/golden/records.json anew; do that only where a change of results is meant, in a commit
+`python tests/study/golden_records.py` writes tests/study/records.json anew; do that only where a change of results is meant, in a commit
 of its own that says why. What follows the code's names is in this file; the records spell settings in words that outlive them.
 """
 
@@ -25,7 +25,7 @@ from overq.nn.bias import Outputs, observe_outputs
 from overq.nn.peers import fit, install, mean_cost
 from overq.study import digits
 
-FILE = Path(__file__).parents[1] / "golden/records.json"
+FILE = Path(__file__).with_name("records.json")
 CALIBRATION, SCORED = 8, 24  # images
 
 A4 = {"bits": 4, "cascade": 4, "modes": "range+precision", "policy": "first", "lanes": None}

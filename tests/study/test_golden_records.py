@@ -1,4 +1,4 @@
-"""Steps, class scores and costs of the digits network are those of tests/golden/records.json, bit for bit."""
+"""Steps, class scores and costs of the digits network are those of tests/study/records.json, bit for bit."""
 
 from __future__ import annotations
 
