@@ -94,7 +94,7 @@ def test_encoder_reproduces_the_golden_vectors(path):
     """Every golden row that fits 12 lanes (one whole vector, or tiles), short rows behind switched-off lanes."""
     tried = 0
     for case in json.loads(path.read_text(encoding="utf-8"))["cases"]:
-        fmt = Format(**case["format"])
+        fmt = Format.from_json(case["format"])
         lanes = fmt.lanes or max(2, *(n for row in case["rows"] if (n := len(row["t"])) <= 12), 0)
         tiles = []
         for row in case["rows"]:

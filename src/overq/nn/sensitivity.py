@@ -149,7 +149,7 @@ class Sensitivity:
 
 
 def _trial(data: dict[str, Any]) -> Trial:
-    made = Trial(**{**data, "candidate": Format(**data["candidate"]), "format": Format(**data["format"])})
+    made = Trial(**{**data, "candidate": Format.from_json(data["candidate"]), "format": Format.from_json(data["format"])})
     for name in ("step", "loss"):
         if isinstance(value := getattr(made, name), bool) or not isinstance(value, int | float):
             raise TypeError(f"{name} is {value!r}")
