@@ -86,7 +86,7 @@ class IntegerLayer:
     def accumulate(self, t: Tensor) -> Tensor:
         """int64 [N, O, H', W'] (or as `dims` says): the sums of the array, with f fraction bits."""
         digits, states = self.lanes(t)
-        E = kernels.get("array").effective(digits, states, self.format) 
+        E = kernels.get("array").effective(digits, states, self.format)
         E = E.to(torch.int64)
         for dim in (0, 1):
             E = padded(E, 1 + dim, self.padding[dim], self.after[dim], self.padding_mode)
