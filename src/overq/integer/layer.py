@@ -91,11 +91,10 @@ class IntegerLayer:
         for dim in (0, 1):
             E = padded(E, 1 + dim, self.padding[dim], self.after[dim], self.padding_mode)
         kernel = (self.weights.shape[2], self.weights.shape[3])
-        by_group = self.weights.unflatten(0, (self.groups, -1))
+        by_group = self.weights.unflatten(0, (self.groups, -1))  # [groups, O of a group, C, kh, kw]
         total: Tensor | None = None
         for (row, column), seen in zip(product(*map(range, kernel)), taps(E, kernel, self.stride, self.dilation, dim=1), strict=True):
-            parts = [seen[..., g, :].contiguous() @ by_group[g, :, :, row, column].T.contiguous() for g in range(self.groups)]
-            part = torch.cat(parts, -1)
+            part = _product(seen, by_group[..., row, column])
             total = part if total is None else total + part
         assert total is not None  # a kernel has at least one tap
         if self.dims == 0:
@@ -110,6 +109,13 @@ class IntegerLayer:
             return t.reshape(-1, t.shape[-1], 1, 1)
         t = t[None] if t.ndim == self.dims + 1 else t
         return t[:, :, None] if self.dims == 1 else t
+
+
+def _product(x: Tensor, weights: Tensor) -> Tensor:
+    """int64 [..., groups · O] of x [..., groups, C] and weights [groups, O, C]."""
+    if weights.shape[2] == 1:
+        return (x * weights[:, :, 0]).flatten(-2)
+    return torch.cat([x[..., g, :].contiguous() @ w.T.contiguous() for g, w in enumerate(weights)], -1)
 
 
 def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer:
