@@ -22,6 +22,9 @@ class Around(nn.Module):
         self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
         self.h = nn.LazyLinear(5)
         self.bias, self.per_channel = nn.Parameter(torch.randn(8, 1, 1)), nn.Parameter(torch.rand(8, 1, 1))
+        self.register_buffer("spread", torch.rand(1, 8, 1, 1) + 0.5)
+        self.register_buffer("grid", torch.rand(12, 12))
+        self.gain = nn.Parameter(torch.randn(6))
         self.register_buffer("count", torch.zeros(()))
         self.middle, self.pixels = middle, True
         for name, part in parts.items():
@@ -163,6 +166,11 @@ def counting(n: Net, y: torch.Tensor) -> torch.Tensor:
     return n.b(y)
 
 
+def asserted(n: Net, y: torch.Tensor) -> torch.Tensor:
+    assert y.shape[1] == 8, "eight channels"
+    return n.b(y)
+
+
 def data_dependent(n: Net, y: torch.Tensor) -> torch.Tensor:
     return n.b(y) if y.sum() > 0 else y
 
@@ -229,6 +237,11 @@ FOLLOWED: dict[str, tuple[Middle, dict[str, nn.Module]]] = {
     "1 - y, -y": (lambda n, y: n.b(1 - y) + (-y), {}),
     "a parameter added": (lambda n, y: n.b(y + n.bias), {}),
     "maximum with a parameter": (lambda n, y: n.b(torch.maximum(y, n.bias)), {}),
+    "a parameter as factor": (lambda n, y: n.b(y * n.per_channel), {}),
+    "normalized by buffers": (lambda n, y: n.b((y - n.bias) / n.spread), {}),
+    "factors of tokens' features": (lambda n, y: (n.fc(y.flatten(2).transpose(1, 2)) * n.gain).mean(1), {"fc": nn.Linear(8, 6)}),
+    "an assertion on the shape": (asserted, {}),
+    "nearest upsampling": (lambda n, y: n.b(n.up(F.interpolate(y, scale_factor=2))), {"up": nn.Upsample(scale_factor=(1, 3))}),
     "sum() of a list": (lambda n, y: sum([n.b(y), y, F.relu(y)]), {}),
     "a layer called twice": (lambda n, y: n.b(F.relu(n.b(F.relu(y)))), {}),
     "pad with ones": (lambda n, y: n.b(F.pad(F.relu(y), (1, 2, 0, 3), value=1.0)), {}),
@@ -310,7 +323,7 @@ REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
     "squeeze and excitation": (se_block, {"fc": nn.Linear(8, 8)}, r"^operation 'sigmoid' \(sigmoid\)"),
     "product of two tensors": (lambda n, y: n.b(y) * y, {},
         r"^operation 'mul' \(mul\) has no integer form: two tensors are combined by mul"),
-    "a parameter as factor": (lambda n, y: n.b(y * n.per_channel), {}, r"^operation 'mul' \(mul\)"),
+    "factors for every pixel": (lambda n, y: n.b(y * n.grid), {}, r"^operation 'mul' \(mul\)"),
     "quotient of two tensors": (lambda n, y: n.b(y) / y, {}, r"^operation 'truediv' \(truediv\)"),
     "softmax": (lambda n, y: n.b(F.softmax(y, 1)), {}, r"^operation 'softmax' \(softmax\)"),
     "GELU": (lambda n, y: n.b(n.act(y)), {"act": nn.GELU()}, r"^operation 'act' \(GELU\)"),
@@ -326,7 +339,10 @@ REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
     "transposed convolution": (lambda n, y: n.b(n.up(y)), {"up": nn.ConvTranspose2d(8, 8, 2)}, r"^operation 'up' \(ConvTranspose2d\)"),
     "a convolution as a function": (lambda n, y: F.conv2d(y, n.b.weight), {}, r"^operation 'conv2d' \(conv2d\)"),
     "bilinear": (lambda n, y: n.b(F.interpolate(y, scale_factor=2, mode="bilinear")), {}, r"^operation 'interpolate' \(interpolate\)"),
-    "Upsample": (lambda n, y: n.b(n.up(y)), {"up": nn.Upsample(scale_factor=2)}, r"^operation 'up' \(Upsample\)"),
+    "Upsample to a size": (lambda n, y: n.b(n.up(y)), {"up": nn.Upsample(size=(9, 9))},
+                          r"^operation 'up' \(Upsample\) .*option size=\(9, 9\)"),
+    "nearest by 1.5": (lambda n, y: n.b(F.interpolate(y, scale_factor=1.5)), {}, r"^operation 'interpolate' .*option scale_factor=1.5"),
+    "a parameter divided by it": (lambda n, y: n.b(n.bias / y), {}, r"^operation 'truediv' \(truediv\)"),
     "matmul": (lambda n, y: n.b(torch.matmul(y, y.transpose(2, 3))), {}, r"^operation 'matmul' \(matmul\)"),
     "mean with a dtype": (lambda n, y: n.b(y).mean((2, 3), dtype=torch.float64).to(y.dtype), {},
         r"^operation 'mean' \(mean\).*option dtype=torch.float64"),

@@ -92,3 +92,18 @@ def test_lanes_with_scales_of_their_own_are_followed() -> None:
     model = overq.quantize(net, [x], PLAIN.with_(equalize=0.5))
     assert sum(m.input_scale is not None for m in model.modules() if isinstance(m, overq.nn.Quantized)) >= 3
     assert integer_network(model, check=x[:2]).sqnr > 40  # type: ignore[operator]
+
+
+def test_a_model_that_is_one_layer() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 12)
+    model = overq.quantize(nn.Linear(12, 5).eval(), [x], PLAIN)
+    assert integer_network(model, check=x).sqnr > 40  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_other_precisions_are_checked_within_theirs(dtype: torch.dtype) -> None:
+    model, x = quantized(*FOLLOWED["MobileNetV2"])
+    net = integer_network(model.to(dtype), check=x)
+    assert net.sqnr is not None
+    assert net.sqnr > (40 if dtype is torch.float64 else 20)

@@ -138,6 +138,7 @@ def _operation(node: Node, inputs: list[Any], correlation: float) -> Known:
 
 # an average keeps the mean; its variance is at most that of one value, reached where the pixels are equal
 MOVES: tuple[tuple[type, Any], ...] = (
+    (kinds.Upsample, channels.upsampled),
     (kinds.Reduce, channels.reduced),
     (kinds.Flatten, channels.flattened),
     (kinds.Reshape, channels.reshaped),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from overq.errors import InputError
 from overq.integer.steps import Step
+from overq.integer.streams import Stream
 from overq.nn import kinds
 from overq.nn.graph import Graph
 from overq.nn.layers import Quantized
@@ -99,17 +100,18 @@ def _compare(network: IntegerNetwork, step: Step, simulated: dict[str, Any]) -> 
             gain = float((count / divisor).max()) * max(map(abs, step.affine[0]))
         slack += gain * sum(network.streams[name].unit for name in step.inputs if name in network.streams)
     for mine, real in zip(_flat(got), _flat(wanted), strict=True):
-        _bounded(step, stream, mine, real.detach().cpu().double(), slack)
+        _bounded(step, stream, mine, real, slack)
 
 
-def _bounded(step: Step, stream: Any, mine: Tensor, real: Tensor, slack: float) -> None:
+def _bounded(step: Step, stream: Stream, mine: Tensor, value: Tensor, slack: float) -> None:
+    real, precision = value.detach().cpu().double(), torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
     if mine.shape != real.shape:
         raise InputError(f"{step.node.why}: integers of shape {list(mine.shape)}, the simulation's values have {list(real.shape)}")
     if not real.numel():
         return
     real = real.clamp(stream.low * stream.unit, stream.high * stream.unit)
     error = float((mine.double() * stream.unit - real).abs().max())
-    bound = 2 * slack + RELATIVE * float(real.abs().max())
+    bound = 2 * slack + max(RELATIVE, 8 * precision) * float(real.abs().max())
     if not error <= bound:
         raise _parts(step, "its integers", error, bound)
 

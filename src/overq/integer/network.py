@@ -115,14 +115,17 @@ class IntegerNetwork:
     def _rescaled(self, step: Step, total: Tensor, divisor: int | Tensor) -> Tensor:
         stream, source = self.streams[step.name], self.streams[step.inputs[0]].unit
         factors, offsets = step.affine
+        dim = step.dim if step.dim < total.ndim else -1
         signs = torch.tensor([-1 if factor < 0 else 1 for factor in factors])
-        total = total * _along(signs, total)
+        shape = [1] * total.ndim
+        shape[dim] = -1
+        total = total * signs.reshape(shape)
 
         def divided(by: int) -> Tensor:
             if by >= LARGEST_AREA:
                 raise InputError(f"operation {step.name!r}: an average over {by} values is more than the {LARGEST_AREA - 1} that fit")
             scale = [abs(factor) * source / (by * stream.unit) for factor in factors]
-            return scaling(scale, [offset / stream.unit for offset in offsets], STREAM_BITS + 12)(total, min(1, total.ndim - 1))
+            return scaling(scale, [offset / stream.unit for offset in offsets], STREAM_BITS + 12)(total, dim)
 
         if isinstance(divisor, int):
             return divided(divisor).clamp(stream.low, stream.high)
@@ -130,10 +133,6 @@ class IntegerNetwork:
         for by in divisor.unique().tolist():
             result = torch.where(divisor == by, divided(by), result)
         return result.clamp(stream.low, stream.high)
-
-
-def _along(values: Tensor, x: Tensor) -> Tensor:
-    return values if len(values) == 1 else values.reshape(-1, *[1] * (x.ndim - 2))
 
 
 def integer_network(model: nn.Module, check: Tensor | bool | None = None) -> IntegerNetwork:

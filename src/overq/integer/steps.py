@@ -30,7 +30,7 @@ class Step:
     target    a layer's dotted name
     norm      the batch norm right behind a layer
     apply     same: (unit, *inputs) -> value; rescale: (*inputs) -> (sum, what it is to be divided by)
-    affine    of a rescale: (factors, offsets) in real numbers, one for all or one per channel along dim 1
+    affine    of a rescale: (factors, offsets) in real numbers, one for all or one per place along `dim`
     merges    several values meet in one stream
     """
 
@@ -42,6 +42,7 @@ class Step:
     norm: nn.Module | None = None
     apply: Callable[..., Any] | None = None
     affine: Affine = ((1.0,), (0.0,))
+    dim: int = 1
     merges: bool = False
 
 
@@ -70,7 +71,7 @@ def steps(graph: Graph) -> list[Step]:
             continue
         if isinstance(node.op, kinds.Input) and any(s.kind == "input" for s in made.values()):
             raise InputError(f"{node.why}: integers are for models with one input")
-        for step in _steps(node, inputs):
+        for step in _weighted(node, inputs, made) or _steps(node, inputs):
             made[step.name] = step
     return [s for s in made.values() if s.kind != "output"]
 
@@ -100,6 +101,26 @@ def _steps(node: Node, inputs: tuple[str, ...]) -> Sequence[Step]:
     if (rescaled := _rescale(node)) is not None:
         return [make("rescale", apply=rescaled[0], affine=rescaled[1])]
     return [make("same", apply=_same(node), merges=isinstance(op, (kinds.Add, kinds.Pair, kinds.Cat)))]
+
+
+def _weighted(node: Node, inputs: tuple[str, ...], made: dict[str, Step]) -> list[Step]:
+    """A product with a parameter or buffer that has one value, or one for each place along one dim; none where it is something else."""
+    op = node.op
+    if not (isinstance(op, kinds.Pair) and op.name in ("mul", "div") and len(inputs) == 2):
+        return []
+    constant = [made[name].node.tensor for name in inputs if made[name].kind == "constant"]
+    if len(constant) != 1 or constant[0] is None or (op.name == "div" and made[inputs[1]].kind != "constant"):
+        return []
+    wide = [i - constant[0].ndim for i, size in enumerate(constant[0].shape) if size > 1]
+    values = constant[0].detach().cpu().double().flatten()
+    values = values if op.name == "mul" else 1 / values
+    if len(wide) > 1 or not bool(values.isfinite().all()):
+        raise _refused(
+            node, f"its factors have shape {list(constant[0].shape)}" if len(wide) > 1 else "it divides by 0 or multiplies by no number"
+        )
+    value = next(name for name in inputs if made[name].kind != "constant")
+    affine = (values.tolist(), [0.0] * len(values))
+    return [Step(node.name, "rescale", node, (value,), apply=lambda x: (x, 1), affine=affine, dim=wide[0] if wide else 1)]
 
 
 def _refused(node: Node, why: str = "") -> InputError:
@@ -163,6 +184,8 @@ def _same(node: Node) -> Callable[..., Any]:
         return partial(_padded, op=op)
     if isinstance(op, kinds.Pool):
         return lambda unit, x: windows.greatest(x, op)
+    if isinstance(op, kinds.Upsample):
+        return lambda unit, x: windows.repeated(x, op.factors)
     if isinstance(op, kinds.AdaptivePool):
         return lambda unit, x: windows.adaptive_greatest(x, op.size)
     if isinstance(op, kinds.Reduce):

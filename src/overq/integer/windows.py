@@ -83,6 +83,14 @@ def _beyond(size: int, kernel: int, stride: int, pad: int) -> int:
     return max((count - 1) * stride + kernel - size - 2 * pad, 0)
 
 
+def repeated(x: Tensor, factors: tuple[int, ...] | int) -> Tensor:
+    """Every value as often as `factors` say in the last dims."""
+    each = factors if isinstance(factors, tuple) else (factors,) * (x.ndim - 2)
+    for i, factor in enumerate(reversed(each)):
+        x = x.repeat_interleave(factor, dim=x.ndim - 1 - i)
+    return x
+
+
 def _regions(size: int, wanted: int | None) -> list[slice]:
     """The framework's adaptive regions of a dim: floor(i · size / wanted) to ceil((i + 1) · size / wanted)."""
     count = size if wanted is None else wanted

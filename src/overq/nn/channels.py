@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from overq.nn.kinds import AdaptivePool, Cat, Flatten, Move, Pad, Pick, Pool, Reduce, Ref, Reshape, Split
+from overq.nn.kinds import AdaptivePool, Cat, Flatten, Move, Pad, Pick, Pool, Reduce, Ref, Reshape, Split, Upsample
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ def pooled(x: Channels, op: Pool | AdaptivePool) -> Channels | None:
     if x.rank is None or x.axis >= x.rank - size:
         return None
     return replace(x, single=isinstance(op, AdaptivePool) and set(op.size) == {1} and size == x.rank - 2)
+
+
+def upsampled(x: Channels, op: Upsample) -> Channels | None:
+    """Pixels repeated beside the channels."""
+    size = op.factors if isinstance(op.factors, tuple) else (op.factors,)
+    return replace(x, single=False) if x.rank is not None and x.axis < x.rank - len(size) else None
 
 
 def reduced(x: Channels, op: Reduce) -> Channels | None:

@@ -8,11 +8,13 @@ it as x = x + y. Models are read as in evaluation, with the defaults of forward'
 
 from __future__ import annotations
 
+import dis
 import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, TypeGuard
 
 import torch
@@ -109,9 +111,9 @@ def is_norm(module: nn.Module | None) -> TypeGuard[_BatchNorm]:
 
 def read(model: nn.Module) -> Graph:
     """InputError where torch.fx cannot trace the model: data-dependent control flow, assignment to a part of a tensor, …"""
-    graph, constants = _traced(model)
+    graph, constants, training = _traced(model)
     modules = dict(model.named_modules(remove_duplicate=False))
-    return Graph(tuple(_Reader(modules, constants).nodes(graph)))
+    return Graph(tuple(_Reader(modules, constants, training).nodes(graph)))
 
 
 class _Proxy(fx.Proxy):
@@ -132,21 +134,49 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Assertions on shapes and values hold, as they do when the model runs; any other decision on a value cannot be followed."""
+        frame = inspect.currentframe()
+        caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+        return (caller is not None and _asserts(caller)) or super().to_bool(obj)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Quantized) or can_quantize(m) or is_norm(m) or super().is_leaf_module(m, module_qualified_name)
+        return _is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _traced(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor]]:
-    """(graph, its constant tensors by name); the model is left as it was."""
+def _asserts(frame: FrameType) -> bool:
+    """Whether the frame is at the test of an assert statement."""
+    code = list(dis.get_instructions(frame.f_code))
+    at = next(i for i, instruction in enumerate(code) if instruction.offset == frame.f_lasti)
+    jump, *later = [i for i in code[at:] if i.opname not in ("CACHE", "TO_BOOL", "NOT_TAKEN")][:3]
+    return "IF_TRUE" in jump.opname and later[0].opname in ("LOAD_ASSERTION_ERROR", "LOAD_COMMON_CONSTANT")
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return isinstance(module, Quantized) or can_quantize(module) or is_norm(module)
+
+
+def _alone() -> fx.Graph:
+    """A model that is one layer."""
+    graph = fx.Graph()
+    graph.output(graph.create_node("call_module", "", (graph.placeholder("x"),), name="layer"))
+    return graph
+
+
+def _traced(model: nn.Module) -> tuple[fx.Graph, dict[str, Tensor], set[nn.Module]]:
+    """(graph, its constant tensors by name, modules that evaluation leaves in training); the model is left as it was."""
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     given = {p.name: p.default for p in inspect.signature(model.forward).parameters.values() if p.default is not p.empty}
     try:
         model.eval()
+        training = {module for module in model.modules() if module.training}
+        if _is_leaf(model):
+            return _alone(), {}, training
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.fx about defaults that are neither numbers nor None
             graph = _Tracer().trace(model, concrete_args=given or None)
         attributes = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
-        return graph, {name: tensor for name in attributes if isinstance(tensor := _attribute(model, name), Tensor)}
+        return graph, {name: tensor for name in attributes if isinstance(tensor := _attribute(model, name), Tensor)}, training
     except Exception as error:  # tracing runs the model's own code: whatever that does with a symbolic value
         raise InputError(f"the model cannot be traced: {' '.join(str(error).split())[:200]}") from error
     finally:
@@ -185,8 +215,8 @@ FRESH = ("stack", "roll", "flip", "repeat", "tile", "clone")  # neither shares m
 class _Reader:
     """Kinds of nodes, and who changes whom in place."""
 
-    def __init__(self, modules: dict[str, nn.Module], constants: dict[str, Tensor]) -> None:
-        self.modules, self.constants = modules, constants
+    def __init__(self, modules: dict[str, nn.Module], constants: dict[str, Tensor], training: set[nn.Module]) -> None:
+        self.modules, self.constants, self.training = modules, constants, training
         self.made: dict[fx.Node, Node] = {}
         self.current: dict[fx.Node, fx.Node] = {}  # whose value a node's tensor holds now
         self.tensor: dict[fx.Node, fx.Node] = {}  # nodes with the same one are the same tensor
@@ -281,9 +311,9 @@ class _Reader:
         if isinstance(module, Quantized) or can_quantize(module):
             op: Op = Linear() if isinstance(module, nn.Linear) else Conv()
         elif is_norm(module):
-            op = Norm()
+            op = Norm() if module not in self.training else Unknown("it stays in training mode")
         else:
-            op, inplace = parse_module(module)
+            op, inplace = parse_module(module, training=module in self.training)
         tensors = [n for n in node.all_input_nodes if not isinstance(self.made[n].op, Number)]
         if len(node.args) + len(node.kwargs) != 1 or len(tensors) != 1:
             op = Unknown("it is called with more than one tensor")

@@ -128,6 +128,13 @@ class AdaptivePool:
 
 
 @dataclass(frozen=True)
+class Upsample:
+    """Every value `factors` times in each of the last len(factors) dims; a single number: in all dims but the first two."""
+
+    factors: tuple[int, ...] | int
+
+
+@dataclass(frozen=True)
 class Reduce:
     """how: "average", "sum", "greatest" or "least" over dims, None for all."""
 
@@ -204,7 +211,7 @@ class Unknown:
 
 Op = (
     Input | Output | Constant | Number | Conv | Linear | Norm | MatMul | Clip | Pointwise | Scale | Add | Pair | Cat | Pad | Pool
-    | AdaptivePool | Reduce | Flatten | Reshape | Pick | Split | Part | Move | Same | Unknown
+    | AdaptivePool | Upsample | Reduce | Flatten | Reshape | Pick | Split | Part | Move | Same | Unknown
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from overq.nn.kinds import (
     Scale,
     Split,
     Unknown,
+    Upsample,
 )
 
 
@@ -59,7 +60,7 @@ def parse(name: str, args: tuple[Any, ...], named: Given) -> tuple[Op, bool]:
         return Unknown(str(odd)), inplace
 
 
-def parse_module(module: nn.Module) -> tuple[Op, bool]:
+def parse_module(module: nn.Module, *, training: bool = False) -> tuple[Op, bool]:
     """The same of a module of torch.nn without weights: its attributes are the function's options."""
     if type(module) not in MODULES:
         return Unknown(), False
@@ -68,6 +69,7 @@ def parse_module(module: nn.Module) -> tuple[Op, bool]:
         return Same(), False
     parameters = FUNCTIONS[name][0].split()[1:]
     options = {p: getattr(module, p) for p in parameters if hasattr(module, p)} | dict(fixed)
+    options |= {"training": training} if "training" in parameters else {}
     if name == "pad":
         options["pad"] = module.padding
     return parse(name, (Ref("input"),), options)
@@ -257,6 +259,17 @@ def _adaptive(how: str, count: int) -> Callable[[Given], Op]:
     return make
 
 
+def _interpolate(given: Given) -> Op:
+    for key, usual in (("mode", "nearest"), ("size", None), ("align_corners", None), ("antialias", False)):
+        if given.get(key, usual) not in (usual, None):
+            raise OddError(f"option {key}={given[key]!r}")
+    factors = given.get("scale_factor")
+    values = factors if isinstance(factors, (tuple, list)) else (factors,)
+    if not all(_is_number(f) and f >= 1 and f == int(f) for f in values):
+        raise OddError(f"option scale_factor={factors!r}")
+    return Upsample(tuple(map(int, values)) if isinstance(factors, (tuple, list)) else int(values[0]))
+
+
 def _reduce(how: str) -> Callable[[Given], Op]:
     def make(given: Given) -> Op:
         if given.get("dtype") is not None:
@@ -359,6 +372,7 @@ FUNCTIONS: dict[str, tuple[str, Callable[[Given], Op]]] = {
     "avg_pool2d": ("input kernel_size stride padding ceil_mode count_include_pad divisor_override", _avg_pool(2)),
     **{f"adaptive_avg_pool{n}d": ("input output_size", _adaptive("average", n)) for n in (1, 2)},
     **{f"adaptive_max_pool{n}d": ("input output_size return_indices", _adaptive("greatest", n)) for n in (1, 2)},
+    "interpolate": ("input size scale_factor mode align_corners recompute_scale_factor antialias", _interpolate),
     "flatten": ("input start_dim end_dim", lambda g: Flatten(_whole(g, "start_dim", 0), _whole(g, "end_dim", -1))),
     **dict.fromkeys(("view", "reshape"), ("input *shape", _reshape)),
     "chunk": ("input chunks dim", lambda g: Split(_whole(g, "dim", 0), chunks=_whole(g, "chunks"))),
@@ -384,6 +398,7 @@ MODULES: dict[type[nn.Module], tuple[str, tuple[tuple[str, Any], ...]]] = {
     **dict.fromkeys((nn.ReflectionPad1d, nn.ReflectionPad2d), ("pad", (("mode", "reflect"),))),
     **dict.fromkeys((nn.ReplicationPad1d, nn.ReplicationPad2d), ("pad", (("mode", "replicate"),))),
     **dict.fromkeys((nn.CircularPad1d, nn.CircularPad2d), ("pad", (("mode", "circular"),))),
+    nn.Upsample: ("interpolate", ()), nn.UpsamplingNearest2d: ("interpolate", ()),
     nn.PixelShuffle: ("pixel_shuffle", ()), nn.PixelUnshuffle: ("pixel_unshuffle", ()), nn.ChannelShuffle: ("channel_shuffle", ()),
     nn.Unflatten: ("unflatten", ()),
     nn.Sigmoid: ("sigmoid", ()), nn.Tanh: ("tanh", ()), nn.GELU: ("gelu", ()), nn.SiLU: ("silu", ()), nn.Mish: ("mish", ()),

@@ -184,6 +184,7 @@ class Streams:
 
 CHANGES: tuple[tuple[Any, Callable[[Channels, Any], Channels | None]], ...] = (
     ((kinds.Pool, kinds.AdaptivePool), channels.pooled),
+    (kinds.Upsample, channels.upsampled),
     (kinds.Reduce, channels.reduced),
     (kinds.Flatten, channels.flattened),
     (kinds.Reshape, channels.reshaped),
