@@ -123,7 +123,7 @@ def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Ma
             partial += digit * weights[k - (code != 0)] << shift(code, fmt)
         given = {"load": 0, "digit_in": lanes[row].digit, "weight_in": weights[row - 1] & 255, "sum_in": partial & ((1 << 24) - 1)}
         if state.width:
-            given["state_in"] = state.bits(lanes[row].state)
+            given["digit_in"], given["state_in"] = state.wires(lanes[row])
             if state.has_moved:
                 given["neighbour_above"] = int(lanes[row - 1].state != 0)
         out.append(given)

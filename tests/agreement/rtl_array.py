@@ -12,7 +12,7 @@ from amaranth.sim import Simulator
 from overq.rtl import RowState, SystolicArray
 from overq.sim import ArrayLayer
 from overq.sim.timetable import timetable
-from overq.spec import ArrayConfig, State
+from overq.spec import ArrayConfig, Lane, State
 
 
 class Ran(NamedTuple):
@@ -59,9 +59,10 @@ def run(config: ArrayConfig, machine: ArrayConfig, layer: ArrayLayer, watch: tup
                 if 0 <= v < layer.vectors and not fold.first:
                     sums[j] = int(finished[index - 1][v, j])
         for k in range(rows):
-            ctx.set(dut.digits[k], digits[k])
+            digit, bits = state.wires(Lane(digits[k], states[k]))
+            ctx.set(dut.digits[k], digit)
             if state.width:
-                ctx.set(dut.states[k], state.bits(states[k]))
+                ctx.set(dut.states[k], bits)
             if double:
                 ctx.set(dut.load[k], load[k])
                 ctx.set(dut.swap[k], swap[k])

@@ -53,10 +53,15 @@ def element_harness(config: ArrayConfig) -> str:
         weight = "own_weight" if code == OWN else "weight_in"
         cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {left});")
         legal.append(f"code == {int(code)}")
-    bits = (
-        " : ".join(f"code == {int(code)} ? {max(state.width, 1)}'d{state.bits(code)}" for code in fmt.states)
-        + f" : {max(state.width, 1)}'d0"
-    )
+    # What the page says of the wires: a bit for all but OWN; a kind bit beside it, or in the top bit of a second digit that leaves it free.
+    bits = f"{{code == {int(PRECISION)}, code != 0}}" if fmt.kind == "pair" else "code != 0"
+    field = f"(code == {int(RANGE)} || code == {int(PRECISION)}) ? {{code == {int(PRECISION)}, digit[{b - 2}:0]}} : digit"
+    field = field if fmt.kind == "digit" else "digit"
+    for code, width in ((RANGE, fmt.range_bits), (PRECISION, fmt.fraction_bits)):
+        low = -(1 << width >> 1) if fmt.signed else 0
+        legal.append(f"(code != {int(code)} || ($signed({digit}) >= {low} && $signed({digit}) <= {low + (1 << width) - 1}))")
+    payloads = " && ".join(legal[-2:])
+    del legal[-2:]
     ports = ""
     if state.width:
         ports += f", .state_in({bits})"
@@ -78,8 +83,9 @@ module proof(input clk, input load, input swap, input [1:0] code, input above, i
   reg signed [{s - 1}:0] expected;
   wire signed [{w - 1}:0] weight_out, chain_out;
   wire signed [{s - 1}:0] sum_out;
-  overq_element dut(.clk(clk), .load(load), .digit_in(digit), .sum_in(sum_in), .sum_out(sum_out){ports});
+  overq_element dut(.clk(clk), .load(load), .digit_in({field}), .sum_in(sum_in), .sum_out(sum_out){ports});
   always @* assume ({" || ".join(legal)});
+  always @* assume ({payloads});
   always @* assume (code == 0 || ({follow}));
   always @(posedge clk) begin
     {filled}

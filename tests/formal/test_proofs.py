@@ -31,6 +31,8 @@ ELEMENTS = {
     "full c4": Format(4, 4, 4, 4),
     "full signed": Format(4, 4, 4, 4, signed=True),
     "r3 f3": Format(4, 4, 3, 3),
+    "r1 f1": Format(4, 4, 1, 1),
+    "r2 f3 c1": Format(4, 1, 2, 3),
     "r2 f1 signed": Format(4, 4, 2, 1, signed=True),
 }
 SHORT = {fmt.label: fmt for fmt in (Format(2, 2, 2, 2), Format(2, 4, 2, 0), Format(2, 3, 1, 1))}

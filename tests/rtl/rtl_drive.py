@@ -20,6 +20,9 @@ FORMATS = {
     "full_c4": Format(4, cascade=4),
     "full_largest": Format(3, cascade=3, policy="largest"),
     "full_signed": Format(4, cascade=3, signed=True),
+    "one_bit": Format(4, 4, 3, 3),
+    "one_bit_largest": Format(4, 3, 1, 2, policy="largest"),
+    "one_bit_signed": Format(4, 4, 3, 2, signed=True),
     "full_signed_largest": Format(2, cascade=2, signed=True, policy="largest"),
 }
 
@@ -55,7 +58,8 @@ def row_bits(config: ArrayConfig, row: list[int]) -> tuple[list[int], list[int]]
     """Digits and RowState bits of one encoded row."""
     state = RowState(config.format)
     lanes = encode(row, config.tile)
-    return [lane.digit for lane in lanes], [state.bits(lane.state) for lane in lanes]
+    fields, bits = zip(*map(state.wires, lanes), strict=True)
+    return list(fields), list(bits)
 
 
 def simulate(dut, *processes) -> None:  # type: ignore[no-untyped-def]

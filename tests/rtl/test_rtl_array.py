@@ -14,9 +14,11 @@ def expected(config, rows, weights):
     return [[dot(encode(row, config.tile), [w[column] for w in weights], config.tile) for column in range(config.columns)] for row in rows]
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_array_sums_equal_the_definition(name):
-    config = ArrayConfig(FORMATS[name], weight_bits=5, rows=5, columns=3)
+@pytest.mark.parametrize(
+    ("name", "target"), [*((name, "asic") for name in FORMATS), ("plain4", "fpga"), ("one_bit", "fpga"), ("full_signed", "fpga")]
+)
+def test_array_sums_equal_the_definition(name, target):
+    config = ArrayConfig(FORMATS[name], weight_bits=5, rows=5, columns=3, target=target)
     rng = random.Random(name)
     vectors = [random_row(config.format, config.rows, rng) for _ in range(25)]
     weights = random_weights(config, rng)

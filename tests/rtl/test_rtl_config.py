@@ -5,6 +5,7 @@ import pytest
 from overq.errors import FormatError
 from overq.rtl import RowState
 from overq.spec import ArrayConfig, Format, State, accumulator_bits, encode
+from overq.spec.packing import to_wires
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,12 @@ def test_row_bits_and_the_row_above_give_the_state_back(signed, policy, seconds,
     state, met = RowState(fmt), set()
     for row in rng_rows(fmt):
         lanes = encode(row, fmt)
-        bits = [state.bits(lane.state) for lane in lanes]
-        assert max(bits) < 1 << state.width
+        wires = [state.wires(lane) for lane in lanes]
+        assert max(bits for _, bits in wires) < 1 << state.width
+        assert [digit % fmt.base for digit, _ in wires] == list(to_wires(lanes, fmt).fields)
+        assert [bits & 1 for _, bits in wires] == list(to_wires(lanes, fmt).previous)
         for k, lane in enumerate(lanes):
-            assert state.state(bits[k], bits[k - 1] & 1 if k else 0) == lane.state
+            assert state.lane(*wires[k], wires[k - 1][1] & 1 if k else 0) == lane
             met.add(lane.state)
     assert met == set(fmt.states)
     assert State.OWN in met

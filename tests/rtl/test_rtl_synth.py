@@ -13,7 +13,8 @@ from overq.errors import InputError
 from overq.rtl import ProcessingElement, RowState, gates, testbench, verilog
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
-from overq.spec import ArrayConfig, Format, shift
+from overq.spec import ArrayConfig, Format, Lane, shift
+from overq.spec.packing import payload
 
 pytestmark = pytest.mark.yosys
 AMAP, RESYN = ([r for r in RECIPES if r.script == script] for script in ("amap", "resyn"))
@@ -86,7 +87,7 @@ def test_timing_of_three_inverters_by_hand(library):
     assert (round(timing.period, 6), timing.depth, netlist.area) == (4 * 12 + 5, 3, 23)
 
 
-@pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4"])
+@pytest.mark.parametrize("name", ["plain4", "range_c4", "full_c4", "one_bit"])
 @pytest.mark.parametrize("recipe", AMAP, ids=lambda r: r.name)
 def test_netlist_of_the_element_keeps_its_equation(library, name, recipe):
     fmt = FORMATS[name]
@@ -96,10 +97,12 @@ def test_netlist_of_the_element_keeps_its_equation(library, name, recipe):
     rng, cycles, expected = random.Random(name), [{"load": 1, "weight_in": 9, "digit_in": 0, "sum_in": 0}], []
     mask = (1 << config.psum_bits) - 1
     for _ in range(200):
-        digit, above, total, code = rng.randrange(16), rng.randint(-16, 15), rng.getrandbits(config.psum_bits), rng.choice(fmt.states)
-        given = {"load": 0, "weight_in": above & 31, "digit_in": digit, "sum_in": total}
+        above, total, code = rng.randint(-16, 15), rng.getrandbits(config.psum_bits), rng.choice(fmt.states)
+        digit = rng.randint(*payload(code, fmt))
+        field, bits = state.wires(Lane(digit, code))
+        given = {"load": 0, "weight_in": above & 31, "digit_in": field, "sum_in": total}
         if state.width:
-            given["state_in"] = state.bits(code)
+            given["state_in"] = bits
             if state.has_moved:
                 given["neighbour_above"] = int(code == 2)
         cycles.append(given)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.hardware import Bits, Cascade, Columns, Modes, Policy
+from overq.cli.hardware import Bits, Cascade, Columns, FractionBits, Modes, Policy, RangeBits
 from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
 from overq.errors import InputError
 from overq.output import check_outputs, write
@@ -36,6 +36,8 @@ def cycles(
     bits: Bits = 4,
     cascade: Cascade = 4,
     modes: Modes = "both",
+    range_bits: RangeBits = None,
+    fraction_bits: FractionBits = None,
     policy: Policy = "first",
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
     calibration: Annotated[str, typer.Option(help="As in `overq evaluate`.")] = "format-mse",
@@ -55,7 +57,7 @@ def cycles(
     from overq.study.data import Preprocess, open_images, some_of
 
     check_outputs(json_file, csv_file)
-    plan = recipe(format_of(bits, cascade, modes, policy, signed=False), rows, weight_bits, calibration)
+    plan = recipe(format_of(bits, cascade, modes, policy, False, range_bits, fraction_bits), rows, weight_bits, calibration)
     network, name = network_of(model, weights, images, "cpu")
     if images is None:
         shown, seen = built_in_digits()

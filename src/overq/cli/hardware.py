@@ -20,12 +20,16 @@ app = typer.Typer()
 Bits = Annotated[int, typer.Option(help="Bits of one digit, 2 to 8.")]
 Cascade = Annotated[int, typer.Option(help="How many lanes before a zero it may serve; 0 is the plain array.")]
 Modes = Annotated[str, typer.Option(help="range, precision or both.")]
+RangeBits = Annotated[int | None, typer.Option(help="Bits of an outlier's high digit, 0 to --bits.")]
+FractionBits = Annotated[int | None, typer.Option(help="Bits of a fraction digit, 0 to --bits.")]
 Policy = Annotated[str, typer.Option(help=f"Which value a zero serves: {' or '.join(POLICIES)}.")]
 Signed = Annotated[bool, typer.Option("--signed", help="Signed digits.")]
 WeightBits = Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")]
 Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
 Columns = Annotated[int, typer.Option(help="Columns: output channels side by side.")]
 DoubleBuffer = Annotated[bool, typer.Option("--double-buffer", help="A second weight register per element.")]
+Target = Annotated[str, typer.Option(help="asic: products as gated rows of the weight; fpga: as *, for the device's multipliers.")]
+Segments = Annotated[bool, typer.Option("--segments", help="Several whole channel vectors in one tile.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
 
@@ -35,6 +39,8 @@ def rtl(
     bits: Bits = 4,
     cascade: Cascade = 4,
     modes: Modes = "both",
+    range_bits: RangeBits = None,
+    fraction_bits: FractionBits = None,
     policy: Policy = "first",
     signed: Signed = False,
     weight_bits: WeightBits = 8,
@@ -42,6 +48,8 @@ def rtl(
     columns: Columns = 16,
     depth: Depth = None,
     double_buffer: DoubleBuffer = False,
+    segments: Segments = False,
+    target: Target = "asic",
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
     count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
@@ -55,12 +63,12 @@ def rtl(
 
     if vectors is not None:
         layer = LayerVectors.load(vectors)
-        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer))
+        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer, target=target))
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
-        fmt = format_of(bits, cascade, modes, policy, signed)
-        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, double_buffered=double_buffer)
+        fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
+        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     files = verilog.files(layer.config) | testbench.files(layer) | {"README.md": readme.text(layer.config)}
     screen = console()
@@ -87,6 +95,8 @@ def synth(
     bits: Bits = 4,
     cascade: Cascade = 4,
     modes: Modes = "both",
+    range_bits: RangeBits = None,
+    fraction_bits: FractionBits = None,
     policy: Policy = "first",
     signed: Signed = False,
     weight_bits: WeightBits = 8,
@@ -101,7 +111,7 @@ def synth(
     from overq.eda.liberty import Library
     from overq.rtl.parts import array_area, parts, to_csv
 
-    fmt = format_of(bits, cascade, modes, policy, signed)
+    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
     check_outputs(csv)
     config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
     plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)

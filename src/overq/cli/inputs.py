@@ -25,13 +25,20 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
         raise InputError(f"{option} {text}: write numbers separated by commas") from None
 
 
-def format_of(bits: int, cascade: int, modes: str, policy: str, signed: bool) -> Format:
-    """The format that the options spell; cascade 0 is plain."""
+def format_of(
+    bits: int, cascade: int, modes: str, policy: str, signed: bool, range_bits: int | None = None, fraction_bits: int | None = None
+) -> Format:
+    """The format that the options spell; cascade 0 is plain. A mode that is off has no bits."""
     if cascade == 0:
         return Format.plain(bits, signed)
     if modes not in ("range", "precision", "both"):
         raise InputError(f"--modes must be range, precision or both, not {modes!r}")
-    return Format(bits, cascade, 0 if modes == "precision" else None, 0 if modes == "range" else None, policy, signed)
+    if modes == "precision" and range_bits:
+        raise InputError(f"--modes precision has no high digits, but --range-bits is {range_bits}")
+    if modes == "range" and fraction_bits:
+        raise InputError(f"--modes range has no fraction digits, but --fraction-bits is {fraction_bits}")
+    r, f = (0 if modes == "precision" else range_bits), (0 if modes == "range" else fraction_bits)
+    return Format(bits, cascade, r, f, policy, signed)
 
 
 def network_of(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:

@@ -1,6 +1,6 @@
 """ProcessingElement: one weight, one multiplication a cycle (design, section 2).
 
-    sum_out = sum_in + ((digit · (neighbour ? weight of the row before : own weight)) << (b · shift))
+    sum_out = sum_in + ((digit · (previous ? weight of the row before : own weight)) << shift)      shift: 0, f or f + b
 
 Weights enter through a chain: while `load` is high every element takes its upper neighbour's weight. The same wire is
 the neighbour's weight that OverQ needs, so the array gains no weight wiring at all.
@@ -9,12 +9,15 @@ Double buffered, the chain runs through registers of its own, whose weights beco
 
 from __future__ import annotations
 
-from amaranth.hdl import C, Module, Mux, Shape, Signal, ValueLike, signed, unsigned
+import functools
+import operator
+
+from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value, ValueLike, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from overq.rtl.state import RowState
-from overq.spec import ArrayConfig, shift
+from overq.spec import ArrayConfig
 
 
 def digit_shape(config: ArrayConfig) -> Shape:
@@ -24,7 +27,7 @@ def digit_shape(config: ArrayConfig) -> Shape:
 class ProcessingElement(wiring.Component):
     """One element of the array.
 
-    digit_in, state_in    from the left, this cycle's vector for this row; digit_out, state_out one cycle later
+    digit_in, state_in    from the left, the lane's b bits and RowState bits of this cycle's vector; digit_out, state_out one cycle later
     weight_in             the weight register of the row before; weight_out is this row's
     neighbour_above       bit 0 of the row before's state_out, i.e. of the same vector (rows run one cycle apart)
     sum_in → sum_out      the partial sum, one cycle
@@ -96,41 +99,69 @@ class ProcessingElement(wiring.Component):
         """The shifted product."""
         fmt, own = self.config.format, self.own_weight(m)
         weight = Signal(signed(self.config.weight_bits))
-        product = Signal(signed(fmt.bits + self.config.weight_bits))
-        m.d.comb += product.eq(self._rows(m, weight))
         if not self.has_state:
             m.d.comb += weight.eq(own)
-            return product << fmt.fraction_bits
-        neighbour = self.state_in[0]
-        # AND-OR rather than Mux: synthesizes a little smaller (docs/hardware.md, idea 2).
-        every = neighbour.replicate(self.config.weight_bits)
-        m.d.comb += weight.eq((self.weight_in.as_unsigned() & every) | (own.as_unsigned() & ~every))
-        second_digit = Signal()
-        m.d.comb += second_digit.eq(neighbour & ~self.neighbour_above if self.state.has_moved else neighbour)
-        top = max(shift(state, fmt) for state in fmt.states)
-        shifted = Signal(signed(product.shape().width + top))
-        if not fmt.precision_on:
-            m.d.comb += shifted.eq(Mux(second_digit, product << fmt.bits, product))
-        elif not fmt.range_on:
-            m.d.comb += shifted.eq(Mux(second_digit, product, product << fmt.fraction_bits))
-        else:
-            fine, high_digit = self.state_in[1], Signal()
-            m.d.comb += high_digit.eq(second_digit & ~fine)
-            m.d.comb += shifted.eq(
-                Mux(fine, product, Mux(high_digit, product << fmt.bits + fmt.fraction_bits, product << fmt.fraction_bits))
-            )
-        return shifted
+            return self._product(m, weight, self.digit_in) << fmt.fraction_bits
+        previous, second = self.state_in[0], Signal(name="second_digit")
+        # AND-OR rather than Mux, here and for the shift: synthesizes a little smaller (docs/hardware.md, ideas 2 and 16).
+        every = previous.replicate(self.config.weight_bits)
+        m.d.comb += [
+            weight.eq((self.weight_in.as_unsigned() & every) | (own.as_unsigned() & ~every)),
+            second.eq(previous & ~self.neighbour_above if self.state.has_moved else previous),
+        ]
+        digit = Signal(digit_shape(self.config), name="payload")
+        m.d.comb += digit.eq(self._payload(second))
+        if self.config.target == "fpga":  # the few bits before the multiplier, whose width costs nothing, not the many behind it
+            return self._product(m, weight, self._place(m, digit, second))
+        return self._place(m, self._product(m, weight, digit), second)
 
-    def _rows(self, m: Module, weight: Signal) -> ValueLike:
-        """digit · weight as a sum of shifted weights, one for each bit of the digit: synthesizes smaller and faster than `*`, which gives
-        an unsigned digit a sign of its own (docs/hardware.md, idea 12)."""
+    def _payload(self, second: Value) -> Value:
+        """The digit without the kind bit that a second digit's top bit may be."""
+        fmt, top = self.config.format, self.digit_in[-1]
+        if fmt.kind != "digit":
+            return self.digit_in
+        rest = self.digit_in[:-1]
+        return Cat(rest, Mux(second, rest[-1], top)).as_signed() if fmt.signed else Cat(rest, top & ~second)
+
+    def _place(self, m: Module, value: Value, second: Value) -> Signal:
+        """`value` shifted as the state says, by 0, f or f + b."""
         fmt = self.config.format
+        fine: Value = second if fmt.precision_on else C(0, 1)
+        if fmt.kind == "digit":
+            fine = second & self.digit_in[-1]
+        elif fmt.kind == "pair":
+            fine = self.state_in[1]
+        wanted = {0: fine, fmt.fraction_bits + fmt.bits: second & ~fine} if fmt.range_on and fmt.precision_on else {}
+        if not wanted:
+            wanted = {0: second} if fmt.precision_on else {fmt.bits: second}
+        wanted[fmt.fraction_bits] = ~second
+        shape = Shape.cast(value.shape())
+        placed = Signal(
+            Shape(shape.width + max(wanted), shape.signed), name=f"placed_{value.name}" if isinstance(value, Signal) else "placed"
+        )
+        parts = []
+        for left, here in wanted.items():
+            part = Signal(placed.shape(), name=f"by_{left}")
+            m.d.comb += part.eq(value << left)
+            parts.append(part.as_unsigned() & here.replicate(placed.shape().width))
+        m.d.comb += placed.eq(functools.reduce(operator.or_, parts))
+        return placed
+
+    def _product(self, m: Module, weight: Signal, digit: Value) -> Signal:
+        """digit · weight. For an FPGA a `*`, which takes one of its multipliers; else a sum of shifted weights, one for each bit of the
+        digit: synthesizes smaller and faster than `*`, which gives an unsigned digit a sign of its own (docs/hardware.md, idea 12)."""
+        shape = Shape.cast(digit.shape())
+        product = Signal(signed(shape.width + self.config.weight_bits), name="product")
+        if self.config.target == "fpga":
+            m.d.comb += product.eq(digit * weight)
+            return product
         total: ValueLike = C(0)
-        for i in range(fmt.bits):
-            row = Signal(signed(fmt.bits + self.config.weight_bits), name=f"row_{i}")
+        for i in range(shape.width):
+            row = Signal(product.shape(), name=f"row_{i}")
             before, total = total, Signal(row.shape(), name=f"rows_to_{i}")
             m.d.comb += [
-                row.eq((weight & self.digit_in[i].replicate(self.config.weight_bits).as_signed()) << i),
-                total.eq(before - row if fmt.signed and i == fmt.bits - 1 else before + row),
+                row.eq((weight & digit[i].replicate(self.config.weight_bits).as_signed()) << i),
+                total.eq(before - row if shape.signed and i == shape.width - 1 else before + row),
             ]
-        return total
+        m.d.comb += product.eq(total)
+        return product

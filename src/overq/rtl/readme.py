@@ -18,7 +18,7 @@ _TEXT = """\
 
 {rows} rows × {columns} columns, {bits}-bit {kind} digits, {weight_bits}-bit weights, cascade {cascade}, modes: {modes}.
 Partial sums have {sum_bits} bits, {fraction} of them fraction bits; enough for any dot product of {depth} lanes.
-{registers} per element.
+{registers} per element. {multiplier}
 Plain Verilog-2001, one module per file, one clock (`clk`, rising edge), synchronous active-high `rst` where a module has one.
 Only control bits are reset; hold `rst` for at least one cycle.
 
@@ -56,8 +56,8 @@ A port of several values packs them without gaps, lane (or column) 0 in the leas
 | 2 | MOVED | the value that was one lane before | previous row's | {own} |
 | 3 | PRECISION | the fraction digit of the value before it | previous row's | {precision} |
 
-Inside the array a state travels as `neighbour` (bit 0: any state but OWN) and, where both modes are on, `fine` (bit 1: PRECISION).
-MOVED is `neighbour` below a row that is `neighbour` itself for the same vector, so it needs no bit.
+Inside the array a state travels as `previous` (bit 0: any state but OWN). MOVED is `previous` below a row that is `previous` itself for
+the same vector, so it needs no bit. {kind_bit}
 """
 
 
@@ -81,6 +81,15 @@ and 2 more here. Where a tile's `in_sums` are the sums of the tile before, tiles
 }
 
 
+_MULTIPLIER = {
+    "asic": "Products are sums of gated weights, which standard cells take best; for an FPGA, emit with `--target fpga`.",
+    "fpga": "Products are written `*`, one multiplier of the device each, digits placed by their shift before it.",
+}
+_KIND = {
+    "known": "A second digit's kind is known: at most one mode is on.",
+    "digit": "A second digit's top bit on the array's `digits` says its kind: 0 RANGE, 1 PRECISION; its payload is in the bits below.",
+    "pair": "`fine` (bit 1) says that a second digit is a PRECISION one.",
+}
 _STARTS = """
    Several whole channel vectors may share a tile, side by side: `in_starts` marks the lane where each begins, nothing crosses there."""
 
@@ -128,7 +137,9 @@ def text(config: ArrayConfig) -> str:
         depth=config.dot_depth,
         tables="\n".join(tables),
         latency=OverwriteEncoder.latency + config.rows + config.columns - 1,
+        kind_bit=_KIND[fmt.kind],
         registers=kind["registers"],
+        multiplier=_MULTIPLIER[config.target],
         loading=kind["loading"],
         first=kind["first"],
         starts=_STARTS if config.edges else "",

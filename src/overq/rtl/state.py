@@ -1,21 +1,24 @@
-"""RowState: how a lane's state travels along an array row, and the shift it means."""
+"""RowState: what travels along an array row beside the digit's b bits, and what it means there (design, section 1.4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overq.spec import Format, State
+from overq.spec import Format, Lane, State
+
+SECOND = (State.RANGE, State.PRECISION)  # by kind bit
 
 
 @dataclass(frozen=True)
 class RowState:
-    """How a lane's state travels along an array row: fewer wires than the state code, because the rows know each other.
+    """The state as wires: fewer than its code has, because the rows know each other.
 
-    bit 0  neighbour  the element uses the weight of the row before (any state but OWN)
-    bit 1  fine       PRECISION; present only where a RANGE digit could stand there too
+    bit 0  previous  the element uses the weight of the row before (any state but OWN)
+    bit 1  fine      PRECISION; only where both second digits fill all b bits (`Format.kind` "pair"): elsewhere the second digit's kind
+                     is known or stands in its top bit
 
-    A second digit always follows an OWN lane and a MOVED one never does, so MOVED is `neighbour` here and `neighbour`
-    in the row before: the third state costs no register, only a wire from the element above.
+    A second digit always follows an OWN lane and a MOVED one never does, so MOVED is `previous` here and `previous` in the row before:
+    the third state costs no register, only a wire from the element above.
     """
 
     format: Format
@@ -26,24 +29,33 @@ class RowState:
 
     @property
     def has_fine(self) -> bool:
-        return self.format.range_on and self.format.precision_on
+        return self.format.kind == "pair"
 
     @property
     def has_moved(self) -> bool:
         return State.MOVED in self.format.states
 
-    def bits(self, state: State) -> int:
-        """The row bits of a state."""
-        if state == State.OWN:
-            return 0
-        return 1 | (2 if self.has_fine and state == State.PRECISION else 0)
+    def wires(self, lane: Lane) -> tuple[int, int]:
+        """(what stands on the digit's port, the row bits) of a lane."""
+        digit, state = lane
+        bits = int(state != State.OWN) | (2 if self.has_fine and state == State.PRECISION else 0)
+        if self.format.kind == "digit" and state in SECOND:
+            half = self.format.base // 2
+            digit = digit % half + (half if state == State.PRECISION else 0)
+            digit -= self.format.base if digit > self.format.digit_max else 0
+        return digit, bits
 
-    def state(self, bits: int, neighbour_above: int) -> State:
-        """The state that the bits mean below a row whose neighbour bit is `neighbour_above`."""
+    def lane(self, digit: int, bits: int, previous_above: int) -> Lane:
+        """The inverse, below a row whose bit 0 is `previous_above`."""
+        fmt = self.format
         if not bits & 1:
-            return State.OWN
-        if self.has_moved and neighbour_above:
-            return State.MOVED
-        if self.has_fine:
-            return State.PRECISION if bits & 2 else State.RANGE
-        return State.RANGE if self.format.range_on else State.PRECISION
+            return Lane(digit, State.OWN)
+        if self.has_moved and previous_above:
+            return Lane(digit, State.MOVED)
+        if fmt.kind == "known":
+            return Lane(digit, State.RANGE if fmt.range_on else State.PRECISION)
+        if fmt.kind == "pair":
+            return Lane(digit, SECOND[bits >> 1])
+        half = fmt.base // 2
+        payload = digit % half
+        return Lane(payload - half if fmt.signed and payload >= half // 2 else payload, SECOND[digit % fmt.base >= half])

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from overq.rtl.array import Place, SystolicArray, place_inline
 from overq.rtl.encoder import OverwriteEncoder, t_shape
 from overq.rtl.output import OutputStage, scale_ports
+from overq.rtl.pe import digit_shape
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig, State
 
@@ -135,12 +136,19 @@ class Accelerator(wiring.Component):
             m.d.comb += array.weights[column].eq(delayed(m, self.weights[column], late + column, f"weight_{column}"))
 
     def _skew(self, m: Module, encoder: OverwriteEncoder, array: SystolicArray) -> None:
-        """Row k enters k cycles late; the state code becomes the bits that travel along the row."""
+        """Row k enters k cycles late; digit and state code become the bits that travel along the row."""
         state = RowState(self.config.format)
         for row in range(self.config.rows):
-            m.d.comb += array.digits[row].eq(delayed(m, encoder.out_digits[row], row, f"digit_{row}"))
+            field = Signal(digit_shape(self.config), name=f"field_{row}")
+            m.d.comb += [
+                field.eq(encoder.out_digits[row]),
+                array.digits[row].eq(delayed(m, field, row, f"digit_{row}")),
+            ]
             if state.width:
                 code = encoder.out_states[row]
+                if self.config.format.kind == "digit":
+                    with m.If((code == State.RANGE) | (code == State.PRECISION)):
+                        m.d.comb += field[-1].eq(code == State.PRECISION)
                 bits = Signal(state.width, name=f"state_{row}")
                 m.d.comb += bits[0].eq(code != State.OWN)
                 if state.has_fine:

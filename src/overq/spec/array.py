@@ -13,6 +13,7 @@ from overq.spec.modes import Lane, State
 
 MAX_ROWS = 4096
 MAX_SUM_BITS = 64
+TARGETS = ("asic", "fpga")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ArrayConfig:
     depth        lanes of one whole dot product (all tiles that are added up), at least `rows`; None is `rows`
     sum_bits     width of every partial sum; None is the least that holds any dot product of `depth` lanes
     double_buffered   a second weight register per element: the next tile loads while vectors stream
+    target       "asic": products as sums of gated weights; "fpga": as `*`, for the device's multipliers. Both compute the same
     segments     a tile may hold several whole channel vectors side by side, as its segments; the encoder is told where they start
     """
 
@@ -37,6 +39,7 @@ class ArrayConfig:
     sum_bits: int | None = None
     double_buffered: bool = False
     segments: bool = False
+    target: str = "asic"
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -49,6 +52,8 @@ class ArrayConfig:
         for name in ("double_buffered", "segments"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"ArrayConfig.{name} must be True or False, not {getattr(self, name)!r}")
+        if self.target not in TARGETS:
+            raise FormatError(f"ArrayConfig.target must be one of {', '.join(TARGETS)}, not {self.target!r}")
         if self.format.lanes not in (None, self.rows):
             raise FormatError(f"Format.lanes is {self.format.lanes} but the array has {self.rows} rows: one tile is one column of rows")
         if self.format.cascade and self.rows < 2:
