@@ -62,6 +62,11 @@ def images(tmp_path: Path) -> list[str]:
     ("what", "code", "line"),
     [
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "overq: interrupted\n"),
+        (
+            "exec('try: os.kill(os.getpid(), signal.SIGINT)\\nexcept BaseException: pass'); import time; time.sleep(60)",
+            130,
+            "overq: interrupted\n",
+        ),
         ("raise MemoryError", 2, "overq: out of memory: smaller batches, fewer samples or smaller images may fit\n"),
         ("import torch; torch.empty(2**60)", 2, "overq: out of memory: "),
     ],

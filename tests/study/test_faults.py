@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -151,3 +152,15 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, capsys, monkeypatch)
     (tmp_path / "s.sqlite").write_text("x" * 5000)
     code, _, err = command(capsys, monkeypatch, "study", "show", "--store", tmp_path / "s.sqlite")
     assert (code, err) == (2, f"overq: {tmp_path}/s.sqlite: not a usable store of study results: file is not a database\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_control_c_reaches_the_parent_alone() -> None:
+    workers = LocalWorkers(1, 1)
+    try:
+        status = Path(f"/proc/{workers._idle[0][1].pid}/status").read_text()
+        blocked = int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16)
+        assert blocked & 1 << signal.SIGINT - 1
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        workers.close()

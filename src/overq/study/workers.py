@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -49,7 +50,8 @@ class LocalWorkers:
     def _start(self) -> tuple[Connection, Any]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._threads), daemon=True)
-        process.start()
+        with _no_interrupt():
+            process.start()
         theirs.close()
         return ours, process
 
@@ -78,6 +80,19 @@ class LocalWorkers:
             process.kill()
             process.join()
             pipe.close()
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """What starts here never hears of Ctrl-C: its parent does, and ends it. For the parent it comes when the block ends."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(pipe: Connection, threads: int) -> None:
