@@ -1,16 +1,18 @@
 """Liberty, timing, synthesis and the netlists that come out, on a tiny library written here."""
 
+import json
 import random
 
 import pytest
 import real_layer
 from rtl_drive import FORMATS
 
-from overq.eda import simulators
+from overq.eda import simulators, yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.rtl import ProcessingElement, RowState, gates, testbench, verilog
+from overq.rtl import Accelerator, ProcessingElement, RowState, gates, testbench, verilog
+from overq.rtl.parts import skew_flip_flops
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format, Lane, shift
@@ -145,6 +147,19 @@ def test_without_a_library_transistors_are_estimated():
     assert plain.flip_flops == 3 + 4 + 20
     assert full.flip_flops == 3 + 4 + 20 + 2
     assert 500 < plain.area < full.area < 1.6 * plain.area
+
+
+@pytest.mark.parametrize("double_buffered", [False, True])
+@pytest.mark.parametrize("fmt", [Format.plain(2), Format(2, 2, 2, 2), Format(3, 2, 2, 2)], ids=lambda fmt: fmt.label)
+def test_skew_is_counted_as_it_is_built(fmt, double_buffered):
+    """So that large arrays need not be synthesized to know it: as many flip-flops as Yosys finds outside of the blocks."""
+    config = ArrayConfig(fmt, 2, 4, 3, double_buffered=double_buffered)
+    placer = verilog.Placer()
+    name, text = verilog.named(Accelerator(config=config, place=placer))
+    beside = "".join(verilog.to_verilog(block) for block in placer.blocks.values())
+    script = f"read_verilog -lib beside.v\nread_verilog top.v\nsynth -flatten -top {name}\nwrite_json out.json\n"
+    cells = json.loads(yosys.run(script, {"beside.v": beside, "top.v": text}, ["out.json"]).files["out.json"])["modules"][name]["cells"]
+    assert skew_flip_flops(config) == sum("DFF" in cell["type"] for cell in cells.values())
 
 
 @pytest.mark.parametrize("with_library", [False, True])

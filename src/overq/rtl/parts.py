@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
-from overq.eda.synth import RECIPES, Point, netlists, smallest
+from overq.eda.synth import RECIPES, Point, Recipe, netlists, smallest
 from overq.rtl import verilog
 from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
+from overq.rtl.state import RowState
 from overq.rtl.top import Accelerator
 from overq.spec import ArrayConfig
 from overq.text import csv_text
 
 # Large blocks go through Yosys' default only; the elements, which are counted by the hundred, through every recipe.
 FEW = tuple(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)
+SMALL = 16  # rows and columns up to which every block is synthesized whole
+FLIP_FLOP_TRANSISTORS = 24.0
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,29 @@ class Part:
         return self.count * self.area
 
 
-def parts(config: ArrayConfig, library: Library | None) -> list[Part]:
+def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Part]:
     """Elements, encoder, output stage, and the registers that skew and deskew.
 
-    Each block is synthesized alone, as a floor plan of blocks would be; none is counted twice.
+    Each block is synthesized alone, as a floor plan of blocks would be; none is counted twice. Beyond 16 rows or columns the encoder
+    is that of 16 lanes, so many times, and skew and control are counted in flip-flops (`skew_flip_flops`).
+    recipes   ways through Yosys for the elements, of which the smallest result counts
     """
     rows, columns = config.rows, config.columns
     has_first = bool(config.format.cascade)
+    element, first = (ProcessingElement(config=config, first=f) for f in (False, True))
     made = []
     if has_first:
-        made.append(_part("element, first row", columns, verilog.to_verilog(ProcessingElement(config=config, first=True)), library, True))
-    made.append(_part("element", columns * (rows - has_first), verilog.to_verilog(ProcessingElement(config=config)), library, True))
+        made.append(_part("element, first row", columns, verilog.to_verilog(first), library, recipes))
+    made.append(_part("element", columns * (rows - has_first), verilog.to_verilog(element), library, recipes))
+    if max(rows, columns) > SMALL:
+        few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
+        sixteen = _part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=few)), library)
+        lane = replace(sixteen, name="encoder, one lane of 16", area=round(sixteen.area / SMALL, 3), flip_flops=sixteen.flip_flops // SMALL)
+        made.append(replace(lane, count=rows))
+        made.append(_part("output stage, one column", columns, verilog.to_verilog(OutputStage(config=few)), library))
+        each = _flip_flop_area(library)
+        made.append(Part("skew and control, flip-flops", skew_flip_flops(config), each, 1, 0.0, 0))
+        return made
     made.append(_part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=config)), library))
     made.append(_part("output stage, one column", columns, verilog.to_verilog(OutputStage(config=config.with_(columns=1))), library))
     placer = verilog.Placer()
@@ -55,9 +71,32 @@ def parts(config: ArrayConfig, library: Library | None) -> list[Part]:
     return made
 
 
-def _part(name: str, count: int, text: str, library: Library | None, every: bool = False, beside: str = "") -> Part:
+def skew_flip_flops(config: ArrayConfig) -> int:
+    """Registers of the accelerator outside of its blocks: row k's lane waits k cycles, column j's first sum j more than the encoder takes,
+    its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading."""
+    rows, columns, latency = config.rows, config.columns, OverwriteEncoder.latency
+    wide = config.format.bits + RowState(config.format).width
+    sums = columns * latency + columns * (columns - 1)  # in and out together
+    count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (latency + rows + columns - 1)
+    if config.double_buffered:
+        late = latency - 1
+        count += rows + rows * late + late + rows - 1 + (columns * late + columns * (columns - 1) // 2) * config.weight_bits
+    return count
+
+
+def _flip_flop_area(library: Library | None) -> float:
+    """Of the smallest flip-flop without anything unusual."""
+    if library is None:
+        return FLIP_FLOP_TRANSISTORS
+    cells = [library.cell(name) for name in library.names]
+    return min(
+        (cell.area for cell in cells if cell.is_flip_flop and not cell.unusual and not cell.falling and len(cell.inputs) == 2), default=0.0
+    )
+
+
+def _part(name: str, count: int, text: str, library: Library | None, recipes: Sequence[Recipe] = FEW, beside: str = "") -> Part:
     module = text.split("module ", 1)[1].split("(", 1)[0].strip()
-    points = [point for point, _ in netlists(module, text, library, RECIPES if every else FEW, beside)]
+    points = [point for point, _ in netlists(module, text, library, recipes, beside)]
     best: Point = smallest(points)
     return Part(name, count, best.area, best.flip_flops, best.period, best.depth)
 
