@@ -2,9 +2,10 @@
 
     python benchmarks/area.py cells.lib [more.lib …]
 
-Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_parts.csv (whole accelerators by part),
-area_clock.csv (A4W8 at given clocks) and area_energy.csv. The energy is that of the layer vectors in out/layer_resnet20.json, if
-`python tests/rtl/real_layer.py` has put them there, else of random ones. OVERQ_CACHE names a folder that remembers results.
+Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by
+part, 16 to 128 rows), area_clock.csv (A4W8 at given clocks) and area_energy.csv. The energy is that of the layer vectors
+in out/layer_resnet20.json, if `python tests/rtl/real_layer.py` has put them there, else of random ones. OVERQ_CACHE names
+a folder that remembers results.
 """
 
 from __future__ import annotations
@@ -18,24 +19,23 @@ from overq.eda import yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.output import write
 from overq.rtl import ProcessingElement, RowState, verilog
-from overq.rtl.parts import parts, to_csv
+from overq.rtl.parts import parts
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format, accumulator_bits, encode, shift
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16
+SIZES = (16, 32, 64, 128)
+# The elements of whole arrays, which differ from size to size in the width of their sums alone, go through those recipes that won before.
+QUICK = [r for r in RECIPES if r.adders or r.name in ("amap-apart", "resyn-apart", "compress-apart")]
 
 
-def kinds(bits: int) -> dict[str, Format]:
-    return {
-        "plain": Format.plain(bits),
-        "range c=1": Format(bits, 1, fraction_bits=0),
-        "range c=4": Format(bits, 4, fraction_bits=0),
-        "full c=4": Format(bits, 4),
-    }
+def kinds(bits: int) -> list[Format]:
+    """Plain first; then range alone, and range + precision with ever longer second digits."""
+    both = [Format(bits, 4, n, n) for n in range(1, bits + 1)] if bits == 4 else [Format(bits, 4, n, n) for n in (1, bits - 1)]
+    return [Format.plain(bits), Format(bits, 4, 2, 0), Format(bits, 4, bits - 1, 0), *both]
 
 
 def points_of(fmt: Format, weight_bits: int, sum_bits: int, library: Library, double: bool = False) -> list[Point]:
@@ -70,37 +70,35 @@ def element_row(
     }
 
 
-def elements(library: Library, all_of_them: bool) -> Iterable[dict[str, object]]:
-    """Equal sums: every element of one row of the table as wide as its full OverQ element needs, at least 24 bits.
-    Own sums: each as wide as 16 rows need. Two weights: double-buffered, A4W8 with equal sums."""
-    for weight_bits in (8, 4) if all_of_them else (8,):
-        for bits in (3, 4, 5) if all_of_them else (4,):
-            equal = max(24, accumulator_bits(Format(bits, 4), weight_bits, ROWS))
-            for widths in ("equal", "own"):
-                base: list[Point] = []
-                for name, fmt in kinds(bits).items():
-                    width = equal if widths == "equal" else accumulator_bits(fmt, weight_bits, ROWS)
-                    points = points_of(fmt, weight_bits, width, library)
-                    base = base or points
-                    yield element_row(name, bits, weight_bits, width, widths, points, base)
-        base = []
-        for name, fmt in kinds(4).items() if weight_bits == 8 else ():
-            points = points_of(fmt, 8, 24, library, double=True)
+def elements(library: Library, bits: int, weight_bits: int, fmts: list[Format], double: bool = False) -> Iterable[dict[str, object]]:
+    """Equal sums: every element as wide as the widest needs for 16 rows, at least 24 bits. Own sums: each as wide as it needs itself.
+    Two weights: double-buffered, equal sums."""
+    equal = max(24, *(accumulator_bits(fmt, weight_bits, ROWS) for fmt in fmts))
+    for widths in ("two weights",) if double else ("equal", "own"):
+        base: list[Point] = []
+        for fmt in fmts:
+            width = accumulator_bits(fmt, weight_bits, ROWS) if widths == "own" else equal
+            points = points_of(fmt, weight_bits, width, library, double)
             base = base or points
-            yield element_row(name, 4, 8, 24, "two weights", points, base)
-        base = points_of(Format.plain(4), weight_bits, 24, library)
-        for bits in (5, 6, 7, 8):
-            yield element_row("plain", bits, weight_bits, 24, "beside A4", points_of(Format.plain(bits), weight_bits, 24, library), base)
-        for name, make in RIVALS.items():
-            yield element_row(name, 4, weight_bits, 24, "beside A4", synthesize(*make(4, weight_bits, 24), library), base)
+            yield element_row(fmt.label, bits, weight_bits, width, widths, points, base)
+
+
+def rivals(library: Library) -> Iterable[dict[str, object]]:
+    """Other elements at the same desk, W8, 24-bit sums, over plain A4."""
+    base = points_of(Format.plain(4), 8, 24, library)
+    for bits in (5, 6, 8):
+        yield element_row(Format.plain(bits).label, bits, 8, 24, "beside A4", points_of(Format.plain(bits), 8, 24, library), base)
+    for name, make in RIVALS.items():
+        yield element_row(name, 4, 8, 24, "beside A4", synthesize(*make(4, 8, 24), library), base)
 
 
 def clocks(library: Library) -> Iterable[dict[str, object]]:
     """The smallest A4W8 element that meets each clock, 24-bit sums: the whole trade-off and not one point of it."""
-    made = {name: points_of(fmt, 8, 24, library) for name, fmt in kinds(4).items()}
-    for period in sorted({p.period for p in made["plain"]}, reverse=True):
+    made = {fmt.label: points_of(fmt, 8, 24, library) for fmt in kinds(4)}
+    base = made[Format.plain(4).label]
+    for period in sorted({p.period for p in base}, reverse=True):
         row: dict[str, object] = {"period_ps": period}
-        plain = smallest(made["plain"], period)
+        plain = smallest(base, period)
         for name, points in made.items():
             best = smallest(points, period)
             meets = best.period <= period + 0.5
@@ -109,14 +107,40 @@ def clocks(library: Library) -> Iterable[dict[str, object]]:
         yield row
 
 
+def arrays(library: Library) -> Iterable[dict[str, object]]:
+    """Whole A4W8 accelerators, squares of 16 to 128, by part; own sums of as many lanes as there are rows, and equal ones at 64."""
+    fmts = [Format.plain(4), Format.plain(5), *(Format(4, 4, n, n) for n in (1, 2, 3)), Format(4, 4, 2, 0)]
+    widest = accumulator_bits(Format(4, 4, 3, 3), 8, 64)
+    for size, widths in [*((size, "own") for size in (64, 16, 32, 128)), (64, "equal")]:
+        totals: dict[str, float] = {}
+        for fmt in fmts:
+            config = ArrayConfig(fmt, 8, size, size, sum_bits=widest if widths == "equal" else None)
+            made = parts(config, library, QUICK, whole=False)
+            total = sum(part.total for part in made)
+            totals[fmt.label] = total
+            by_name = {part.name.split(",")[0]: 0.0 for part in made}
+            for part in made:
+                by_name[part.name.split(",")[0]] += part.total
+            yield {
+                "array": fmt.label,
+                "size": size,
+                "sums": widths,
+                "sum_bits": config.psum_bits,
+                **{name.replace(" ", "_"): round(area) for name, area in by_name.items()},
+                "all": round(total),
+                "over_A4_plain_percent": round(100 * (total / totals["A4 plain"] - 1), 1),
+            }
+
+
 def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Mapping[str, int]]:
-    """What the element at (row, column) sees while the first tile of a layer streams through: one mapping per vector."""
+    """What the element at (row, column) sees while the first tile of a layer streams through: one mapping per vector. t of fewer
+    fraction bits is the layer's, rounded down further."""
     config = layer.config.with_(format=fmt, sum_bits=None)
     state, tile = RowState(fmt), layer.tiles[0]
     weights = [w[column] for w in tile.weights]
     out: list[Mapping[str, int]] = [{"load": 1, "weight_in": weights[row] & 255}]
     for t in tile.t:
-        lanes = encode(t, config.tile)
+        lanes = encode([value >> layer.config.format.fraction_bits - fmt.fraction_bits for value in t], config.tile)
         partial = 0
         for k in range(row):
             digit, code = lanes[k]
@@ -133,46 +157,48 @@ def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Ma
 def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]:
     """fJ per element and vector, mean over eight elements, each in the netlist that its smallest point names."""
     places = [(row, column) for row in (2, 5, 9, 14) for column in (1, 10)]
-    for name, fmt in kinds(4).items():
+    for fmt in (Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3)):
         config = ArrayConfig(fmt, 8, ROWS, sum_bits=24)
         block = ProcessingElement(config=config)
         best = smallest(synthesize(*verilog.named(block), library))
         recipe = next(r for r in RECIPES if r.name == best.recipe)
         netlist, _ = mapped("overq_element", verilog.to_verilog(block), library, recipe)
         total = sum(netlist.energy(stimulus(layer, fmt, row, column)) for row, column in places) / len(places)
-        yield {"element": name, "recipe": best.recipe, "area": best.area, "fJ_per_vector": round(total, 1), "vectors": layer.source}
+        yield {"element": fmt.label, "recipe": best.recipe, "area": best.area, "fJ_per_vector": round(total, 1), "vectors": layer.source}
 
 
-def save(name: str, rows: list[dict[str, object]], library: Library) -> None:
+def save(name: str, rows: Iterable[dict[str, object]], library: Library) -> None:
+    """Each row as soon as it is there: the whole takes an hour or two."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    with (RESULTS / name).open("a" if (RESULTS / name).exists() else "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], "library", "yosys"])
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(row | {"library": library.name, "yosys": yosys.version()} for row in rows)
     for row in rows:
+        full = row | {"library": library.name, "yosys": yosys.version()}
+        with (RESULTS / name).open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(full), lineterminator="\n")
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(full)
         print(*row.values(), flush=True)
 
 
 def main() -> None:
     if len(sys.argv) < 2:
         raise InputError("give at least one Liberty file")
-    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv"):
+    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv", "area_arrays.csv"):
         (RESULTS / name).unlink(missing_ok=True)
-    for i, path in enumerate(sys.argv[1:]):
-        library = Library(Path(path))
-        save("area_elements.csv", list(elements(library, all_of_them=i == 0)), library)
-        save("area_clock.csv", list(clocks(library)), library)
-        given = Path(__file__).parents[1] / "out" / "layer_resnet20.json"
-        layer = LayerVectors.load(given) if given.exists() else LayerVectors.random(ArrayConfig(Format(4, 4), depth=32), vectors=300)
-        save("area_energy.csv", list(energy(library, layer)), library)
-    library = Library(Path(sys.argv[1]))
-    designs = {}
-    for size in (8, 16):
-        for fmt in (Format.plain(4), Format(4, 4, fraction_bits=0), Format(4, 4)):
-            config = ArrayConfig(fmt, 8, size, size, sum_bits=24)
-            designs[f"{config.name}_{size}x{size}"] = parts(config, library)
-    write(RESULTS / "area_parts.csv", to_csv(designs, "µm²", library.name))
+    first, *others = (Library(Path(path)) for path in sys.argv[1:])
+    save("area_elements.csv", elements(first, 4, 8, kinds(4)), first)
+    save("area_arrays.csv", arrays(first), first)
+    save("area_clock.csv", clocks(first), first)
+    few = [Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3)]
+    save("area_elements.csv", rivals(first), first)
+    save("area_elements.csv", elements(first, 4, 8, few, double=True), first)
+    given = Path(__file__).parents[1] / "out" / "layer_resnet20.json"
+    layer = LayerVectors.load(given) if given.exists() else LayerVectors.random(ArrayConfig(Format(4, 4, 3, 3), depth=32), vectors=300)
+    save("area_energy.csv", energy(first, layer), first)
+    for bits, weight_bits in ((3, 8), (5, 8), (4, 4)):
+        save("area_elements.csv", elements(first, bits, weight_bits, kinds(bits) if bits != 4 else few), first)
+    for library in others:
+        save("area_elements.csv", elements(library, 4, 8, few), library)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def layer_vectors(image: int = 0, fmt: Format | None = None, pixels: int | None 
     shifts = [MULTIPLIER_BITS - 1 - math.floor(math.log2(f)) for f in factors]
     multipliers = [min(round(f * 2.0**s), (1 << MULTIPLIER_BITS) - 1) for f, s in zip(factors, shifts, strict=True)]
     biases = [round(float(b) * fmt.unit / next_step * 2.0**s) for b, s in zip(bias, shifts, strict=True)]
-    return LayerVectors(config, tiles, multipliers, biases, shifts, f"ResNet-20 layer1.0.conv1, CIFAR-10 test image {image}, {config.name}")
+    return LayerVectors(
+        config, tiles, multipliers, biases, shifts, f"ResNet-20 layer1.0.conv1, CIFAR-10 test image {image}, {config.label}"
+    )
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def test_widths():
     assert config.with_(sum_bits=32).psum_bits == 32
     assert config.t_bits == 13  # 0 … 8160
     assert ArrayConfig(Format(4, 4, 4, 4, signed=True)).t_bits == 14  # -4352 … 3808
-    assert ArrayConfig(Format(4, 4, 4, 4, signed=True)).name == "a4sw8_r4f4_c4"
+    assert ArrayConfig(Format(4, 4, 4, 4, signed=True)).label == "A4s r4+f4 c4 W8"
 
 
 @pytest.mark.parametrize("signed", [False, True])

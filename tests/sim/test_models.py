@@ -42,7 +42,9 @@ def cases(draw: st.DrawFn) -> tuple[ArrayLayer, ArrayConfig]:
     """A small convolution on a small array; tiles in one, both or no direction."""
     fmt = draw(formats(max_bits=5, max_cascade=4)).with_(lanes=None)
     rows, columns = draw(st.integers(2, 5)), draw(st.integers(1, 4))
-    machine = ArrayConfig(fmt, draw(st.sampled_from([3, 8])), rows, columns, double_buffered=draw(st.booleans()))
+    machine = ArrayConfig(
+        fmt, draw(st.sampled_from([3, 8])), rows, columns, double_buffered=draw(st.booleans()), segments=draw(st.booleans())
+    )
     groups = draw(st.integers(1, 2))
     kernel, size = draw(st.sampled_from([((1, 1), (1, 1)), ((2, 1), (3, 2)), ((2, 2), (2, 3))]))
     shape = draw(st.integers(1, 3)), *size, groups, draw(st.integers(1, 7))
@@ -143,3 +145,43 @@ def test_refusals() -> None:
         fast.run(layer, ArrayConfig(Format.plain(4), 4, 4, 4))
     with pytest.raises(InputError, match=r"do not fit 1 groups"):
         ArrayLayer(layer.digits, layer.states, np.zeros((1, 1, 3, 2), np.int64))
+
+
+def resnet50() -> list[tuple[int, int, int, int]]:
+    """(channels, outputs, kernel, output pixels a side) of every convolution and the classifier, on 224 × 224."""
+    layers, channels, size = [(3, 64, 7, 112)], 64, 56
+    for planes, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for block in range(blocks):
+            after = size // (stride if block == 0 else 1)
+            layers += [(channels, planes, 1, size), (planes, planes, 3, after), (planes, 4 * planes, 1, after)]
+            layers += [(channels, 4 * planes, 1, after)] if block == 0 else []
+            channels, size = 4 * planes, after
+    return [*layers, (2048, 1000, 1, 1)]
+
+
+@pytest.mark.parametrize(("segments", "cycles"), [(False, 1_566_282), (True, 916_544)])
+@pytest.mark.parametrize("fmt", [Format.plain(4), Format(4, 4)], ids=["plain", "overq"])
+def test_resnet50_on_128_by_128(fmt: Format, segments: bool, cycles: int) -> None:
+    """Whole pixels in a tile bring what cutting im2col rows anywhere brings, for OverQ and for the plain array alike."""
+    machine, total = ArrayConfig(fmt, rows=128, columns=128, segments=segments), 0
+    for channels, outputs, kernel, size in resnet50():
+        empty = np.broadcast_to(np.int8(0), (1, size + kernel - 1, size + kernel - 1, 1, channels))
+        layer = ArrayLayer(empty, empty, np.broadcast_to(np.int8(0), (kernel, kernel, channels, outputs)))
+        total += total_cycles(machine, layer.vectors, len(layer.tiles(machine)) * -(-outputs // 128))
+    assert total == cycles
+
+
+def test_depthwise_layers_fill_the_array() -> None:
+    """Fourteen channels' 3 × 3 windows share 128 rows, each with a column of its own: 1 fold for 14, was 9 for each."""
+    empty = np.zeros((1, 5, 5, 28, 1), np.int8)
+    layer = ArrayLayer(empty, empty, np.ones((3, 3, 1, 28), np.int64))
+    apart, packed = (fast.run(layer, ArrayConfig(Format(4, 4), rows=128, columns=16, segments=s)) for s in (False, True))
+    assert (apart.folds, packed.folds, apart.busy, packed.busy) == (28 * 9, 2, packed.busy, 9 * 28 * 9)
+
+
+def test_what_remains_of_long_vectors_shares_tiles_too() -> None:
+    """192 channels on 128 rows: one tile and a half for each of 9 taps are 9 + 5 tiles; the plain array, which cuts anywhere, takes 14."""
+    empty = np.broadcast_to(np.int8(0), (1, 3, 3, 1, 192))
+    layer = ArrayLayer(empty, empty, np.ones((3, 3, 192, 1), np.int64))
+    count = {s: [len(layer.tiles(ArrayConfig(f, rows=128, segments=s))) for f in (Format(4, 4), Format.plain(4))] for s in (False, True)}
+    assert count == {False: [18, 18], True: [14, 14]}

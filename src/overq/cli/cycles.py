@@ -44,6 +44,7 @@ def cycles(
     rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 16,
     columns: Columns = 16,
     double_buffer: Annotated[bool, typer.Option("--double-buffer", help="Load the next weights while vectors stream.")] = False,
+    segments: Annotated[bool, typer.Option("--segments/--no-segments", help="Whole pixels of several kernel taps share a tile.")] = True,
     check: Annotated[bool, typer.Option("--check", help="Compare every sum of the array with the integer layer's.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per layer; - is standard output.")] = None,
@@ -74,6 +75,7 @@ def cycles(
         rows=rows,
         columns=columns,
         double_buffered=double_buffer,
+        segments=segments,
         check=check,
         names=(name, shown.name),
     )

@@ -73,7 +73,7 @@ def rtl(
     files = verilog.files(layer.config) | testbench.files(layer) | {"README.md": readme.text(layer.config)}
     screen = console()
     screen.print(
-        f"{len(write_all(out, files))} files in {out}: {layer.config.name}, {layer.config.rows} × {layer.config.columns}, {layer.source}"
+        f"{len(write_all(out, files))} files in {out}: {layer.config.label}, {layer.config.rows} × {layer.config.columns}, {layer.source}"
     )
     if not run:
         return
@@ -116,7 +116,7 @@ def synth(
     config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
     plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
     library = Library(liberty) if liberty else None
-    designs = {c.name: parts(c, library) for c in ([plain, config] if cascade else [config])}
+    designs = {c.label: parts(c, library) for c in ([plain, config] if cascade else [config])}
     unit = "µm²" if library else "transistors"
     screen = console(width=96)
     screen.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")

@@ -39,11 +39,12 @@ class Part:
         return self.count * self.area
 
 
-def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Part]:
+def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe] = RECIPES, whole: bool | None = None) -> list[Part]:
     """Elements, encoder, output stage, and the registers that skew and deskew.
 
-    Each block is synthesized alone, as a floor plan of blocks would be; none is counted twice. Beyond 16 rows or columns the encoder
-    is that of 16 lanes, so many times, and skew and control are counted in flip-flops (`skew_flip_flops`).
+    Each block is synthesized alone, as a floor plan of blocks would be; none is counted twice. With `whole` (default: up to
+    16 rows and columns) encoder, skew and control are synthesized as they are; else the encoder is that of 16 lanes, so many times, and
+    skew and control are counted in flip-flops (`skew_flip_flops`).
     recipes   ways through Yosys for the elements, of which the smallest result counts
     """
     rows, columns = config.rows, config.columns
@@ -53,7 +54,7 @@ def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe
     if has_first:
         made.append(_part("element, first row", columns, verilog.to_verilog(first), library, recipes))
     made.append(_part("element", columns * (rows - has_first), verilog.to_verilog(element), library, recipes))
-    if max(rows, columns) > SMALL:
+    if not (max(rows, columns) <= SMALL if whole is None else whole):
         few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
         sixteen = _part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=few)), library)
         lane = replace(sixteen, name="encoder, one lane of 16", area=round(sixteen.area / SMALL, 3), flip_flops=sixteen.flip_flops // SMALL)

@@ -124,7 +124,7 @@ def text(config: ArrayConfig) -> str:
     fraction = fmt.fraction_bits
     kind = _DOUBLE if config.double_buffered else _SINGLE
     return _TEXT.format(
-        name=config.name,
+        name=config.label,
         rows=config.rows,
         columns=config.columns,
         bits=fmt.bits,

@@ -27,8 +27,8 @@ def run(layer: ArrayLayer, machine: ArrayConfig) -> Result:
     for fold in layer.folds(machine):
         sums[:, fold.outputs] += _spelled(fold.digits, fold.states, machine) @ fold.weights.astype(np.float64)
         folds += 1
-        busy += layer.vectors * fold.weights.size
-        multiplied += int(np.count_nonzero(fold.digits)) * fold.weights.shape[1]
+        busy += layer.vectors * int(np.count_nonzero(fold.held))
+        multiplied += int(np.count_nonzero(fold.digits, axis=0) @ np.count_nonzero(fold.held, axis=1))
     return Result(sums.astype(np.int64), total_cycles(machine, layer.vectors, folds), folds, busy, multiplied)
 
 

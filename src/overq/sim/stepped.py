@@ -55,7 +55,8 @@ def _filled(fold: Fold, machine: ArrayConfig) -> Fold:
     lanes, outputs = fold.weights.shape
     below, right = machine.rows - lanes, machine.columns - outputs
     digits, states = (np.pad(values.astype(np.int64), ((0, 0), (0, below))) for values in (fold.digits, fold.states))
-    return Fold(np.pad(fold.weights, ((0, below), (0, right))), digits, states, fold.outputs, fold.first, lanes)
+    weights, held = (np.pad(values, ((0, below), (0, right))) for values in (fold.weights, fold.held))
+    return Fold(weights, digits, states, fold.outputs, fold.first, held)
 
 
 class _Grid:
@@ -112,8 +113,7 @@ class _Grid:
     def _count(self, cycle: int, digits: np.ndarray) -> None:
         for fold, time in zip(self.folds, self.times, strict=True):
             vector = cycle - time.start - self.row - self.column
-            used = (vector >= 0) & (vector < self.vectors) & (self.column < fold.outputs.stop - fold.outputs.start)
-            used &= self.row < fold.lanes
+            used = (vector >= 0) & (vector < self.vectors) & fold.held
             self.busy += int(used.sum())
             self.multiplied += int((used & (digits != 0)).sum())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from overq.sim.layer import ArrayLayer
 from overq.spec import ArrayConfig, Format
+from overq.spec.packing import packed_bits
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,28 @@ def unencoded_bits(fmt: Format) -> int:
     return max(-low - 1, high).bit_length() + 1 if fmt.signed else high.bit_length()
 
 
+def _state_bits(lanes: int, fmt: Format) -> int:
+    """Of one packed vector: one each, and one for two lanes where each pair has a kind bit."""
+    return packed_bits(lanes, fmt) - lanes * fmt.bits
+
+
 def layer_traffic(layer: ArrayLayer, machine: ArrayConfig) -> Traffic:
     """What the layer moves on the machine; the buffer holds its input, its partial sums and one block of weights."""
     fmt = machine.format
     outputs = layer.weights.shape[3]
     blocks = layer.groups * -(-(outputs // layer.groups) // machine.columns)
     lanes = blocks * layer.vectors * layer.depth
-    passes = 2 * layer.tiles(machine.rows) - 1
+    tiles = layer.tiles(machine)
+    passes = 2 * len(tiles) - 1
+    channels = layer.digits.shape[-1]
     weights = layer.weights.size * machine.weight_bits
     return Traffic(
         array_digits=lanes * fmt.bits,
-        array_states=int(lanes * fmt.state_bits),
-        array_weights=weights,
+        array_states=blocks * layer.vectors * sum(_state_bits(piece.lanes, fmt) for tile in tiles for piece in tile),
+        array_weights=weights * layer.together(machine),  # groups that share a tile meet zeros in each other's rows
         array_sums=layer.vectors * outputs * passes * machine.depth_bits(layer.depth),
         memory_weights=weights,
         memory_digits=layer.digits.size * fmt.bits,
-        memory_states=int(layer.digits.size * fmt.state_bits),
+        memory_states=layer.digits.size // channels * _state_bits(channels, fmt),
         memory_unencoded=layer.digits.size * unencoded_bits(fmt),
     )

@@ -103,13 +103,9 @@ class ArrayConfig:
         return self.sum_bits or accumulator_bits(self.format, self.weight_bits, depth)
 
     @property
-    def name(self) -> str:
-        """A short file-safe name: a4w8_plain, a4w8_r4_c1, a4w8_r3f3_c4, …"""
-        fmt = self.format
-        seconds = f"r{fmt.range_bits}" * fmt.range_on + f"f{fmt.fraction_bits}" * fmt.precision_on
-        kind = f"{seconds}_c{fmt.cascade}" if seconds else "plain"
-        policy = "_largest" if fmt.cascade and fmt.policy == "largest" else ""
-        return f"a{fmt.bits}{'s' if fmt.signed else ''}w{self.weight_bits}_{kind}{policy}{'_double' * self.double_buffered}"
+    def label(self) -> str:
+        """The format's name and the weights' bits: "A4 plain W8", "A4 r3+f3 c4 W8 double-buffered"."""
+        return f"{self.format.label} W{self.weight_bits}{' double-buffered' * self.double_buffered}"
 
 
 def encode_tile(row: Sequence[int | None], fmt: Format, starts: Sequence[int] = ()) -> list[Lane]:

@@ -104,6 +104,7 @@ def network_cycles(
     rows: int,
     columns: int,
     double_buffered: bool = False,
+    segments: bool = True,
     check: bool = False,
     names: tuple[str, str] = ("", ""),
     progress: Callable[[str], None] = lambda layer: None,
@@ -112,6 +113,7 @@ def network_cycles(
 
     model   of overq.quantize, with `lanes` = rows where a channel vector is longer than the array (see `recipe`)
     x       images as the model takes them
+    segments   whole channel vectors of several kernel taps share a tile (plain formats: any lanes), see sim.ArrayLayer
     check   also compare the array's sums with the integer layer's, all of them; a difference raises OverqError
     names   (model, data), for the record
     """
@@ -125,7 +127,8 @@ def network_cycles(
             seen = args[0].detach().cpu()
             seen = seen.reshape(-1, seen.shape[-1]) if layer.linear else seen
             t = layer.fixed(seen)
-            machine = ArrayConfig(layer.format.with_(lanes=None), layer.weight_bits, rows, columns, double_buffered=double_buffered)
+            fmt = layer.format.with_(lanes=None)
+            machine = ArrayConfig(fmt, layer.weight_bits, rows, columns, double_buffered=double_buffered, segments=segments)
             rows_seen.append(layer_cycles(layer, t, machine, check=check))
             progress(name)
 
@@ -156,6 +159,7 @@ def layer_cycles(layer: IntegerLayer, t: Tensor, machine: ArrayConfig, *, check:
         if not np.array_equal(ran.sums, expected.numpy()):
             raise OverqError(f"layer {layer.name!r}: the array's sums differ from the integer layer's")
     plain = machine.with_(format=Format.plain(layer.format.bits))
+    folds = ran.folds // len(work.tiles(machine)) * len(work.tiles(plain))
     second = np.count_nonzero((work.states == State.RANGE) | (work.states == State.PRECISION))
     return LayerCycles(
         name=layer.name,
@@ -168,7 +172,7 @@ def layer_cycles(layer: IntegerLayer, t: Tensor, machine: ArrayConfig, *, check:
         vectors=work.vectors,
         folds=ran.folds,
         cycles=ran.cycles,
-        plain_cycles=total_cycles(plain, work.vectors, ran.folds),
+        plain_cycles=total_cycles(plain, work.vectors, folds),
         macs=ran.busy,
         utilization=ran.busy / (ran.cycles * machine.rows * machine.columns),
         nonzero=ran.multiplied / ran.busy,
