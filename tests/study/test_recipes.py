@@ -7,12 +7,15 @@ import torch
 
 from overq import Format, Recipe, quantize
 from overq.errors import FormatError
+from overq.integer import integer_network
 from overq.methods import METHODS
-from overq.nn import LayerRule, observe, observe_sequentially
+from overq.nn import LayerRule, observe, observe_sequentially, reorder_network, summary
+from overq.nn.assign import best_assignment
 from overq.nn.peers import install
+from overq.nn.sensitivity import sensitivity
 from overq.study import cell, digits, evaluate
 from overq.study.plan import Network, Setting, Study, expand
-from overq.study.recipes import install_recipe, recipe_of
+from overq.study.recipes import MIXES, install_recipe, recipe_of
 
 EDGE = LayerRule(Format.plain(8), 8, "max")
 X = digits.images("calibration")[0]
@@ -32,6 +35,18 @@ def test_a_recipe_s_cell_is_quantize_with_that_recipe() -> None:
         plain = install_recipe(model, seen, BATCHES, {**keys, "sequential": False}, 8, 3)[0]
         assert not torch.equal(result(test), plain(test)), "sequential observation changes the steps"
     assert cost == install(model, seen, METHODS["overq"](bits=3, cascade=2, policy="largest"))[1]
+
+
+def test_what_means_the_same_is_one_setting() -> None:
+    table = {"source": "images", "equalize": [0.0, 0.5], "reorder": False, "bits": 3, "calibration": ["mse", "format-mse"], "cascade": 2}
+    assert [s.label for s in expand([], (8,), [table, {"bits": 3, "cascade": 2}]) if s.method == "recipe"] == [
+        "recipe:bits=3,cascade=2,calibration=mse:W8",
+        "recipe:bits=3,cascade=2:W8",
+        "recipe:bits=3,cascade=2,calibration=mse,equalize=0.5:W8",
+        "recipe:bits=3,cascade=2,equalize=0.5:W8",
+    ]
+    with pytest.raises(FormatError, match="^equalize must be"):
+        expand([], (8,), [{"bits": 3, "equalize": False}])
 
 
 def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
@@ -60,7 +75,7 @@ def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, sequential, source$"),
+        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, sequential, source, .*"),
         ({"seed": 3}, r"^a recipe has no key 'seed'"),
         ({"sequential": 1}, r"^a recipe's sequential must be true or false, not 1$"),
         ({"calibration": 3}, r"^a recipe's calibration must be a name, not 3$"),
@@ -68,8 +83,41 @@ def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.Monk
         ({"source": "thin air"}, r"^a recipe's source must be one of images, statistics, distilled, not 'thin air'$"),
         ({"source": "statistics", "bias_correction": True}, r'^a recipe with source = "statistics" has no images'),
         ({"equalize": 2}, r"^equalize must be"),
+        ({"integers": 1}, r"^a recipe's integers must be true or false, not 1$"),
+        ({"budget": "4"}, r"^a recipe's budget must be a number of bits, not '4'$"),
+        ({"budget": 4.0, "bits": 3}, r"^a recipe with a budget finds its formats itself: leave bits out$"),
+        ({"budget": 4.0, "mix": "all"}, r"^a recipe's mix must be one of overq, plain, not 'all'$"),
+        ({"budget": 4.0, "loss": "l1"}, r"^a recipe's loss must be one of mse, "),
+        ({"unit": "stored"}, r"^a recipe's unit says how a budget is kept: give a budget, too$"),
     ],
 )
 def test_a_senseless_recipe_is_refused_when_the_study_is_read(keys: dict, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         Setting("recipe", tuple(keys.items()), 8)
+
+
+def test_orders_integers_and_mixtures_are_what_the_package_s_own_functions_make() -> None:
+    model, x, test = digits.network(), X[:40], digits.images("test")[0][:30]
+    seen = observe(model, [x])
+
+    def scores(**keys: object) -> torch.Tensor:
+        result, cost = install_recipe(model, seen, [x], keys, 8, 0, measured=lambda: table)
+        costs.append(cost)
+        with torch.no_grad():
+            return result(test)
+
+    costs: list = []
+    table = sensitivity(model, [x], MIXES["overq"], recipe=Recipe(), seen=seen)
+    recipe = Recipe(Format(3, 1))
+    carried = reorder_network(model, seen, recipe)
+    with torch.no_grad():
+        assert torch.equal(scores(bits=3, cascade=1, reorder_network=True), quantize(carried, observe(carried, [x]), recipe)(test))
+        assert torch.equal(scores(bits=3, cascade=1, integers=True), integer_network(quantize(model, seen, recipe), False)(test))
+        found = best_assignment(table, 4.0)
+        assert torch.equal(scores(budget=4.0), quantize(model, seen, found.recipe)(test))
+        plain = scores(budget=4.0, mix="plain")
+    assert not torch.equal(plain, scores(bits=4, cascade=0))
+    assert costs[2].bits <= 4 < costs[0].bits
+    assert costs[3].metadata_bits == 0
+    bare = install_recipe(model, seen, [x], {"bits": 3, "edges": False}, 8, 0)[0]
+    assert {layer.format.bits for layer in summary(bare).layers} == {3}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from study_cases import DIGITS
 
+from overq.compare import mcnemar, paired
 from overq.methods import Cost
 from overq.study.cell import Cell
-from overq.study.compare import mcnemar, paired
 from overq.study.measure import Measured
 from overq.study.plan import Setting
 from overq.study.run import run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -182,6 +183,29 @@ def plot(
     for network, width in sorted({(r.network, r.weight_bits) for r in results if r.method != "float"}):
         shown = [r for r in results if (r.network, r.weight_bits) == (network, width)]
         _say(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
+
+
+@app.command()
+def pages(
+    file: Annotated[Path, typer.Argument(help="What to make: a TOML file of tables and pictures.")],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is not what its records make.")] = False,
+) -> None:
+    """Make the tables and pictures of pages anew from exported records."""
+    from overq.report.charts import drawn
+    from overq.report.pages import figure, made, read
+
+    tables, pictures = read(file)
+    texts = made(tables)
+    if check:
+        stale = [page for page, text in texts.items() if page.read_text(encoding="utf-8") != text]
+        if stale:
+            raise InputError(f"{stale[0]} is not what its records make: `overq study pages {file}` writes it anew")
+        return
+    for page, text in texts.items():
+        write(page, text)
+    for picture in pictures:
+        write(picture.file, drawn(partial(figure, picture), picture.file.suffix[1:]))
+    _say(f"{len(tables)} tables on {len(texts)} pages, {len(pictures)} pictures")
 
 
 def _say(line: str, file: TextIO | None = None) -> None:

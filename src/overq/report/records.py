@@ -22,10 +22,10 @@ def table_of(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def to_csv(records: Iterable[Record]) -> str:
-    """One line a record; numbers with four decimals."""
+    """One line a record; numbers with six decimals."""
     rows = table_of(records)
     columns = list(rows[0]) if rows else [f.name for f in fields(Record) if f.name != "own"]
-    return csv_text(columns, ({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows))
+    return csv_text(columns, ({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()} for row in rows))
 
 
 def read_csv(path: Path) -> list[Record]:

@@ -8,13 +8,15 @@ from overq.study.recipes import recipe_of
 
 
 def element(setting: Setting) -> str:
-    """ "A4 plain", "A4 range+precision c=4", "A4 sparq", …; "" for float.
+    """ "A4 plain", "A4 range+precision c=4", "A4 sparq", …; "" for float and for a mixture of formats.
 
     OCS computes on plain elements, more of them.
     """
     if setting.method == "float":
         return ""
     if setting.method == RECIPE:
+        if "budget" in dict(setting.parameters):
+            return ""  # of several
         return _of_format(recipe_of(dict(setting.parameters), setting.weight_bits).format)
     method = setting.build()
     if setting.method == "overq":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,18 @@ from torch import nn
 from overq.datafree import distill, observe_statistics
 from overq.errors import InputError
 from overq.methods import Cost, Fitted
-from overq.nn import Observations, observe
+from overq.nn import Observations, Recipe, observe
 from overq.nn.bias import Outputs, observe_outputs
 from overq.nn.chosen import ENOUGH
 from overq.nn.peers import fit, install
+from overq.nn.sensitivity import Sensitivity, sensitivity
 from overq.study import digits
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
 from overq.study.measure import SQNR, Measured, all_scores, measured
 from overq.study.models import function_of, load_model
 from overq.study.plan import CORRECTION, RECIPE, Network, Setting
-from overq.study.recipes import install_recipe
+from overq.study.recipes import MIXES, install_recipe
 from overq.study.version import commit, package, versions
 
 DISTILLED = 64  # images that the source "distilled" makes
@@ -141,10 +142,19 @@ def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
     seen, samples = _observed(cell, source)
     if setting.method == RECIPE:
         batch = correction_batch(samples) if parameters.get(CORRECTION) else None
-        return install_recipe(model, seen, samples, parameters, setting.weight_bits, cell.seed, batch)
+        measured = partial(_sensitivity, cell, setting.weight_bits, parameters.get("loss", "mse"))
+        return install_recipe(model, seen, samples, parameters, setting.weight_bits, cell.seed, batch, measured)
     own = tuple((name, value) for name, value in setting.parameters if name != CORRECTION)
     fitted = _fitted(cell, Setting(setting.method, own, 8))
     return install(model, seen, setting.build(), setting.weight_bits, fitted, _outputs(cell) if parameters.get(CORRECTION) else None)
+
+
+@lru_cache(1)
+def _sensitivity(cell: Cell, weight_bits: int, loss: str) -> Sensitivity:
+    """What each layer alone loses in every candidate format, which is the same for every budget."""
+    seen, samples = _observed(cell, "images")
+    recipe = Recipe(weight_bits=weight_bits, seed=cell.seed)
+    return sensitivity(_model(cell.network), samples, MIXES["overq"], recipe=recipe, seen=seen, loss=loss)
 
 
 @lru_cache(1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from overq.compare import COVERAGE, SQNR, TOP1, value_of
 from overq.errors import InputError
 from overq.nn import count_lanes
 from overq.nn.call import run
@@ -24,7 +25,7 @@ from overq.spec import Counts, expected_coverage
 from overq.study.data import Images, at
 from overq.study.models import function_of
 
-TOP1, SQNR, COVERAGE = MEASURES = ("top1", "sqnr", "coverage")
+MEASURES = (TOP1, SQNR, COVERAGE)
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,6 @@ class Coverage:
     expected: float | None
     zero_rate: float | None
     outlier_rate: float | None
-
-
-def value_of(measure: str, means: np.ndarray) -> np.ndarray:
-    """Column means [..., columns] -> [...]: percent for top1, dB for sqnr (infinite where exact), a function's mean."""
-    if measure == TOP1:
-        return 100 * means[..., 0]
-    if measure == SQNR:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10(means[..., 0] / means[..., 1])
-    return means[..., 0]
-
-
-def better(measure: str, columns: np.ndarray) -> np.ndarray:
-    """[images]: the more the better, image by image; for the sign test."""
-    return -columns[:, 1] if measure == SQNR else columns[:, 0]
 
 
 def check_measure(name: Any) -> None:

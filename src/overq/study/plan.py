@@ -107,7 +107,8 @@ class Setting:
         """What a plot gives one colour: the method, or which kind of recipe."""
         if self.method != RECIPE:
             return self.method
-        return "plain_recipe" if dict(self.parameters).get("cascade") == 0 else "overq_recipe"
+        parameters = dict(self.parameters)
+        return "mixed_recipe" if "budget" in parameters else "plain_recipe" if parameters.get("cascade") == 0 else "overq_recipe"
 
     @property
     def label(self) -> str:

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from overq.errors import FormatError
+from overq.integer import integer_network
 from overq.methods import Cost
-from overq.nn import Observations, Recipe, observe_sequentially, quantize, summary
+from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize, reorder_network, summary
+from overq.nn.assign import best_assignment, unit_of
 from overq.nn.peers import mean_cost
+from overq.nn.sensitivity import LOSSES, Sensitivity
 from overq.spec import Format
 
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("format", "weight_bits", "first", "last", "overrides", "seed"))
-OWN_KEYS = ("sequential", "source")  # observe each layer behind the quantized ones before it; what is observed
+OWN_KEYS = ("sequential", "source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
+FLAGS = ("sequential", "reorder_network", "integers", "edges")
+_DEFAULTS = [
+    (key, value, str(value))  # the text tells False from 0
+    for key, value in {
+        "policy": "first", "calibration": "format-mse", "reorder": False, "equalize": 0.0, "bias_correction": False, "sequential": False,
+        "source": "images", "reorder_network": False, "integers": False, "edges": True, "unit": "stored", "loss": "mse", "mix": "overq",
+    }.items()
+]  # fmt: skip
+_PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
+_OVERQ = tuple(Format(bits, 1, precision_overwrite=False) for bits in range(2, 7)) + tuple(Format(bits, 4) for bits in range(2, 6))
+MIXES = {"overq": _PLAIN + _OVERQ, "plain": _PLAIN}  # candidates for each layer of a recipe with a budget
 SOURCES = ("images", "statistics", "distilled")  # calibration images, or none: batch norm statistics, or images made from them
 
 
 def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a plain format does not use, so that lists which multiply out give a plain setting once."""
+    """In one order, without defaults and without what a plain format does not use: what means the same is one setting with one label."""
     plain = parameters.get("cascade") == 0
-    return {key: value for key, value in parameters.items() if not (plain and key in MODE_KEYS)}
+    order = {key: i for i, key in enumerate((*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS))}
+    kept = [key for key in parameters if not (plain and key in MODE_KEYS) and (key, parameters[key], str(parameters[key])) not in _DEFAULTS]
+    return {key: parameters[key] for key in sorted(kept, key=lambda key: order.get(key, len(order)))}
 
 
 def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) -> Recipe:
@@ -37,8 +54,10 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
             raise FormatError(f"a recipe has no key {key!r}; there are {', '.join(known)}")
         if key in ("calibration", "policy") and not isinstance(value, str):
             raise FormatError(f"a recipe's {key} must be a name, not {value!r}")
-    if not isinstance(parameters.get("sequential", False), bool):
-        raise FormatError(f"a recipe's sequential must be true or false, not {parameters['sequential']!r}")
+    for key in FLAGS:
+        if not isinstance(parameters.get(key, False), bool):
+            raise FormatError(f"a recipe's {key} must be true or false, not {parameters[key]!r}")
+    _check_budget(parameters)
     wanted = {key: value for key, value in parameters.items() if key in FORMAT_KEYS}
     if wanted.get("cascade") == 0:
         wanted = {key: value for key, value in wanted.items() if key not in OLD_KEYS}
@@ -48,7 +67,33 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
     if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
         raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
-    return Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
+    recipe = Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
+    return recipe if parameters.get("edges", True) else recipe.with_(first=None, last=None)
+
+
+def _check_budget(parameters: Mapping[str, Any]) -> None:
+    if "budget" not in parameters:
+        for key in ("unit", "mix", "loss"):
+            if key in parameters:
+                raise FormatError(f"a recipe's {key} says how a budget is kept: give a budget, too")
+        return
+    if fixed := [key for key in FORMAT_KEYS if key in parameters]:
+        raise FormatError(f"a recipe with a budget finds its formats itself: leave {fixed[0]} out")
+    budget = parameters["budget"]
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not math.isfinite(budget):
+        raise FormatError(f"a recipe's budget must be a number of bits, not {budget!r}")
+    unit_of(parameters.get("unit", "stored"))
+    for key, known in (("mix", MIXES), ("loss", LOSSES)):
+        if parameters.get(key, next(iter(known))) not in known:
+            raise FormatError(f"a recipe's {key} must be one of {', '.join(known)}, not {parameters[key]!r}")
+
+
+def mixed(measured: Sensitivity, parameters: Mapping[str, Any]) -> Recipe:
+    """The recipe with a format for each layer: least summed loss under the budget, of the candidates of the mix."""
+    allowed = MIXES[parameters.get("mix", "overq")]
+    layers = tuple(replace(layer, trials=tuple(t for t in layer.trials if t.candidate in allowed)) for layer in measured.layers)
+    found = best_assignment(replace(measured, layers=layers), parameters["budget"], parameters.get("unit", "stored"))
+    return found.recipe
 
 
 def install_recipe(
@@ -59,13 +104,21 @@ def install_recipe(
     weight_bits: int,
     seed: int,
     corrected_on: list[torch.Tensor] | None = None,
+    measured: Callable[[], Sensitivity] | None = None,
 ) -> tuple[nn.Module, Cost]:
     """The quantized copy of `model` and its average cost, counted as `overq.nn.peers.install` counts it.
 
     seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again; `seen` without any.
     corrected_on: the batches for bias correction, if not all samples.
+    measured: what each layer loses in every format of MIXES, for a recipe with a budget.
     """
     recipe = recipe_of(parameters, weight_bits, seed)
+    if "budget" in parameters:
+        assert measured is not None  # the caller looks at the parameters, too
+        recipe = mixed(measured(), parameters)
+    if parameters.get("reorder_network", False):
+        model = reorder_network(model, seen, recipe)
+        seen = observe(model, samples, seed=seed)
     if parameters.get("sequential", False):
         seen = observe_sequentially(model, samples, recipe)
     result = quantize(model, samples if corrected_on is None else corrected_on, recipe, seen=seen)
@@ -75,4 +128,15 @@ def install_recipe(
     for layer in summary(result):
         cost = Cost(layer.format.bits, layer.format.state_bits, layer.format.bits, weight_bits)
         (edges if layer.name in (names[0], names[-1]) else costs).append((cost, seen.layers[layer.name].values))
-    return result, mean_cost(costs or edges)
+    return Integers(result) if parameters.get("integers", False) else result, mean_cost(costs or edges)
+
+
+class Integers(nn.Module):
+    """A network in integers only, as a module."""
+
+    def __init__(self, quantized: nn.Module) -> None:
+        super().__init__()
+        self.network = integer_network(quantized)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)

