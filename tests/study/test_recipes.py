@@ -49,12 +49,19 @@ def test_what_means_the_same_is_one_setting() -> None:
         expand([], (8,), [{"bits": 3, "equalize": False}])
 
 
+def test_the_old_switches_are_the_new_bits() -> None:
+    old = {"bits": 3, "cascade": 1, "range_overwrite": [True, False], "precision_overwrite": True}
+    assert [s.label for s in expand([], (8,), [old]) if s.method == "recipe"] == [
+        "recipe:bits=3,cascade=1:W8", "recipe:bits=3,cascade=1,range_bits=0:W8",
+    ]  # fmt: skip
+
+
 def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
-    settings = expand([], (8,), [{"bits": [3], "cascade": [0, 1], "precision_overwrite": [True, False]}])
+    settings = expand([], (8,), [{"bits": [3], "cascade": [0, 1], "fraction_bits": [3, 0], "range_overwrite": True}])
     assert [s.label for s in settings if s.method == "recipe"] == [
         "recipe:bits=3,cascade=0:W8",
-        "recipe:bits=3,cascade=1,precision_overwrite=true:W8",
-        "recipe:bits=3,cascade=1,precision_overwrite=false:W8",
+        "recipe:bits=3,cascade=1,fraction_bits=3:W8",
+        "recipe:bits=3,cascade=1,fraction_bits=0:W8",
     ]
     assert [s.family for s in settings if s.method == "recipe"] == ["plain_recipe", "overq_recipe", "overq_recipe"]
     assert recipe_of({"bits": 5, "cascade": 0}, 4, 7) == Recipe(Format.plain(5), 4, first=EDGE, last=EDGE, seed=7)

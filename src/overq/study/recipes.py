@@ -33,13 +33,16 @@ _DEFAULTS = [
     }.items()
 ]  # fmt: skip
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
-_OVERQ = tuple(Format(bits, 1, precision_overwrite=False) for bits in range(2, 7)) + tuple(Format(bits, 4) for bits in range(2, 6))
+_OVERQ = tuple(Format(bits, 1, fraction_bits=0) for bits in range(2, 7)) + tuple(Format(bits, 4) for bits in range(2, 6))
 MIXES = {"overq": _PLAIN + _OVERQ, "plain": _PLAIN}  # candidates for each layer of a recipe with a budget
 SOURCES = ("images", "statistics", "distilled")  # calibration images, or none: batch norm statistics, or images made from them
 
 
 def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """In one order, without defaults and without what a plain format does not use: what means the same is one setting with one label."""
+    for old, new in zip(OLD_KEYS, ("range_bits", "fraction_bits"), strict=True):
+        if isinstance(parameters.get(old), bool) and new not in parameters:
+            parameters = {key: value for key, value in parameters.items() if key != old} | ({} if parameters[old] else {new: 0})
     plain = parameters.get("cascade") == 0
     order = {key: i for i, key in enumerate((*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS))}
     kept = [key for key in parameters if not (plain and key in MODE_KEYS) and (key, parameters[key], str(parameters[key])) not in _DEFAULTS]
