@@ -274,3 +274,48 @@ def test_weights_that_are_not_there_are_refused() -> None:
     assert len(overq.summary(overq.quantize(lazy, x))) == 2
     with pytest.raises(CalibrationError, match=r"^layer '1' has its weights on the meta device, where they have no values"):
         overq.quantize(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, device="meta")), x)
+
+
+def test_compiled_models_are_refused_with_the_way_out() -> None:
+    for compiled in (torch.jit.script(nn.Linear(4, 4)), torch.jit.trace(nn.Linear(4, 4), torch.ones(2, 4))):
+        with pytest.raises(CalibrationError, match=r"^the model is compiled by torch\.jit, .*: give the module that it was made from$"):
+            overq.quantize(compiled, torch.randn(8, 4))
+    inside = nn.Sequential(nn.Linear(4, 4), torch.jit.script(nn.Linear(4, 4)))
+    facts = overq.summary(overq.quantize(inside, torch.randn(8, 4), Recipe(first=None, last=None)))
+    assert facts.quantized_share == 0.5
+
+
+def test_values_that_the_model_makes_infinite_are_not_blamed_on_the_samples() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].weight.data.fill_(3e38)
+    with pytest.raises(CalibrationError, match=r"^layer '1': .* NaN or infinite; the samples are finite, the model makes them$"):
+        observe(model, torch.rand(8, 4) + 1)
+
+
+class Experts(nn.Module):
+    """Sends every sample to one expert, some to none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        for i, expert in enumerate(self.experts):
+            mine = x[:, 0].clamp(0, 1.5).long() == i
+            y[mine] = expert(x[mine])
+        return y
+
+
+def test_layers_that_got_nothing_stay_float() -> None:
+    x = torch.rand(50, 4) * torch.tensor([0.5, 1, 1, 1])
+    x[:3, 0] = 1.2
+    model = Experts().eval()
+    quantized = overq.quantize(model, [x[3:], x[:3]], ALL)
+    facts = overq.summary(quantized)
+    assert [report.name for report in facts] == ["experts.0", "experts.1"]
+    assert [name for name, _ in facts.left_float] == ["experts.2"]
+    assert torch.isfinite(quantized(x)).all()
+    with pytest.raises(CalibrationError, match=r"^layer '' and all others got empty inputs: the samples hold no values$"):
+        overq.quantize(nn.Linear(4, 4), torch.rand(4, 0, 4))

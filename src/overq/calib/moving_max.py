@@ -2,6 +2,7 @@
 
 Exponential moving average of each batch's extremes (Jacob et al., CVPR 2018), corrected for its start at zero:
 m_n = decay · m_(n-1) + (1 - decay) · max_n, divided by 1 - decay^n. `Observed` keeps it; see there for how two streams merge.
+A batch is a chunk of `nn.samples`, at most 32 samples, whatever batches the samples came in.
 """
 
 from __future__ import annotations

@@ -179,6 +179,8 @@ def counted(model: nn.Module) -> Iterator[Count]:
     counting = _Counting(model)
     handles = []
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # takes no hooks: what it runs is counted where it is called
 
         def enter(module: nn.Module, args: Any, name: str = name) -> None:
             counting.stack.append((name, module))

@@ -96,7 +96,7 @@ def observe(
         hooks = [m.register_forward_pre_hook(watch.hook(name), with_kwargs=True) for name, m in watched]
         try:
             for part, keep in masked(model, stream, mask):
-                watch.new_run()
+                watch.new_run(part)
                 choosing.add(part, keep)
                 stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
                 with counted(model) if stream.count is None else nullcontext(stream.count) as count, known(keep), followed(model):
@@ -107,11 +107,17 @@ def observe(
             for hook in hooks:
                 hook.remove()
     assert stream.count is not None
+    for name in [name for name, observed in seen.layers.items() if not observed.values]:  # an expert that no token was sent to
+        del seen.layers[name], seen.readings[name]
+        if not seen.layers:
+            raise CalibrationError(f"layer {name!r} and all others got empty inputs: the samples hold no values")
     return Observations(seen.layers, seen.readings, stream.count, stream, choosing.done())
 
 
 def check_weights(model: nn.Module) -> None:
-    """Refuse weights that are not there: those of lazy layers that never ran, and those on the meta device."""
+    """Refuse weights that are not there: of lazy layers that never ran, on the meta device, inside compiled code."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CalibrationError("the model is compiled by torch.jit, whose layers cannot be replaced: give the module that it was made from")
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             if is_lazy(parameter):
@@ -153,7 +159,7 @@ def answer(model: nn.Module, stream: Stream, part: Part) -> Any:
     except OverqError:
         raise
     except Exception as error:
-        shapes = ", ".join(f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in part.tensors)
+        shapes = ", ".join(f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in part.tensors) or "without a tensor"
         said = " ".join(str(error).split())[:300]
         raise CalibrationError(f"the model does not run on samples {shapes}: {type(error).__name__}: {said}") from error
 
@@ -176,7 +182,8 @@ class _Watch:
         self.calls: dict[str, int] = {}
         self.readers: dict[int, tuple[Any, int, list[str]]] = {}
 
-    def new_run(self) -> None:
+    def new_run(self, part: Part) -> None:
+        self.part = part
         self.calls.clear()
         self.readers.clear()
 
@@ -216,9 +223,9 @@ class _Watch:
     def _check(self, name: str, values: np.ndarray, extremes: tuple[float, float]) -> None:
         if not np.isfinite(extremes).all():
             bad = int(values.size - np.isfinite(values).sum())
-            raise CalibrationError(
-                f"layer {name!r}: {bad} of {values.size} input values are NaN or infinite; calibrate with finite samples"
-            )
+            finite = all(t.isfinite().all() for t in self.part.tensors)
+            why = "the samples are finite, the model makes them" if finite else "calibrate with finite samples"
+            raise CalibrationError(f"layer {name!r}: {bad} of {values.size} input values are NaN or infinite; {why}")
 
     def _called(self, name: str, reading: Reading, extremes: tuple[float, float]) -> None:
         call = self.calls[name] = self.calls.get(name, 0) + 1
