@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from overq import cli
+from overq import cli, kernels
 
 FACTORIES = """
 import torch
@@ -44,6 +44,12 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         code = int(stop.code or 0)
     printed = capsys.readouterr()
     return code, printed.out, printed.err
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled() -> None:
+    """Else the first command says on standard error that it compiles."""
+    kernels.prepare()
 
 
 @pytest.fixture

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import typer
+
+import overq
+from overq import Format, cli, kernels, overwrite
+from overq.cli.progress import prepare_kernels, progress
 
 INTERRUPTED_AT_IMPORT = """
 import os, signal, sys
@@ -117,4 +124,70 @@ def test_shells_complete_commands_and_options(shell: str) -> None:
     asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_OVERQ_COMPLETE": f"complete_{shell}", "PYTHONPATH": ":".join(sys.path)}
     ended = python("-m", "overq", env=asked)
     assert "evaluate" in ended.stdout
-    assert python("-m", "overq", env={"_OVERQ_COMPLETE": f"source_{shell}", "PYTHONPATH": ":".join(sys.path)}).stdout.count("overq") >= 2
+
+
+def test_every_command_shows_an_example_that_parses() -> None:
+    command = typer.main.get_command(cli.app)
+    leaves = [(name, leaf) for name, leaf in command.commands.items() if not hasattr(leaf, "commands")]
+    leaves += [
+        (f"{name} {below}", leaf) for name, group in command.commands.items() for below, leaf in getattr(group, "commands", {}).items()
+    ]
+    assert len(leaves) >= 11
+    for name, leaf in leaves:
+        example = (leaf.epilog or "").removeprefix("Example: ")
+        assert example.startswith(f"overq {name} "), name
+        leaf.make_context(name, shlex.split(example)[1 + len(name.split()) :])  # refuses what does not exist
+
+
+def test_version_says_which_kernels_can_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["overq", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    first, *backends = capsys.readouterr().out.splitlines()
+    assert first == f"overq {overq.__version__}"
+    assert [line.split(":")[0] for line in backends] == [f"kernels {name}" for name in kernels.BACKENDS]
+    assert "kernels array: ready" in backends
+
+
+def test_kernels_are_compiled_before_the_clock_starts_and_that_is_said(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(kernels, "prepared", lambda device: False)
+    monkeypatch.setattr(kernels, "prepare", done.append)
+    prepare_kernels("cpu")
+    assert capsys.readouterr().err == "overq: compiling the kernels for this machine, once: about half a minute\n"
+    monkeypatch.setattr(kernels, "prepared", lambda device: True)
+    prepare_kernels("cuda:1")
+    assert capsys.readouterr().err == ""
+    assert done == ["cpu", "cuda"]
+
+
+def test_prepared_kernels_need_no_compiling() -> None:
+    kernels.prepare()
+    assert kernels.prepared()
+    if kernels.chosen() == "numba":
+        from overq.kernels import compiled
+
+        before = len(compiled.lanes_inside.signatures), len(compiled.lanes_outside.signatures)
+        overwrite(torch.randn(2, 8, 3, 3), 0.1, Format())
+        overwrite(torch.randn(2, 8), 0.1, Format(3, 2))
+        assert (len(compiled.lanes_inside.signatures), len(compiled.lanes_outside.signatures)) == before
+
+
+def test_a_terminal_sees_a_bar_for_each_stage_and_a_pipe_sees_nothing(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stages() -> str:
+        with progress() as update:
+            for what, count in (("calibration", 2), ("A4 [/x]", 4)):
+                for done in range(count + 1):
+                    update(what, done, count)
+        return capsys.readouterr().err
+
+    assert stages() == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    shown = stages()
+    assert "calibration" in shown
+    assert "A4 [/x]" in shown
+
+
+@pytest.mark.parametrize("shown", [("evaluate", "--help"), ("--version",)])
+def test_nothing_is_coloured_in_a_pipe(shown: tuple[str, ...]) -> None:
+    assert "\x1b" not in python("-m", "overq", *shown).stdout

@@ -151,5 +151,9 @@ def _fail(message: str, code: int) -> NoReturn:
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
+        from overq import kernels
+
         print(f"overq {overq.__version__}")
+        for name, why_not in kernels.available().items():
+            print(f"kernels {name}: {'ready' if why_not is None else visible(f'not here: {why_not}')}")
         raise typer.Exit

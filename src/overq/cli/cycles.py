@@ -11,6 +11,7 @@ import typer
 
 from overq.cli.hardware import Bits, Cascade, Columns, FractionBits, Modes, Policy, RangeBits
 from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
+from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
 from overq.text import add_row, console, csv_text, visible
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog="Example: overq cycles --model nets.py:net --weights net.safetensors --images samples --rows 32 --columns 32 --csv layers.csv"
+)
 def cycles(
     model: Annotated[str | None, typer.Option(help="As in `overq evaluate`. Default: the built-in digits network.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load.")] = None,
@@ -68,7 +71,11 @@ def cycles(
         seen = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else shown
     if count > shown.count:
         raise InputError(f"--count {count}: there are only {shown.count} images")
-    quantized = overq.quantize(network, some_of(seen, samples).batches(32), plan)
+    prepare_kernels("cpu")
+    chosen = some_of(seen, samples)
+    with progress() as update:
+        watched = chosen.watched(lambda done: update("calibration", done, chosen.count))
+        quantized = overq.quantize(network, watched.batches(32), plan)
     result = network_cycles(
         quantized,
         shown.load(range(count)),

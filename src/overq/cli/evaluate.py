@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from overq.cli.inputs import built_in_digits, integers, network_of, numbers
+from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
 
@@ -17,7 +18,7 @@ PICTURES = (".png", ".svg", ".pdf")
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: overq evaluate --model torchvision:resnet50 --images imagenet/val --limit 2000 --json result.json")
 def evaluate(
     model: Annotated[str | None, typer.Option(help="package.module:factory, file.py:factory, torchvision:name or timm:name. Default: the built-in digits network.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load: .safetensors, or a torch file of plain tensors.")] = None,
@@ -71,30 +72,16 @@ def evaluate(
         preprocess = Preprocess(resize or None, crop or None, numbers("--mean", mean), numbers("--std", std))
         scored = open_images(images, labels, preprocess)
         calibrated = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else None
-    result = _run(network, scored, plan, limit, model_name=name, calibration=calibrated, samples=samples)
-    _show(result, json_file, csv_file, plot)
-
-
-def _run(network: Any, scored: Any, plan: Any, limit: int | None, **options: Any) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from overq.study.accuracy import evaluate as run
     from overq.study.data import some_of
 
-    if limit is not None:
-        scored = some_of(scored, limit)
-    columns = TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        return run(
-            network,
-            scored,
-            plan,
-            progress=lambda label, done, total: bar.update(task, description=label, completed=done, total=total),
-            **options,
-        )
+    prepare_kernels(device)
+    with progress() as update:
+        result = run(
+            network, some_of(scored, limit or scored.count), plan,
+            model_name=name, calibration=calibrated, samples=samples, progress=update,
+        )  # fmt: skip
+    _show(result, json_file, csv_file, plot)
 
 
 def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:

@@ -33,7 +33,7 @@ Segments = Annotated[bool, typer.Option("--segments", help="Several whole channe
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
 
-@app.command()
+@app.command(epilog="Example: overq rtl --out accelerator --bits 4 --cascade 4 --rows 16 --columns 16 --run")
 def rtl(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     bits: Bits = 4,
@@ -87,7 +87,7 @@ def rtl(
             raise ToolError(f"{name}: the testbench failed")
 
 
-@app.command()
+@app.command(epilog="Example: overq synth --liberty cells.lib --bits 4 --cascade 4 --csv parts.csv")
 def synth(
     liberty: Annotated[
         list[Path] | None, typer.Option(help="Liberty file, .gz too; again for more files of one library. Without: transistors.")

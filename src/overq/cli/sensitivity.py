@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overq.cli.inputs import built_in_digits, format_of, integers, network_of, numbers
+from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
 from overq.spec import Format
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: overq sensitivity --model nets.py:net --images val --budget 4.5 --recipe recipe.json")
 def sensitivity(
     model: Annotated[str | None, typer.Option(help="As in `overq evaluate`. Default: the built-in digits network.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load.")] = None,
@@ -80,7 +81,17 @@ def sensitivity(
 
         preprocess = Preprocess(resize or None, crop or None, numbers("--mean", mean), numbers("--std", std))
         source = open_images(images, labels, preprocess, labelled=top1)
-    measured = _run(network, source, samples, batch_size, candidates, recipe=recipe, loss=loss, top1=top1)
+    import torch
+
+    from overq.nn.sensitivity import sensitivity as measure
+    from overq.study.data import some_of
+
+    prepare_kernels(device)
+    chosen = some_of(source, samples)
+    known = torch.from_numpy(chosen.labels) if top1 else None
+    with progress() as update:
+        watched = chosen.watched(lambda done: update("float network", done, chosen.count))
+        measured = measure(network, watched.batches(batch_size), candidates, labels=known, recipe=recipe, loss=loss, progress=update)
     found = None if budget is None else best_assignment(measured, budget, unit)
     if Path("-") not in (recipe_file, json_file, csv_file):
         _show(f"{name} on {source.name}", measured, found, unit)
@@ -91,30 +102,6 @@ def sensitivity(
     if csv_file is not None:
         rows = list(measured.records())
         write(csv_file, csv_text(list(rows[0]), rows))
-
-
-def _run(network: Any, source: Any, samples: int, size: int, candidates: list[Format], *, top1: bool, **options: Any) -> Sensitivity:
-    import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from overq.nn.sensitivity import sensitivity as measure
-    from overq.study.data import some_of
-
-    chosen = some_of(source, samples)
-    known = torch.from_numpy(chosen.labels) if top1 else None
-    columns = TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("")
-        return measure(
-            network,
-            chosen.batches(size),
-            candidates,
-            labels=known,
-            progress=lambda layer, done, total: bar.update(task, description=layer, completed=done, total=total),
-            **options,
-        )
 
 
 def _show(title: str, measured: Sensitivity, found: Assignment | None, unit: str) -> None:

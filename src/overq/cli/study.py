@@ -25,7 +25,7 @@ StudyName = Annotated[str | None, typer.Option("--study", help="Only this study'
 DEFAULT = Path("study.sqlite")
 
 
-@app.command()
+@app.command(epilog="Example: overq study run study.toml --store study.sqlite --workers 2")
 def run(
     file: Annotated[Path, typer.Argument(help="The study: a TOML file.")],
     store: StorePath = DEFAULT,
@@ -76,13 +76,13 @@ def run(
         raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
 
 
-@app.command()
+@app.command(epilog="Example: overq study retry --store study.sqlite")
 def retry(store: StorePath = DEFAULT) -> None:
     """Make failed cells pending again; `run` then runs them."""
     _say(f"{_open(store, read_only=False).retry()} cells are pending again")
 
 
-@app.command()
+@app.command(epilog="Example: overq study show --store study.sqlite --study cifar10")
 def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
     """Every setting with its accuracy and cost, and what is not done and why."""
     from overq.study.store import cell_of
@@ -108,7 +108,7 @@ def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
         _say(f"{state}: {name} {network} {which}: {reason}".removesuffix(": "))
 
 
-@app.command()
+@app.command(epilog="Example: overq study compare float overq:bits=4,cascade=4:W8 --store study.sqlite")
 def compare(
     a: Annotated[str, typer.Argument(help="A setting as `show` prints it.")],
     b: str,
@@ -132,7 +132,7 @@ Areas = Annotated[Path | None, typer.Option(help="CSV of element areas, as `make
 Cycles = Annotated[Path | None, typer.Option(help="CSV with the columns format, cycles and, for several networks, network.")]
 
 
-@app.command()
+@app.command(epilog="Example: overq study export results.csv --store study.sqlite")
 def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, areas: Areas = None, cycles: Cycles = None) -> None:
     """Write one line per setting: .csv (also for -, standard output), or .parquet (needs the extra `parquet`)."""
     from overq.report.records import table_of, to_csv
@@ -155,7 +155,7 @@ def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, ar
     write(output, content.getvalue())
 
 
-@app.command()
+@app.command(epilog="Example: overq study plot front.svg --cost bits --store study.sqlite")
 def plot(
     output: Path,
     store: StorePath = DEFAULT,
@@ -185,7 +185,7 @@ def plot(
         _say(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
 
 
-@app.command()
+@app.command(epilog="Example: overq study pages docs/pages.toml --check")
 def pages(
     file: Annotated[Path, typer.Argument(help="What to make: a TOML file of tables and pictures.")],
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is not what its records make.")] = False,

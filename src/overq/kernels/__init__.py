@@ -58,6 +58,21 @@ def available() -> dict[str, str | None]:
     return {name: _load(name)[1] for name in BACKENDS}
 
 
+def prepared(device: str = "cpu") -> bool:
+    """Whether what "auto" means on `device` needs no compiling that takes long."""
+    return chosen(device) != "numba" or get("numba").cached()
+
+
+def prepare(device: str = "cpu") -> None:
+    """Compile what "auto" means on `device` where it is not cached on disk yet: half a minute once, a moment afterwards."""
+    import numpy as np
+
+    if chosen(device) == "numba":
+        kernel = get("numba")
+        for axis in (-1, 1):  # lanes together and lanes apart are compiled each
+            kernel.overwrite_counted(np.ones((1, 4, 2, 2), np.float32), 1.0, Format(), axis=axis)
+
+
 def _load(name: str) -> tuple[ModuleType | None, str | None]:
     try:
         module = import_module(BACKENDS[name])

@@ -69,6 +69,15 @@ def counts(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) ->
 # From arrays to flat memory --------------------------------------------------------------------------
 
 
+def cached() -> bool:
+    """Whether both loops are compiled already, in this process or on disk. True where this numba does not tell."""
+    try:
+        loops: tuple[Any, ...] = compiled.lanes_inside, compiled.lanes_outside
+        return all(loop.signatures or loop._cache._cache_file._load_index() for loop in loops)
+    except (AttributeError, OSError):
+        return True
+
+
 @lru_cache(maxsize=1024)
 def rule_of(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Rule:
     fine = max(fmt.fine_min, (fmt.t_min + 1) >> 1), min(fmt.fine_max, (fmt.t_max + 1) >> 1)  # also where r = 0 saturates t to a digit

@@ -95,8 +95,8 @@ def evaluate(
         progress(label, done, total)
 
     model = prepared(copy.deepcopy(model))
-    progress("calibration", 0, total)
-    seen, corrected_on = _observations(model, plan, calibration or images, chosen)
+    watched = (calibration or images).watched(lambda done: progress("calibration", done, len(chosen)))
+    seen, corrected_on = _observations(model, plan, watched, chosen)
     results = []
     for recipe in (None, *recipes):
         start, setting = time.perf_counter(), _setting(recipe, plan, len(scored))

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,19 @@ class Images:
         positions = range(self.count) if positions is None else positions
         for start in range(0, len(positions), size):
             yield self.load(positions[start : start + size])
+
+    def watched(self, tick: Callable[[int], None]) -> Images:
+        """The same images; tick is called with how many have been loaded so far."""
+        loaded = 0
+
+        def load(positions: Sequence[int]) -> torch.Tensor:
+            nonlocal loaded
+            batch = self.load(positions)
+            loaded += len(positions)
+            tick(loaded)
+            return batch
+
+        return replace(self, load=load)
 
     def labels_below(self, classes: int) -> np.ndarray:
         """The labels; InputError with file and place where there are none or one is beyond a network of so many classes."""
