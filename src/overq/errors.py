@@ -11,8 +11,7 @@
      └─ ToolError            an outside tool or optional dependency is missing or failed (also RuntimeError)
 
     OverqWarning             what was left out or done in part; the result is right for the rest (also UserWarning)
-
-    MostlyFloatWarning       a warning: less than half of what a quantized model multiplies is quantized
+     └─ MostlyFloatWarning   less than half of what a quantized model multiplies is quantized
 
 Every message is one line: what is wrong, where, and what would be right.
 """
@@ -52,13 +51,13 @@ class UnsupportedModeError(BackendError):
     """A backend asked for an overwrite mode it does not implement."""
 
 
-class MostlyFloatWarning(UserWarning):
-    """Less than half of a quantized model's multiply-accumulates are quantized."""
-
-
 class ToolError(OverqError, RuntimeError):
     """An outside tool or optional dependency is missing, or it failed."""
 
 
 class OverqWarning(UserWarning):
     """Something that was left out, or done in part: the result holds for the rest, and the caller should know."""
+
+
+class MostlyFloatWarning(OverqWarning):
+    """Less than half of a quantized model's multiply-accumulates are quantized."""

@@ -19,7 +19,7 @@ from torch import nn
 import overq
 from overq import Format, LayerRule, Recipe
 from overq.datafree import observe_statistics
-from overq.errors import MostlyFloatWarning, ToolError
+from overq.errors import MostlyFloatWarning, OverqWarning, ToolError
 from overq.nn import Summary
 from overq.nn.compute import counted
 
@@ -289,6 +289,20 @@ class Reader(html.parser.HTMLParser):
 
 
 NAMES = ["<script>alert(1)</script>", "[red]x[/red]", "a\x1b[31mb", "=1+1", "x\u202ey", "<b onclick=1>", "a&b", ":smile:", "two\nlines"]
+
+
+def test_names_do_nothing_in_the_warning() -> None:
+    model = nn.Sequential()
+    model._modules["a\x1b[31m\nb"] = nn.LSTM(8, 64)
+    model._modules["pick"] = First()
+    model._modules["c"] = nn.Linear(64, 2)
+    with pytest.warns(OverqWarning, match=r"LSTM 99.3 % \(a\\x1b\[31m\\nb\)$"):
+        overq.quantize(model, torch.randn(20, 8), ALL)
+
+
+class First(nn.Module):
+    def forward(self, pair: tuple[torch.Tensor, Any]) -> torch.Tensor:
+        return pair[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

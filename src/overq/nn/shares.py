@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from overq.nn.compute import Count, Work
+from overq.text import visible
 
 
 @dataclass(frozen=True)
@@ -94,5 +95,5 @@ def in_words(parts: Sequence[Share]) -> str:
 
 
 def _places(names: tuple[str, ...]) -> str:
-    shown = ", ".join(name or "the model itself" for name in names[:3])
+    shown = ", ".join(visible(name) or "the model itself" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
