@@ -1,0 +1,320 @@
+"""from_onnx: an ONNX file as a torch.nn.Module whose layers `quantize` handles like any other. No code is generated.
+
+Constants are folded, shape arithmetic runs on lists of ints, and what is left is a list of steps: a module, or a function of PyTorch. The
+network is compared with onnxruntime where that is installed, and refused where the two part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from overq.errors import InputError
+from overq.exchange.operators import EXTENTS, OPERATORS
+from overq.exchange.reading import attributes, library, opened, tensor_of
+from overq.exchange.spec import Computed, Spec, UnsupportedError, Value
+
+TOLERANCE = 1e-4  # of the largest output
+FLOOR = 1e-6  # what float32 may do to an output that is all but zero, as of a sigmoid that says no everywhere
+OLDEST = 9
+# inputs that say how, after the first: lists of ints, constant or computed
+LISTS = ("Range", "Slice", "Reshape", "Expand", "Tile", "Resize", "ConstantOfShape", "Unsqueeze", "Squeeze", "Pad", "Split")
+KEEPING = ("BatchNormalization", "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSwish", "MaxPool", "AveragePool")
+NUMBERS = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+
+
+@dataclass(frozen=True)
+class Step:
+    """arguments: ("value", name), ("buffer", name) or ("is", a plain value); made: names of its outputs."""
+
+    run: Callable[..., Any] | None
+    module: str
+    arguments: tuple[tuple[str, Any], ...]
+    made: tuple[str, ...]
+    last: tuple[str, ...] = ()  # values that nobody reads afterwards
+
+
+class OnnxNetwork(nn.Module):
+    """input_names, output_names: of the file; notes: what was left out or read as something else."""
+
+    def __init__(self, inputs: list[str], outputs: list[str]) -> None:
+        super().__init__()
+        self.input_names, self.output_names = tuple(inputs), tuple(outputs)
+        self.steps: tuple[Step, ...] = ()
+        self.notes: tuple[str, ...] = ()
+
+    def forward(self, x: Any) -> Any:
+        return self._run((x,))
+
+    def _run(self, given: tuple[Any, ...]) -> Any:
+        values = dict(zip(self.input_names, given, strict=True))
+        for step in self.steps:
+            take: dict[str, Callable[[Any], Any]] = {
+                "value": values.__getitem__,
+                "buffer": lambda name: getattr(self, name),
+                "is": lambda v: v,
+            }
+            arguments = [take[kind](value) for kind, value in step.arguments]
+            made = step.run(*arguments) if step.run is not None else getattr(self, step.module)(*arguments)
+            if len(step.made) == 1:
+                values[step.made[0]] = made
+            else:
+                values.update({name: made[i] for i, name in enumerate(step.made)})
+            for name in step.last:
+                del values[name]
+        results = tuple(values[name] for name in self.output_names)
+        return results[0] if len(results) == 1 else results
+
+
+class OnnxNetworkOfSeveral(OnnxNetwork):
+    """With several inputs, by position in the file's order."""
+
+    def forward(self, *inputs: Any) -> Any:
+        return self._run(inputs)
+
+
+def from_onnx(path: str | Path, samples: Tensor | None = None, *, check: bool = True) -> OnnxNetwork:
+    """An ONNX file, opset 9 or newer, as a module in eval mode.
+
+    samples  inputs on which it is compared with onnxruntime; without them, random ones of the shape that the file tells
+    check    whether it is compared at all; it is not where onnxruntime is not installed (`notes` says so)
+
+    Raises InputError for files that are no ONNX model, operators without a counterpart (with name, node and how many there are), and
+    where the outputs differ by more than 1e-4 of the largest; ToolError where onnx-ir is not installed.
+    """
+    path = Path(path)
+    model = opened(path)
+    network = _Import(path, model).network()
+    if check:
+        network.notes = (*network.notes, *_compared(path, network, samples))
+    return network
+
+
+class _Import:
+    """One file on its way to a network."""
+
+    def __init__(self, path: Path, model: Any) -> None:
+        self.path, self.graph = path, model.graph
+        self.opset = next((v for k, v in model.opset_imports.items() if k in ("", "ai.onnx")), 0)
+        self.values: dict[str, Value] = {}
+        self.steps: list[Step] = []
+        self.modules: dict[str, nn.Module] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self.names: set[str] = set()
+        self.notes: list[str] = []
+
+    def network(self) -> OnnxNetwork:
+        if self.opset < OLDEST:
+            raise InputError(f"{self.path}: opset {self.opset}; opsets from {OLDEST} on are read")
+        self._refuse_unknown()
+        for name, value in self.graph.initializers.items():
+            self.values[name] = tensor_of(value.const_value, f"{self.path}: {name!r}")
+        inputs = [v for v in self.graph.inputs if v.name not in self.values]
+        for value in inputs:
+            self.values[value.name] = Computed(value.name, None if value.shape is None else value.shape.rank())
+        for node in self.graph:
+            try:
+                self._node(node)
+            except UnsupportedError as error:
+                raise UnsupportedError(
+                    f"{self.path}: operator {node.op_type} (node {node.name or node.outputs[0].name!r}): {error}"
+                ) from error
+            except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
+                what = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                raise InputError(f"{self.path}: operator {node.op_type} (node {node.name!r}) makes no sense: {what}") from error
+        return self._assembled([v.name for v in inputs], [v.name for v in self.graph.outputs])
+
+    def _refuse_unknown(self) -> None:
+        def called(node: Any) -> str:
+            return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+        unknown = [node for node in self.graph if called(node) not in (*OPERATORS, "Constant", "Shape", "Size")]
+        if unknown:
+            counts = Counter(map(called, unknown))
+            first = called(unknown[0])
+            others = ", ".join(f"{name} ({count})" for name, count in counts.items() if name != first)
+            more = f"; nor have {others}" if others else ""
+            many = f"{counts[first]} node{'s' if counts[first] > 1 else ''}"
+            raise UnsupportedError(f"{self.path}: operator {first} (node {unknown[0].name!r}, {many}) has no counterpart here{more}")
+
+    def _node(self, node: Any) -> None:
+        inputs: list[Value] = [None if v is None else self.values[v.name] for v in node.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        outputs = [v for v in node.outputs if v.name]
+        used = [v for v in outputs if v.uses() or v in self.graph.outputs]
+        spec = Spec(node.op_type, self.opset, attributes(node), tuple(inputs), len(used) or 1)
+        if node.op_type == "Constant":
+            self.values[outputs[0].name] = _constant(spec)
+            return
+        computed = [v for v in inputs if isinstance(v, Computed)]
+        extents = bool(computed) and all(v.extents for v in computed) and node.op_type in EXTENTS
+        if node.op_type in ("Shape", "Size"):
+            run: Any = _shape(spec) if node.op_type == "Shape" else lambda x: x.numel()
+            extents = True
+        else:
+            run = (EXTENTS if extents else OPERATORS)[node.op_type](spec)
+        if not computed:
+            self._fold(run, inputs, outputs, node.op_type)
+            return
+        if node.op_type == "QuantizeLinear" and not self.notes:
+            self.notes.append("the file is quantized: its QuantizeLinear and DequantizeLinear were left out of the activations")
+        if any(v.extents for v in computed[:1]) and not extents and node.op_type not in (*LISTS, *NUMBERS):
+            raise UnsupportedError("it computes with the extents of a tensor")
+        name = ""
+        if isinstance(run, nn.Module):
+            name = self._named(node.name or outputs[0].name)
+            self.modules[name] = run
+            arguments = [("value", v.name) for v in computed[:1]]
+        else:
+            arguments = [self._argument(node.op_type, i, v, extents) for i, v in enumerate(inputs)]
+        count = max(i for i, v in enumerate(outputs) if v in used or i == 0) + 1
+        made = tuple(v.name for v in outputs[:count])
+        self.steps.append(Step(None if name else run, name, tuple(arguments), made))
+        for value in outputs[:count]:
+            self.values[value.name] = Computed(value.name, _rank(value, node.op_type, inputs), extents)
+
+    def _argument(self, op: str, index: int, value: Value, extents: bool) -> tuple[str, Any]:
+        if isinstance(value, Computed):
+            return "value", value.name
+        if value is None:
+            return "is", None
+        if extents:
+            return "is", value.tolist()
+        if op in LISTS and (index > 0 or op in ("ConstantOfShape", "Range")):
+            return "is", value.flatten().tolist()
+        if op in NUMBERS and value.numel() == 1 and value.ndim <= 1:
+            return "is", value.item()
+        name = self._named(f"constant_{len(self.buffers)}")
+        self.buffers[name] = value
+        return "buffer", name
+
+    def _fold(self, run: Any, inputs: list[Value], outputs: list[Any], op: str) -> None:
+        with torch.no_grad():
+            given: list[Any] = [
+                v.flatten().tolist() if isinstance(v, Tensor) and op in LISTS and (i or op in ("ConstantOfShape", "Range")) else v
+                for i, v in enumerate(inputs)
+            ]
+            made = run(given[0]) if isinstance(run, nn.Module) else run(*given)
+        for output, tensor in zip(outputs, made if isinstance(made, (tuple, list)) and op != "Shape" else [made], strict=False):
+            self.values[output.name] = tensor if isinstance(tensor, Tensor) else torch.tensor(tensor)
+
+    def _named(self, wanted: str) -> str:
+        name = re.sub(r"\W+", "_", wanted).strip("_") or "step"
+        name = f"n{name}" if name[0].isdigit() or hasattr(OnnxNetwork, name) or name in ("steps", "notes", "input_names") else name
+        base, count = name, 1
+        while name in self.names:
+            name, count = f"{base}_{count}", count + 1
+        self.names.add(name)
+        return name
+
+    def _assembled(self, inputs: list[str], outputs: list[str]) -> OnnxNetwork:
+        for name in outputs:
+            if not isinstance(self.values.get(name), Computed):
+                raise InputError(f"{self.path}: its output {name!r} does not depend on an input")
+        network = (OnnxNetwork if len(inputs) == 1 else OnnxNetworkOfSeveral)(inputs, outputs)
+        for name, module in self.modules.items():
+            network.add_module(name, module)
+        for name, tensor in self.buffers.items():
+            network.register_buffer(name, tensor)
+        last: dict[str, int] = {}
+        for i, step in enumerate(self.steps):
+            last.update({value: i for kind, value in step.arguments if kind == "value"})
+        gone: dict[int, list[str]] = {}
+        for name, i in last.items():
+            if name not in outputs:
+                gone.setdefault(i, []).append(name)
+        network.steps = tuple(Step(s.run, s.module, s.arguments, s.made, tuple(gone.get(i, ()))) for i, s in enumerate(self.steps))
+        network.notes = tuple(self.notes)
+        return network.eval()
+
+
+def _rank(value: Any, op: str, inputs: list[Value]) -> int | None:
+    """How many dims an output has: as the file tells or shape inference found, else what layers and operators on single values make."""
+    if value.shape is not None:
+        return value.shape.rank()
+    first, second = (*inputs, None, None)[:2]
+    if op in ("Conv", "ConvTranspose") and isinstance(second, Tensor):
+        return second.ndim
+    if op == "Gemm":
+        return 2
+    keeps = op in KEEPING and isinstance(first, Computed)
+    return first.rank if keeps and isinstance(first, Computed) else None
+
+
+def _constant(spec: Spec) -> Tensor:
+    for name, value in spec.attributes.items():
+        if name == "value":
+            return value
+        if name in ("value_float", "value_floats", "value_int", "value_ints"):
+            return torch.tensor(value)
+    raise UnsupportedError(f"a constant given as {', '.join(spec.attributes)}")
+
+
+def _shape(spec: Spec) -> Callable[[Any], Any]:
+    value = spec.input(0)
+    start, end = spec.get("start", 0), spec.get("end")
+    if isinstance(value, Computed) and value.rank is not None:
+        places = range(value.rank)[start:end]
+        return lambda x: [x.shape[i] for i in places]
+    return lambda x: list(x.shape)[start:end]
+
+
+def _compared(path: Path, network: OnnxNetwork, samples: Tensor | None) -> list[str]:
+    """Beside onnxruntime: notes. InputError where they part."""
+    try:
+        runtime = library("onnxruntime")
+    except Exception:
+        return ["not compared: onnxruntime is not installed"]
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an exception of its own for every kind of fault
+        raise InputError(f"{path}: onnxruntime does not run it: {' '.join(str(error).split())[:160]}") from error
+    wanted = {v.name: v for v in session.get_inputs()}
+    drawn = [samples] if samples is not None else [_random(wanted[name]) for name in network.input_names]
+    given = [tensor for tensor in drawn if tensor is not None]
+    if len(given) < len(network.input_names):
+        return ["not compared: the file does not tell the shape of its inputs; give samples"]
+    try:
+        theirs = session.run(list(network.output_names), {n: t.numpy() for n, t in zip(network.input_names, given, strict=True)})
+    except Exception as error:
+        if samples is None:
+            return [f"not compared: onnxruntime does not run it on random inputs ({' '.join(str(error).split())[:80]}); give samples"]
+        raise InputError(f"{path}: onnxruntime does not run it on these samples: {' '.join(str(error).split())[:160]}") from error
+    try:
+        with torch.no_grad():
+            ours = network(*given)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise InputError(f"{path}: it does not run here: {' '.join(str(error).split())[:160]}") from error
+    for name, mine, other in zip(network.output_names, ours if isinstance(ours, tuple) else (ours,), theirs, strict=True):
+        _close(path, name, np.asarray(mine), np.asarray(other))
+    return []
+
+
+def _close(path: Path, name: str, mine: np.ndarray, other: np.ndarray) -> None:
+    if mine.shape != other.shape:
+        raise InputError(f"{path}: output {name!r} has shape {list(mine.shape)} here and {list(other.shape)} in onnxruntime")
+    error = float(np.abs(mine.astype(np.float64) - other.astype(np.float64)).max()) if mine.size else 0.0
+    largest = float(np.abs(other.astype(np.float64)).max()) if mine.size else 1.0
+    if not error <= max(TOLERANCE * largest, FLOOR):
+        raise InputError(f"{path}: output {name!r} differs from onnxruntime's by {error:.3g}, its largest value is {largest:.3g}")
+
+
+def _random(value: Any) -> Tensor | None:
+    """Standard normal numbers of the input's shape, one sample where its first extent is open; None where others are."""
+    if value.type != "tensor(float)":
+        return None
+    shape = [2 if i == 0 and not isinstance(size, int) else size for i, size in enumerate(value.shape)]
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        return None
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
