@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import overq
-from overq.errors import InputError, OverqError
+from overq.errors import InputError, OverqError, OverqWarning
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -25,6 +25,7 @@ from overq.nn.graph import read  # noqa: E402
 from overq.nn.kinds import Unknown  # noqa: E402
 from overq.nn.streams import Streams  # noqa: E402
 from overq.spec import Format  # noqa: E402
+from overq.study.models import load_model  # noqa: E402
 
 
 def weights() -> dict[str, np.ndarray]:
@@ -33,7 +34,8 @@ def weights() -> dict[str, np.ndarray]:
     found = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
     found |= {name: np.abs(rng.standard_normal(8)).astype(np.float32) + 0.3 for name in ("g", "h", "m", "v")}
     return found | {
-        "low": np.float32(0), "high": np.float32(6), "zero": np.array([0], np.int64), "rest": np.array([-1], np.int64), "first": np.array(0),
+        "low": np.float32(0), "high": np.float32(6), "zero": np.array([0], np.int64), "rest": np.array([-1], np.int64),
+        "first": np.array(0),
     }  # fmt: skip
 
 
@@ -153,3 +155,23 @@ def test_mutated_files_are_read_or_refused_in_one_line(path: Path) -> None:
 @pytest.mark.slow
 def test_ten_thousand_mutated_files_are_read_or_refused_in_one_line(path: Path) -> None:
     check_mutations(path, range(200, 10_000))
+
+
+def test_the_command_line_takes_it(path: Path) -> None:
+    assert type(next(load_model(str(path)).children())) is nn.Conv2d
+    with pytest.raises(InputError, match=r"^--weights \S+: an ONNX file has its own weights$"):
+        load_model(str(path), path)
+
+
+def test_a_quantized_file_is_read_as_float_with_a_word(tmp_path: Path) -> None:
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["a"]), helper.make_node("DequantizeLinear", ["a", "s", "z"], ["b"]),
+             helper.make_node("Relu", ["b"], ["y"])]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])], [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(np.float32(0.001), "s"), numpy_helper.from_array(np.uint8(128), "z")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "q.onnx")
+    with pytest.warns(OverqWarning, match=r"q\.onnx: the file is quantized: its QuantizeLinear and DequantizeLinear were left out"):
+        network = from_onnx(tmp_path / "q.onnx", check=False)
+    x = torch.randn(3, 4)
+    assert torch.equal(network(x), x.relu())

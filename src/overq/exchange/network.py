@@ -7,6 +7,7 @@ network is compared with onnxruntime where that is installed, and refused where 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from overq.errors import InputError
+from overq.errors import InputError, OverqWarning
 from overq.exchange.operators import EXTENTS, OPERATORS
 from overq.exchange.reading import attributes, library, opened, tensor_of
 from overq.exchange.spec import Computed, Spec, UnsupportedError, Value
@@ -85,7 +86,9 @@ def from_onnx(path: str | Path, samples: Tensor | None = None, *, check: bool = 
     """An ONNX file, opset 9 or newer, as a module in eval mode.
 
     samples  inputs on which it is compared with onnxruntime; without them, random ones of the shape that the file tells
-    check    whether it is compared at all; it is not where onnxruntime is not installed (`notes` says so)
+    check    whether it is compared at all
+
+    OverqWarning, and `notes`, say where it was not compared, and where a quantized file's activations are read as float.
 
     Raises InputError for files that are no ONNX model, operators without a counterpart (with name, node and how many there are), and
     where the outputs differ by more than 1e-4 of the largest; ToolError where onnx-ir is not installed.
@@ -95,6 +98,8 @@ def from_onnx(path: str | Path, samples: Tensor | None = None, *, check: bool = 
     network = _Import(path, model).network()
     if check:
         network.notes = (*network.notes, *_compared(path, network, samples))
+    if network.notes:
+        warnings.warn(f"{path}: {'; '.join(network.notes)}", OverqWarning, stacklevel=2)
     return network
 
 

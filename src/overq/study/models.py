@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from overq.errors import InputError, ToolError
+from overq.exchange import from_onnx
 from overq.study.checkpoints import load_weights as load_weights  # where it always was
 from overq.text import visible
 
@@ -19,14 +20,20 @@ from overq.text import visible
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     """The network that `spec` names, in eval mode, with `weights` loaded where given.
 
-    spec     package.module:factory, path/to/file.py:factory, torchvision:name or timm:name; a factory takes no argument
+    spec     package.module:factory, path/to/file.py:factory, path/to/network.onnx, torchvision:name or timm:name;
+             a factory takes no argument
     weights  a .safetensors file, or a torch checkpoint of plain tensors (never unpickled beyond that)
 
     Raises InputError in one line for anything that does not fit; ToolError where torchvision or timm is not installed.
     """
+    if spec.endswith(".onnx") and spec.isprintable():
+        if weights is not None:
+            raise InputError(f"--weights {weights}: an ONNX file has its own weights")
+        return from_onnx(spec)
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name or not spec.isprintable():
-        raise InputError(f"--model {visible(spec)}: write package.module:factory, file.py:factory, torchvision:name or timm:name")
+        known = "package.module:factory, file.py:factory, network.onnx, torchvision:name or timm:name"
+        raise InputError(f"--model {visible(spec)}: write {known}")
     if weights is not None and not weights.is_file():
         raise InputError(f"--weights {weights}: {'not a regular file' if weights.exists() else 'no such file'}")
     if source in ("torchvision", "timm"):
