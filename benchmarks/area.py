@@ -3,7 +3,7 @@
     python benchmarks/area.py cells.lib [more.lib …]
 
 Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by
-part, 16 to 128 rows), area_clock.csv (A4W8 at given clocks) and area_energy.csv. The energy is that of the layer vectors
+part, 16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_fpga.csv and area_energy.csv. The energy is that of the layer vectors
 in out/layer_resnet20.json, if `python tests/rtl/real_layer.py` has put them there, else of random ones. OVERQ_CACHE names
 a folder that remembers results.
 """
@@ -13,9 +13,11 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from overq.eda import yosys
+from overq.eda.fpga import FAMILIES, resources
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
@@ -24,6 +26,7 @@ from overq.rtl.parts import parts
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format, accumulator_bits, encode, shift
+from overq.spec.array import TARGETS
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16
@@ -132,6 +135,15 @@ def arrays(library: Library) -> Iterable[dict[str, object]]:
             }
 
 
+def fpgas() -> Iterable[dict[str, object]]:
+    """A4W8 elements of 16 rows on FPGAs, written for standard cells and for the device."""
+    for family in FAMILIES:
+        for target in TARGETS:
+            for fmt in (Format.plain(4), Format(4, 4, 3, 0), Format(4, 4, 3, 3)):
+                name, text = verilog.named(ProcessingElement(config=ArrayConfig(fmt, 8, ROWS, target=target)))
+                yield {"element": fmt.label, "target": target, "family": family, **asdict(resources(name, text, family))}
+
+
 def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Mapping[str, int]]:
     """What the element at (row, column) sees while the first tile of a layer streams through: one mapping per vector. t of fewer
     fraction bits is the layer's, rounded down further."""
@@ -167,11 +179,11 @@ def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]
         yield {"element": fmt.label, "recipe": best.recipe, "area": best.area, "fJ_per_vector": round(total, 1), "vectors": layer.source}
 
 
-def save(name: str, rows: Iterable[dict[str, object]], library: Library) -> None:
+def save(name: str, rows: Iterable[dict[str, object]], library: Library | None = None) -> None:
     """Each row as soon as it is there: the whole takes an hour or two."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        full = row | {"library": library.name, "yosys": yosys.version()}
+        full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version()}
         with (RESULTS / name).open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(full), lineterminator="\n")
             if file.tell() == 0:
@@ -183,9 +195,10 @@ def save(name: str, rows: Iterable[dict[str, object]], library: Library) -> None
 def main() -> None:
     if len(sys.argv) < 2:
         raise InputError("give at least one Liberty file")
-    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv", "area_arrays.csv"):
+    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv", "area_arrays.csv", "area_fpga.csv"):
         (RESULTS / name).unlink(missing_ok=True)
     first, *others = (Library(Path(path)) for path in sys.argv[1:])
+    save("area_fpga.csv", fpgas())
     save("area_elements.csv", elements(first, 4, 8, kinds(4)), first)
     save("area_arrays.csv", arrays(first), first)
     save("area_clock.csv", clocks(first), first)

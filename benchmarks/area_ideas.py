@@ -134,6 +134,39 @@ def in_two_cycles(text: str) -> str:
     return text.replace("sum_out <= sum_in", held + "sum_out <= sum_in")
 
 
+ONE_BIT = ("input nb, input above, output reg nb_out,", "nb_out <= nb;", "wire second = nb & ~above;")
+ONE_BIT_AND_KIND = ("input nb, input above, input fine, output reg nb_out, output reg fine_out,", "nb_out <= nb; fine_out <= fine;", "")
+IN_THE_DIGIT = (
+    "wire fine = second & digit_in[3]; wire up = second & ~digit_in[3]; wire [3:0] payload = {digit_in[3] & ~second, digit_in[2:0]}; "
+)
+BESIDE_IT = "wire second = nb & ~above; wire up = second & ~fine; wire [3:0] payload = digit_in; "
+
+
+def short(n: int, how: str, state: tuple[str, str, str] = ONE_BIT) -> str:
+    """Second digits of r = f = n < 4 bits: shift by 0, n or n + 4. `how`: which value is shifted, and by what gates."""
+    gates = " + ".join(f"($signed({{8{{payload[{i}]}}}} & w) <<< {i})" for i in range(4))
+    low = " + ".join(f"($signed({{8{{digit_in[{i}]}}}} & w) <<< {i})" for i in range(n))
+    high = "".join(f" + ($signed({{8{{digit_in[{i}]}}}} & w) <<< {i})" for i in range(n, 4))
+    kind = IN_THE_DIGIT if state is ONE_BIT else BESIDE_IT
+    wide = 16 + n
+    small = f"wire signed [{7 + n}:0] small = {low}; wire signed [11:0] product = small{high}; "
+    whole = f"wire signed [11:0] product = {gates}; "
+    chosen = {
+        "mux": whole + f"wire signed [{wide - 1}:0] shifted = fine ? product : up ? product <<< {n + 4} : product <<< {n};",
+        "two steps": whole
+        + f"wire signed [{11 + n}:0] one = fine ? product : product <<< {n}; wire signed [{wide - 1}:0] shifted = up ? one <<< 4 : one;",
+        "and-or": whole
+        + f"wire signed [{wide - 1}:0] a = product, b = product <<< {n}, c = product <<< {n + 4}; "
+        + f"wire signed [{wide - 1}:0] shifted = ({{{wide}{{fine}}}} & a) | ({{{wide}{{~second}}}} & b) | ({{{wide}{{up}}}} & c);",
+        "first rows": small
+        + f"wire signed [{wide - 1}:0] a = small, b = product <<< {n}, c = small <<< {n + 4}; "
+        + f"wire signed [{wide - 1}:0] shifted = ({{{wide}{{fine}}}} & a) | ({{{wide}{{~second}}}} & b) | ({{{wide}{{up}}}} & c);",
+        "second last": small
+        + f"wire signed [{wide - 1}:0] a = up ? small <<< {n + 4} : small, b = product <<< {n}, shifted = second ? a : b;",
+    }[how]
+    return element(state, AND_OR + kind + chosen, ADD)
+
+
 PLAIN_ROWS = plain(rows("weight_out"), "sum_out <= sum_in + product;")
 RANGE_ROWS = element(DERIVED, AND_OR + rows("w") + SHIFT, ADD)
 FULL_ROWS = element(DERIVED_FULL, AND_OR + rows("w") + SHIFT_FULL, ADD)
@@ -246,6 +279,19 @@ IDEAS: dict[str, tuple[str, str, str]] = {
         *map(in_two_cycles, (PLAIN_ROWS, RANGE_ROWS)),
     ),
     "15 product register, full": ("the same", *map(in_two_cycles, (PLAIN_ROWS, FULL_ROWS))),
+    "16 kind bit beside the digit, r = f = 3": (
+        "short second digits, a register for the kind",
+        PLAIN_ROWS,
+        short(3, "mux", ONE_BIT_AND_KIND),
+    ),
+    "17 kind in the digit, r = f = 3": ("the kind in the digit's free bit, read in the element", PLAIN_ROWS, short(3, "mux")),
+    "18 shift in two steps, r = f = 3": ("by f, then by b", PLAIN_ROWS, short(3, "two steps")),
+    **{f"19 and-or shift, r = f = {n}": ("three gated places instead of multiplexers", PLAIN_ROWS, short(n, "and-or")) for n in (1, 2, 3)},
+    **{
+        f"20 second digits from the first rows, r = f = {n}": ("not gated, not of the whole product", PLAIN_ROWS, short(n, "first rows"))
+        for n in (1, 2, 3)
+    },
+    **{f"21 second digits last, r = f = {n}": ("they join in a last multiplexer", PLAIN_ROWS, short(n, "second last")) for n in (1, 2)},
 }
 
 

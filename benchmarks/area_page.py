@@ -32,7 +32,7 @@ def elements(found: list[Row]) -> str:
     head = ["element", "sums", "bits", "flip-flops", "µm²", "ps", "over plain", "no slower than plain: µm²", "over plain"]
     body = []
     for r in found:
-        cells = [f"A{r['activation_bits']}W{r['weight_bits']} {r['element']}", r["sums"], r["sum_bits"], r["flip_flops"], number(r["area"])]
+        cells = [f"{r['element']} W{r['weight_bits']}", r["sums"], r["sum_bits"], r["flip_flops"], number(r["area"])]
         cells += [number(r["period_ps"]), signed(r["over_plain_percent"]), number(r["no_slower_area"])]
         body.append([*cells, signed(r["no_slower_over_plain_percent"])])
     return table(head, body)
@@ -75,20 +75,23 @@ def rivals() -> str:
     keys = ("flip_flops",)
     body = []
     for r in found:
-        cells = [f"{r['element']} A{r['activation_bits']}", r["library"].split("_")[0], *(r[k] for k in keys), number(r["area"])]
+        name = r["element"] if " " in r["element"] else f"{r['element']} A{r['activation_bits']}"
+        cells = [name, r["library"].split("_")[0], *(r[k] for k in keys), number(r["area"])]
         body.append([*cells, number(r["period_ps"]), signed(r["over_plain_percent"])])
     return table(head, body)
 
 
 def clock() -> str:
-    names = ("plain", "range c=1", "range c=4", "full c=4")
-    found = [r for r in rows("clock") if nangate(r)]
-    head = ["clock, ps", "plain µm²", *(f"{name} µm²" for name in names[1:])]
-    body = []
+    """The clocks of plain points at which the answer changes."""
+    found = rows("clock")
+    plain, *names = [key for key in found[0] if key not in ("period_ps", "library", "yosys") and not key.endswith("%")]
+    body: list[list[str]] = []
     for r in found:
-        others = [f"{number(r[n])} ({signed(r[f'{n} over plain %'])})" if r[n] else "–" for n in names[1:]]
-        body.append([number(r["period_ps"]), number(r["plain"]), *others])
-    return table(head, body)
+        others = [f"{number(r[n])} ({signed(r[f'{n} over plain %'])})" if r[n] else "–" for n in names]
+        line = [number(r[plain]), *others]
+        if not body or body[-1][1:] != line:
+            body.append([number(r["period_ps"]), *line])
+    return table(["clock, ps", f"{plain} µm²", *(f"{name} µm²" for name in names)], body)
 
 
 def ideas() -> str:
@@ -102,21 +105,26 @@ def ideas() -> str:
     return table(head, body)
 
 
-def parts() -> str:
-    head = ["design", "part", "count", "µm² each", "µm² all", "flip-flops each", "ps"]
-    keys = ("area_each", "area_all")
-    return table(
-        head,
-        [
-            [r["design"], r["part"], r["count"], *(number(r[k]) for k in keys), r["flip_flops_each"], number(r["period_ps"])]
-            for r in rows("parts")
-        ],
-    )
+def arrays() -> str:
+    """Thousands of µm² by part."""
+    head = ["array, W8", "size", "sums", "bits", "elements", "encoder", "output stages", "skew, control", "all", "over A4 plain"]
+    body = []
+    for r in sorted(rows("arrays"), key=lambda r: (r["sums"] == "equal", int(r["size"]))):
+        areas = [f"{float(r[key]) / 1000:.0f}" for key in ("element", "encoder", "output_stage", "skew_and_control", "all")]
+        body.append([r["array"], f"{r['size']} × {r['size']}", r["sums"], r["sum_bits"], *areas, signed(r["over_A4_plain_percent"])])
+    return table(head, body)
 
 
 def energy() -> str:
     head = ["element A4W8, 24-bit sums", "library", "fJ per vector", "vectors"]
     return table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in rows("energy")])
+
+
+def fpga() -> str:
+    head = ["element, W8", "family", "asic: LUTs", "carries", "multipliers", "fpga: LUTs", "carries", "multipliers"]
+    found = {(r["element"], r["family"], r["target"]): [r[k] for k in ("luts", "carries", "multipliers")] for r in rows("fpga")}
+    pairs = dict.fromkeys((element, family) for element, family, _ in found)
+    return table(head, [[*pair, *found[(*pair, "asic")], *found[(*pair, "fpga")]] for pair in pairs])
 
 
 TABLES = {
@@ -126,8 +134,9 @@ TABLES = {
     "clock": clock,
     "rivals": rivals,
     "ideas": ideas,
-    "parts": parts,
+    "arrays": arrays,
     "energy": energy,
+    "fpga": fpga,
 }
 
 

@@ -22,16 +22,10 @@ from overq.study.cycles import NetworkCycles, network_cycles, recipe
 from overq.study.data import Preprocess, open_images, some_of
 from overq.study.models import load_model
 
-FORMATS = {
-    "A4 plain": Format.plain(4),
-    "A6 plain": Format.plain(6),
-    "A8 plain": Format.plain(8),
-    "A4 range c=1": Format(4, 1, fraction_bits=0),
-    "A4 range c=4": Format(4, 4, fraction_bits=0),
-    "A4 range+precision c=1": Format(4, 1),
-    "A4 range+precision c=4": Format(4, 4),
-    "A3 range+precision c=4": Format(3, 4),
-}
+FORMATS = (
+    *(Format.plain(bits) for bits in (4, 5, 6, 8)),
+    *(Format(4, 4, r, f) for r, f in ((2, 0), (3, 0), (1, 1), (2, 2), (3, 3), (4, 4))),
+)
 
 
 def double_buffered(run: NetworkCycles, fmt: Format) -> int:
@@ -57,14 +51,19 @@ def main() -> None:
     x = open_images(options.images, None, preprocess, labelled=False).load([0])
     seen = observe(model, calibration.batches(32))
     rows = []
-    for name, fmt in FORMATS.items():
+    for fmt in FORMATS:
         quantized = overq.quantize(model, seen, recipe(fmt, options.rows))
         start = time.perf_counter()
         run = network_cycles(quantized, x, rows=options.rows, columns=options.columns)
         moved = {key: run.total(key) / 8000 for key in ("array_digits", "array_states", "array_weights", "array_sums")}
         memory = run.total("memory_digits") + run.total("memory_states"), run.total("memory_unencoded"), run.total("memory_weights")
         rows.append(
-            {"format": name, "cycles": run.total("cycles"), "double_buffered": double_buffered(run, fmt)}
+            {
+                "format": fmt.label,
+                "cycles": run.total("cycles"),
+                "double_buffered": double_buffered(run, fmt),
+                "utilization": round(run.utilization, 4),
+            }
             | {f"{key}_kB": round(value) for key, value in moved.items()}
             | dict(zip(("memory_on_write_kB", "memory_on_read_kB", "memory_weights_kB"), (round(m / 8000) for m in memory), strict=True))
             | {"seconds": round(time.perf_counter() - start, 1)}
