@@ -104,6 +104,7 @@ def synth(
     columns: Columns = 16,
     depth: Depth = None,
     double_buffer: DoubleBuffer = False,
+    sums: Annotated[str, typer.Option(help="equal: plain has sums as wide as OverQ; own: as wide as it needs itself.")] = "equal",
     csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
 ) -> None:
     """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
@@ -114,12 +115,14 @@ def synth(
     fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
     check_outputs(csv)
     config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
-    plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits)
+    if sums not in ("equal", "own"):
+        raise InputError(f"--sums must be equal or own, not {sums!r}")
+    plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits if sums == "equal" else None)
     library = Library(liberty) if liberty else None
-    designs = {c.label: parts(c, library) for c in ([plain, config] if cascade else [config])}
+    designs = {f"{c.label}, {c.psum_bits}-bit sums": parts(c, library) for c in ([plain, config] if cascade else [config])}
     unit = "µm²" if library else "transistors"
     screen = console(width=96)
-    screen.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}, {config.psum_bits}-bit sums")
+    screen.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}")
     for name, made in designs.items():
         total = sum(part.total for part in made)
         table = Table(title=visible(f"{name}, {rows} × {columns}, {unit}"))
@@ -142,7 +145,8 @@ def synth(
         screen.print(table)
     if cascade:
         base, made = designs.values()
-        screen.print(f"elements: {array_area(made) / array_area(base) - 1:+.1%} over plain with equal sums")
+        whole = sum(part.total for part in made) / sum(part.total for part in base) - 1
+        screen.print(f"over plain with {sums} sums: elements {array_area(made) / array_area(base) - 1:+.1%}, all {whole:+.1%}")
     if csv is not None:
         write(csv, to_csv(designs, unit, library.name if library else "none"))
         screen.print(f"written: {visible(csv)}")

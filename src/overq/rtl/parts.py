@@ -49,11 +49,11 @@ def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe
     """
     rows, columns = config.rows, config.columns
     has_first = bool(config.format.cascade)
-    element, first = (ProcessingElement(config=config, first=f) for f in (False, True))
     made = []
-    if has_first:
-        made.append(_part("element, first row", columns, verilog.to_verilog(first), library, recipes))
-    made.append(_part("element", columns * (rows - has_first), verilog.to_verilog(element), library, recipes))
+    for first in (True, False) if has_first else (False,):
+        count = columns * (1 if first else rows - has_first)
+        text = verilog.to_verilog(ProcessingElement(config=config, first=first))
+        made.append(_part("element, first row" if first else "element", count, text, library, recipes))
     if not (max(rows, columns) <= SMALL if whole is None else whole):
         few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
         sixteen = _part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=few)), library)
