@@ -120,8 +120,8 @@ def network(layout: torch.memory_format, device: str, rounds: int) -> dict[str, 
     model = module.resnet50().eval().to(device, memory_format=layout)
     x = torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device, memory_format=layout)
     quantized = {
-        "range": overq.quantize(model, x[:2], overq.Recipe(format=RANGE)),
-        "both": overq.quantize(model, x[:2], overq.Recipe(format=BOTH)),
+        "range": overq.quantize(model, x[:2], overq.Recipe(RANGE)),
+        "both": overq.quantize(model, x[:2], overq.Recipe(BOTH)),
     }
     if device == "cuda":
         model, quantized = torch.compile(model), {name: torch.compile(q) for name, q in quantized.items()}

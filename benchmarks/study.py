@@ -24,8 +24,7 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_MAX_": "0", "MALLOC_TR
 import torch
 
 from overq.methods import METHODS
-from overq.nn import observe
-from overq.nn.peers import install
+from overq.nn import Recipe, observe, quantize
 from overq.study import digits
 from overq.study.cell import cells_of
 from overq.study.data import Preprocess, open_images, some_of
@@ -72,7 +71,7 @@ def resnet50(options: argparse.Namespace) -> None:
     seen = observe(model, some_of(calibration, 64).batches(16))
     observed = time.perf_counter() - begin
     begin = time.perf_counter()
-    quantized, _ = install(model, seen, METHODS["overq"](bits=4, cascade=4))
+    quantized = quantize(model, [], Recipe(METHODS["overq"](bits=4, cascade=4)), seen=seen)
     print(f"once for a network: observing 64 images {observed:.1f} s; once for a setting: {time.perf_counter() - begin:.1f} s")
     compare("float", lambda: timed(model, batches), "OverQ A4 c=4", lambda: timed(quantized, batches), options.repeats)
 
@@ -116,7 +115,7 @@ def bare(study: Study, threads: int) -> tuple[float, float]:
 def _bare(study: Study, threads: int) -> tuple[float, float]:
     torch.set_num_threads(threads)
     x, small = digits.images("calibration")[0], digits.network()
-    install(small, observe(small, x[:50]), METHODS["overq"]())[0](x[:50])
+    quantize(small, x[:50])(x[:50])
     begin, cpu = time.perf_counter(), time.process_time()
     (network,) = study.networks
     model, preprocess = load_model(network.model), Preprocess(None, None)
@@ -124,7 +123,7 @@ def _bare(study: Study, threads: int) -> tuple[float, float]:
     calibration = some_of(open_images(Path(network.calibration), None, preprocess), study.samples)
     seen = observe(model, calibration.batches(study.batch_size))
     for setting in study.settings:
-        quantized, _ = install(model, seen, setting.build(), setting.weight_bits)
+        quantized = quantize(model, [], Recipe(setting.build(), setting.weight_bits, "least-error"), seen=seen)
         assert images.labels is not None
         with torch.no_grad():
             for start in range(0, images.count, study.batch_size):

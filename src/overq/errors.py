@@ -5,6 +5,7 @@
      ├─ InputError           an argument, file or image that does not fit               (also ValueError)
      │   └─ NonFiniteError   NaN or infinity where only finite numbers mean something
      ├─ CalibrationError     samples from which no step size can be chosen              (also ValueError)
+     ├─ FidelityError        a quantized copy that does not compute what its summary says
      ├─ ModelFileError       a saved model that is damaged, foreign or of another version
      ├─ BackendError         a kernel backend that does not exist or cannot run here    (also RuntimeError)
      │   └─ UnsupportedModeError   a backend that does not implement a mode of the Format
@@ -37,6 +38,10 @@ class NonFiniteError(InputError):
 
 class CalibrationError(OverqError, ValueError):
     """No step size can be chosen from what was observed."""
+
+
+class FidelityError(OverqError):
+    """A quantized copy of a model that, for a reason outside this package's reach, is not the model with quantizers."""
 
 
 class ModelFileError(OverqError):

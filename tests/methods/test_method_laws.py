@@ -9,9 +9,9 @@ import pytest
 import torch
 from method_cases import fit, long_tailed
 
+from overq.calib.least_error import best, squared_error
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.methods import METHODS, Method
-from overq.methods.search import best, squared_error
 
 
 def same_bits(a, b):

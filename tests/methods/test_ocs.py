@@ -8,7 +8,6 @@ from method_cases import long_tailed
 from overq.errors import InputError
 from overq.methods.ocs import OCSActivations, OCSWeights, richest_in_outliers, splits
 from overq.methods.uniform import Uniform
-from overq.methods.weights import quantized
 from overq.nn.weights import dequantize_weight, quantize_weight
 
 
@@ -77,7 +76,7 @@ def test_split_weights_sum_to_the_weight_on_a_finer_grid(per_channel):
     scale = (table.max(axis=0) if per_channel else np.full(8, table.max())) / np.float32(127)
     expected = np.floor(w / scale[:, None, None, None] + np.float32(0.5)) * scale[:, None, None, None]
     np.testing.assert_allclose(q, expected, rtol=1e-6)
-    plain = quantized(w, 8)
+    plain = Uniform().weights(w, 8)
     assert ((q - w) ** 2).sum() < 0.6 * ((plain - w) ** 2).sum()
 
 
@@ -97,4 +96,4 @@ def test_weights_may_require_gradients():
 def test_shared_weights_are_the_front_ends(bits):
     w = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(1))
     w[3] = 0
-    assert torch.equal(quantized(w, bits), dequantize_weight(*quantize_weight(w, bits), w.dtype))
+    assert torch.equal(Uniform().weights(w, bits), dequantize_weight(*quantize_weight(w, bits), w.dtype))

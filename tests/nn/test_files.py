@@ -14,6 +14,7 @@ from torch import nn
 import overq
 from overq import Format, Recipe
 from overq.errors import InputError, ModelFileError
+from overq.methods import METHODS
 
 
 def network() -> nn.Module:
@@ -104,7 +105,7 @@ def test_another_version_or_architecture_is_refused(saved: Path) -> None:
     with pytest.raises(ModelFileError, match=r"tensor '8\.\w+' is missing"):
         overq.load(saved, longer)
     edited(saved, lambda manifest, tensors: manifest.update(version=99))
-    with pytest.raises(ModelFileError, match="layout version 99; this overq reads version 3$"):
+    with pytest.raises(ModelFileError, match="layout version 99; this overq reads versions 2 to 3$"):
         overq.load(saved, network())
 
 
@@ -119,4 +120,45 @@ def test_saving_needs_a_quantized_model_and_a_folder(tmp_path: Path) -> None:
         overq.save(network(), tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="does not exist$"):
         overq.save(overq.quantize(network(), X), tmp_path / "no" / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_layout_version_2_still_loads() -> None:
+    """Written before recipes held methods; the output was printed then."""
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1, groups=8), nn.Flatten(),
+        nn.Linear(8 * 16, 4),
+    ).eval()  # fmt: skip
+    loaded = overq.load(Path(__file__).parent / "files/version2.safetensors", model)
+    printed = [[0.4333, 0.1923, 0.4338, 0.0115], [0.3995, 0.2252, 0.5373, 0.0178],
+               [0.4676, 0.2368, 0.5059, 0.0422], [0.4279, 0.3159, 0.5379, 0.0747]]  # fmt: skip
+    assert torch.allclose(loaded(X[:4]), torch.tensor(printed), rtol=0, atol=6e-5)
+    assert loaded.overq_recipe.format == Format(3, 4, policy="largest")
+    assert [layer.format.bits for layer in overq.summary(loaded)] == [8, 3, 6, 8]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_any_method_s_layers_are_stored_and_come_back_exactly(tmp_path: Path, name: str) -> None:
+    recipe = Recipe(METHODS[name](), weight_bits=4, equalize=0.5, reorder=True, bias_correction=True)
+    quantized = overq.quantize(network(), X, recipe)
+    overq.save(quantized, tmp_path / "m.safetensors")
+    loaded = overq.load(tmp_path / "m.safetensors", network())
+    assert torch.equal(loaded(X), quantized(X))
+    assert overq.summary(loaded) == overq.summary(quantized)
+    assert loaded.overq_recipe == recipe
+    assert loaded[3].fitted == quantized[3].fitted
+
+
+def test_a_module_with_state_besides_tensors_is_refused(tmp_path: Path) -> None:
+    class Counting(nn.ReLU):
+        def get_extra_state(self) -> dict:
+            return {"calls": 3}
+
+        def set_extra_state(self, state: dict) -> None:
+            pass
+
+    quantized = overq.quantize(nn.Sequential(nn.Conv2d(3, 4, 3), Counting(), nn.Conv2d(4, 4, 3)), X)
+    with pytest.raises(InputError, match=r"module '1' keeps state besides tensors"):
+        overq.save(quantized, tmp_path / "m.safetensors")
     assert list(tmp_path.iterdir()) == []

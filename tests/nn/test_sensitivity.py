@@ -77,7 +77,7 @@ def test_a_format_that_a_layer_cannot_use_counts_as_what_it_uses() -> None:
     assert first.trials[0].loss == first.trials[1].loss
     assert first.trials[1].candidate == Format(4, 4)
     assert all(t.format.signed for t in first.trials)
-    assert [t.bits for t in second.trials] == [4, 6]
+    assert [t.bits for t in second.trials] == [4, 5.5]
 
 
 def test_table_records_and_json() -> None:

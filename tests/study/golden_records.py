@@ -19,10 +19,9 @@ import torch
 from overq import Format, Recipe, quantize
 from overq.calib import CALIBRATORS, PARAMETERS, WITH_WEIGHT
 from overq.datafree import observe_statistics
-from overq.methods import METHODS, Cost
-from overq.nn import Observations, observe, observe_sequentially, summary
-from overq.nn.bias import Outputs, observe_outputs
-from overq.nn.peers import fit, install, mean_cost
+from overq.methods import METHODS, Cost, Method
+from overq.nn import Observations, observe, summary
+from overq.nn.cost import cost_of
 from overq.study import digits
 
 FILE = Path(__file__).with_name("records.json")
@@ -66,7 +65,7 @@ def specs() -> dict[str, dict[str, Any]]:
 def result(spec: dict[str, Any]) -> dict[str, Any]:
     """The record of one spec: hashes of the steps and of the class scores' float32 bytes, the classes, and the average cost."""
     model, samples = digits.network(), [_images("calibration", CALIBRATION)]
-    quantized, steps, cost = (_of_method if "method" in spec else _of_recipe)(model, samples, spec)
+    quantized, steps, cost = _quantized(model, samples, spec)
     with torch.no_grad():
         scores = quantized(_images("test", SCORED))
     return {
@@ -88,28 +87,16 @@ def environment() -> dict[str, str]:
     return {"torch": torch.__version__.partition("+")[0], "numpy": np.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
-def _of_method(model: Any, samples: list[torch.Tensor], spec: dict[str, Any]) -> tuple[Any, list[float | None], Cost]:
-    method = METHODS[spec["method"]](**spec["parameters"])
-    fitted = fit(model, _seen(), method)
-    outputs = _outputs() if spec.get("bias_correction") else None
-    quantized, cost = install(model, _seen(), method, spec.get("weight_bits", 8), fitted, outputs)
-    return quantized, [each.step for each in fitted.values()], cost
-
-
-def _of_recipe(model: Any, samples: list[torch.Tensor], spec: dict[str, Any]) -> tuple[Any, list[float | None], Cost]:
+def _quantized(model: Any, samples: list[torch.Tensor], spec: dict[str, Any]) -> tuple[Any, list[float | None], Cost]:
+    method: Any = METHODS[spec["method"]](**spec["parameters"]) if "method" in spec else format_of(spec["format"])
     edges = {} if spec.get("edges", True) else {"first": None, "last": None}
-    keys = {key: spec[key] for key in ("calibration", "reorder", "equalize", "bias_correction") if key in spec}
-    recipe = Recipe(format_of(spec["format"]), spec.get("weight_bits", 8), **keys, **edges)
+    keys = {key: spec[key] for key in ("calibration", "reorder", "equalize", "bias_correction", "sequential") if key in spec}
+    if isinstance(method, Method):
+        keys["calibration"] = "least-error"
+    recipe = Recipe(method, spec.get("weight_bits", 8), **keys, **edges)
     seen = observe_statistics(model) if spec.get("source") == "statistics" else _seen()
-    if spec.get("sequential"):
-        seen = observe_sequentially(model, samples, recipe)
     quantized = quantize(model, samples, recipe, seen=seen)
-    layers = summary(quantized).layers
-    costs = [
-        (Cost(each.format.bits, each.format.state_bits, each.format.bits, each.weight_bits), seen.layers[each.name].values)
-        for each in layers
-    ]
-    return quantized, [each.step for each in layers], mean_cost(costs[1:-1])
+    return quantized, [each.step for each in summary(quantized).layers], cost_of(quantized, seen)
 
 
 def format_of(spelled: dict[str, Any]) -> Format:
@@ -125,11 +112,6 @@ def format_of(spelled: dict[str, Any]) -> Format:
 @cache
 def _seen() -> Observations:
     return observe(digits.network(), [_images("calibration", CALIBRATION)])
-
-
-@cache
-def _outputs() -> Outputs:
-    return observe_outputs(digits.network(), [_images("calibration", CALIBRATION)])
 
 
 def _images(split: str, count: int) -> torch.Tensor:

@@ -8,10 +8,9 @@ import torch
 from overq import Format, Recipe, quantize
 from overq.errors import FormatError
 from overq.integer import integer_network
-from overq.methods import METHODS
+from overq.methods import Cost
 from overq.nn import LayerRule, observe, observe_sequentially, reorder_network, summary
 from overq.nn.assign import best_assignment
-from overq.nn.peers import install
 from overq.nn.sensitivity import sensitivity
 from overq.study import cell, digits, evaluate
 from overq.study.plan import Network, Setting, Study, expand
@@ -34,7 +33,7 @@ def test_a_recipe_s_cell_is_quantize_with_that_recipe() -> None:
         assert torch.equal(result(test), expected(test))
         plain = install_recipe(model, seen, BATCHES, {**keys, "sequential": False}, 8, 3)[0]
         assert not torch.equal(result(test), plain(test)), "sequential observation changes the steps"
-    assert cost == install(model, seen, METHODS["overq"](bits=3, cascade=2, policy="largest"))[1]
+    assert cost == Cost(3, 1.5, 3, 8)
 
 
 def test_what_means_the_same_is_one_setting() -> None:
@@ -82,7 +81,7 @@ def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, sequential, source, .*"),
+        ({"bots": 3}, r"^a recipe has no key 'bots'; there are bits, cascade, .*, calibration, .*, source, .*"),
         ({"seed": 3}, r"^a recipe has no key 'seed'"),
         ({"sequential": 1}, r"^a recipe's sequential must be true or false, not 1$"),
         ({"calibration": 3}, r"^a recipe's calibration must be a name, not 3$"),

@@ -11,13 +11,13 @@ import pytest
 from overq.study import version
 from overq.study.version import DECIDES_NOTHING, code_hash, commit, package
 
-DECIDING = ("nn/peers.py", "study/plan.py", "study/models.py", "study/evaluate.py", "calib/mse.py")
+DECIDING = ("nn/fit.py", "study/plan.py", "study/models.py", "study/evaluate.py", "calib/mse.py")
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     for name in (
-        "nn/peers.py",
+        "nn/fit.py",
         "study/plan.py",
         "study/models.py",
         "study/evaluate.py",
@@ -40,7 +40,7 @@ def test_a_changed_statement_changes_the_hash(source: Path, name: str) -> None:
 
 def test_a_new_or_renamed_file_changes_the_hash(source: Path) -> None:
     before = code_hash(source)
-    (source / "nn" / "peers.py").rename(source / "nn" / "rivals.py")
+    (source / "nn" / "fit.py").rename(source / "nn" / "rivals.py")
     renamed = code_hash(source)
     (source / "methods").mkdir()
     (source / "methods" / "new.py").write_text("")

@@ -11,6 +11,7 @@ from overq.calib.absmax import absmax
 from overq.calib.aciq import aciq_gauss, aciq_laplace
 from overq.calib.format_mse import format_mse
 from overq.calib.kl import kl
+from overq.calib.least_error import least_error
 from overq.calib.moving_max import moving_max
 from overq.calib.mse import mse
 from overq.calib.observed import Observed, thinned
@@ -32,6 +33,7 @@ CALIBRATORS: dict[str, Callable[..., float]] = {
     "aciq-gauss": aciq_gauss,
     "aciq-laplace": aciq_laplace,
     "format-mse": format_mse,
+    "least-error": least_error,
 }
 WITH_WEIGHT: dict[str, Callable[..., float]] = {"output-mse": output_mse}  # these also ask for the layer's weight
 PARAMETERS = {"percentile": ("percent", "percentile:99.99"), "std": ("deviations", "std:4")}  # keyword, example

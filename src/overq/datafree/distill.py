@@ -7,7 +7,6 @@ mean 0 and standard deviation 1 per channel, as normalized images have, and with
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from overq.datafree.norms import usable_norms
 from overq.errors import CalibrationError, InputError
+from overq.nn.replica import ready
 from overq.nn.trees import home
 
 
@@ -44,7 +44,7 @@ def distill(
     if count < 1 or steps < 1 or batch_size < 1:
         raise InputError(f"count, steps and batch_size must be at least 1, not {count}, {steps} and {batch_size}")
     usable_norms(model)
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = ready(model).requires_grad_(False)
     losses: list[Tensor] = []
     hooks = [norm.register_forward_pre_hook(_compare(norm, losses)) for norm in usable_norms(model)]
     generator = torch.Generator().manual_seed(seed)

@@ -26,6 +26,7 @@ from overq.datafree.propagation import propagate
 from overq.errors import FormatError
 from overq.nn.layers import input_groups
 from overq.nn.observation import Observations
+from overq.nn.replica import ready
 
 VALUES = 1 << 20  # how many values the histogram counts; extremes are where less than one of them lies beyond
 
@@ -47,6 +48,7 @@ def observe_statistics(
     if not (reach > 0 and np.isfinite(reach)):
         raise FormatError(f"reach must be a positive number, not {reach:g}")
     scales = law(distribution)
+    model = ready(model)
     usable_norms(model)
     image = Clipped.free(np.zeros(1), np.ones(1)).clip(-reach, reach)
     seen = Observations()

@@ -31,6 +31,8 @@ class BiScaled(Method):
     bits: 2 to 8. Step: distance of two fine levels.
     """
 
+    fitted = TwoScales
+
     bits: int = 4
     block: int = 64
 

@@ -32,6 +32,8 @@ class HighPrecision(Method):
     bits: 2 to 8. fraction: 0 to below 1. high_bits: 8 to 32.
     """
 
+    fitted = Threshold
+
     bits: int = 4
     fraction: float = 0.03
     high_bits: int = 16

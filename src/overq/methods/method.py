@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import array_api_compat
 import numpy as np
 
+from overq.calib.least_error import best
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
-from overq.methods.search import best
-from overq.methods.weights import quantized
+from overq.methods.weights import integers
+from overq.spec import Format
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
@@ -84,6 +85,11 @@ class Fitted:
         """Average cost per value of x (a sample will do); some methods depend on the data, some only on the number of lanes."""
         return self.method.count(x, self, axis, weight_bits)
 
+    @property
+    def format(self) -> Format | None:
+        """The number format of the tensor, where the method is one of ours."""
+        return self.method.format(self.signed)
+
     def describe(self) -> str:
         kind = "signed" if self.signed else "unsigned"
         return f"{self.method.describe()}, {kind}" + ("" if self.step is None else f", step {self.step:.4g}")
@@ -94,6 +100,17 @@ class Method(ABC):
     """Parameters of a way to quantize activations, checked in the constructor (FormatError)."""
 
     idempotent: ClassVar[bool] = True  # quantizing twice changes nothing more
+    stepless: ClassVar[bool] = False  # takes its scales from the data it meets
+    fitted: ClassVar[type[Fitted]] = Fitted  # what `fit` gives, where it holds more than a step
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether it matters which value stands beside which."""
+        return False
+
+    def format(self, signed: bool) -> Format | None:
+        """The number format of a tensor, for methods that `overq.spec` defines; else None."""
+        return None
 
     def fit(self, sample: np.ndarray, signed: bool, step: float | None = None) -> Fitted:
         """Fix what the tensor needs.
@@ -121,9 +138,18 @@ class Method(ABC):
     def count(self, x: Array, fitted: Any, axis: int, weight_bits: int) -> Cost:
         """The cost of x's values."""
 
+    def integer_weights(self, w: Array, bits: int) -> tuple[Array, Array]:
+        """Weights [outputs, inputs, ...] as the method's hardware holds them: (int8 levels of the same shape, float32 scales [outputs]).
+
+        Symmetric, one scale per output channel. int16 where the sum of a split weight's levels needs it.
+        """
+        return integers(w, bits)
+
     def weights(self, w: Array, bits: int) -> Array:
-        """Weights [outputs, inputs, ...] as the method's hardware holds them: symmetric, one scale per output channel."""
-        return quantized(w, bits)
+        """What the array effectively multiplies with: levels times scale, in float32, then w's dtype."""
+        xp = array_api_compat.array_namespace(w)
+        levels, scale = self.integer_weights(w, bits)
+        return xp.astype(xp.astype(levels, xp.float32) * xp.reshape(scale, (-1,) + (1,) * (w.ndim - 1)), w.dtype)
 
     @abstractmethod
     def describe(self) -> str:

@@ -47,6 +47,8 @@ class MX(Method):
     the format has. element: int8, int4, fp4 (E2M1), fp6_e2m3, fp6_e3m2, fp8_e4m3. block: 32 in the specification.
     """
 
+    stepless = True
+
     element: str = "fp4"
     block: int = 32
 
@@ -66,6 +68,10 @@ class MX(Method):
             raise InputError(f"{self.describe()} takes its scales from each block and has no step; {step!r} was given")
         checked_sample(sample, signed)
         return Fitted(self, signed, None)
+
+    @property
+    def neighbours(self) -> bool:
+        return True
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         xp = array_api_compat.array_namespace(x)

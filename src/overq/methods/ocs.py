@@ -35,6 +35,8 @@ class OCSActivations(Method):
     bits: 2 to 8. ratio: channels added, 0.02 in the paper's main tables. aware=False: plain halves. Step: distance of two levels.
     """
 
+    fitted = Split
+
     bits: int = 4
     ratio: float = 0.02
     aware: bool = True
@@ -78,8 +80,8 @@ class OCSWeights(Uniform):
     Source: as `OCSActivations`; for weights the paper splits, one at a time, the input channel that holds the greatest magnitude of
     the layer, ceil(ratio · inputs) times, a copy may be split again, and quantizes the layer with one scale. That is
     `per_channel=False`. Our choice for the weights of this package, which have one scale per output channel: split the copy that lowers
-    the sum of the squared scales most (rounding errors grow with it); if none does alone, the one that holds most of it. `weights`
-    returns the merged weight, the sum of the copies: what the array effectively multiplies with.
+    the sum of the squared scales most (rounding errors grow with it); if none does alone, the one that holds most of it. The
+    integer weights are the merged ones, sums of the copies' levels: what the array effectively multiplies with.
     """
 
     ratio: float = 0.02
@@ -90,7 +92,7 @@ class OCSWeights(Uniform):
         check_fraction(self, "ratio")
         check_flag(self, "per_channel")
 
-    def weights(self, w: Array, bits: int) -> Array:
+    def integer_weights(self, w: Array, bits: int) -> tuple[Array, Array]:
         check(w, bits)
         return merged(w, bits, copies(self.ratio, w.shape[1]), self.per_channel)
 
@@ -113,8 +115,8 @@ def richest_in_outliers(magnitudes: np.ndarray, number: int) -> tuple[int, ...]:
     return tuple(sorted(int(i) for i in order[:number]))
 
 
-def merged(w: Array, bits: int, number: int, per_channel: bool) -> Array:
-    """Split `number` times, quantize the copies with quantization-aware halves, add them up again."""
+def merged(w: Array, bits: int, number: int, per_channel: bool) -> tuple[Array, Array]:
+    """Split `number` times, quantize the copies with quantization-aware halves, add them up again: int16 levels and float32 scales [O]."""
     xp = array_api_compat.array_namespace(w)
     values, most = xp.astype(w, xp.float32), float(2 ** (bits - 1) - 1)
     peaks = xp.max(xp.abs(xp.reshape(values, (*w.shape[:2], -1))), axis=2)
@@ -141,7 +143,7 @@ def merged(w: Array, bits: int, number: int, per_channel: bool) -> Array:
     level = xp.clip(nearest(values), -most, most)
     for channel, own in copied.items():
         level[:, channel] = sum(xp.clip(nearest(copy), -most, most) for copy in own)
-    return xp.astype(level * scale, w.dtype)
+    return xp.astype(level, xp.int16), xp.reshape(scale, (-1,)) * xp.ones_like(level[:, 0].reshape(w.shape[0], -1)[:, 0])
 
 
 def splits(peaks: np.ndarray, number: int, per_channel: bool) -> tuple[list[int], np.ndarray]:

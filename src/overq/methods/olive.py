@@ -52,6 +52,10 @@ class OliVe(Method):
         last = (2 ** (mantissa + 1) - 1) << (2**exponent_bits - 1 + bias)
         return Numbers(normal, mantissa, mantissa + bias, first << bias, min(last, 2**15))
 
+    @property
+    def neighbours(self) -> bool:
+        return True
+
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)

@@ -8,6 +8,7 @@ from typing import Any
 from overq.kernels import get
 from overq.methods.method import Array, Cost, Fitted, Method
 from overq.spec import Format
+from overq.spec.format import second_bits
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,18 @@ class OverQ(Method):
             object.__setattr__(self, "range_bits", made.range_bits)
             object.__setattr__(self, "fraction_bits", made.fraction_bits)
 
+    @classmethod
+    def of(cls, fmt: Format) -> OverQ:
+        """The method whose tensors have that format; its `signed` is left to the tensor."""
+        usual = second_bits(fmt.bits, False)
+        high, fraction = (None if not fmt.cascade or bits == usual else bits for bits in (fmt.range_bits, fmt.fraction_bits))
+        return cls(fmt.bits, fmt.cascade, high, fraction, fmt.policy, fmt.lanes)
+
+    @property
+    def neighbours(self) -> bool:
+        return self.cascade > 0
+
     def format(self, signed: bool) -> Format:
-        """The number format of a tensor."""
         if signed and self.range_bits is None:
             return Format(self.bits, self.cascade, None, self.fraction_bits, self.policy, signed, self.lanes)
         return Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, lanes=self.lanes).with_(signed=signed)

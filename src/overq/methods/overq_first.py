@@ -32,6 +32,10 @@ class OverQFirst(Method):
         if self.lanes == 1:
             raise FormatError("OverQFirst.lanes is 1: a one-lane tile has no neighbour to overwrite; use 2 or more, or None")
 
+    @property
+    def neighbours(self) -> bool:
+        return True
+
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)

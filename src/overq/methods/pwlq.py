@@ -33,6 +33,8 @@ class PWLQ(Method):
     bits: 2 to 8, without the region bit. Step: distance of two levels of the centre.
     """
 
+    fitted = TwoPiece
+
     bits: int = 4
 
     def __post_init__(self) -> None:

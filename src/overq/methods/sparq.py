@@ -47,6 +47,10 @@ class SPARQ(Method):
         """Allowed placements of the window: how many low bits it leaves out."""
         return range(0, 9 - self.bits, 1 if self.options is None else (8 - self.bits) // (self.options - 1))
 
+    @property
+    def neighbours(self) -> bool:
+        return self.pairs
+
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)

@@ -22,8 +22,11 @@ class Uniform(Method):
     def __post_init__(self) -> None:
         check_integer(self, "bits", 2, 8)
 
+    def format(self, signed: bool) -> Format:
+        return Format.plain(self.bits, signed)
+
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
-        return get("auto").overwrite(x, fitted.step, Format.plain(self.bits, fitted.signed), axis)
+        return get("auto").overwrite(x, fitted.step, self.format(fitted.signed), axis)
 
     def count(self, x: Array, fitted: Fitted, axis: int, weight_bits: int) -> Cost:
         return Cost(self.bits, 0, self.bits, weight_bits)

@@ -20,11 +20,12 @@ WHOLE_RANGE_BITS = 8  # from here on nothing is clipped
 FRACTIONS = tuple(k / 40 for k in range(40, 7, -1))  # of the scale that clips nothing; on a tie the greater
 
 
-def quantized(w: Array, bits: int) -> Array:
-    """Weights [outputs, inputs, ...] -> their quantized values, same shape and dtype, computed in float32."""
+def integers(w: Array, bits: int) -> tuple[Array, Array]:
+    """Weights [outputs, inputs, ...] -> (int8 or int16 levels of the same shape, float32 scales [outputs]) with w ≈ levels · scale."""
     xp = array_api_compat.array_namespace(w)
     scale, most = scales(w, bits), float(2 ** (bits - 1) - 1)
-    return xp.astype(xp.clip(xp.round(xp.astype(w, xp.float32) / scale), -most, most) * scale, w.dtype)
+    levels = xp.clip(xp.round(xp.astype(w, xp.float32) / scale), -most, most)
+    return xp.astype(levels, xp.int8 if bits <= 8 else xp.int16), xp.reshape(scale, (-1,))
 
 
 def scales(w: Array, bits: int) -> Array:

@@ -19,7 +19,6 @@ restores mean and norm of each channel's weights; of outputs, mean only: Finkels
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +32,9 @@ from overq.nn.call import Forward, run
 from overq.nn.chosen import Choosing, Chosen
 from overq.nn.layers import CHANNEL_DIM, Quantized, can_quantize, give_bias, kind
 from overq.nn.lockstep import lockstep
-from overq.nn.observation import Observations, check_weights, every_layer_called, masked
+from overq.nn.observation import Observations, check_weights, masked
 from overq.nn.padding import Mask, current
+from overq.nn.replica import ready
 from overq.nn.samples import opened
 from overq.nn.weights import dequantize_weight
 
@@ -85,8 +85,8 @@ def choose(model: nn.Module, samples: Any, *, forward: Forward = run, mask: Mask
             raise CalibrationError("bias correction runs samples, and these observations were made without any: give some")
         return samples.chosen
     check_weights(model)
-    model = copy.deepcopy(model).eval()
-    with every_layer_called(), torch.no_grad():
+    model = ready(model)
+    with torch.no_grad():
         choosing = Choosing(opened(model, samples, forward), seed)
         for part, keep in masked(model, choosing.stream, mask):
             choosing.add(part, keep)
@@ -108,7 +108,7 @@ def observe_outputs(model: nn.Module, samples: Any, *, forward: Forward = run, m
 
 
 def _moments(model: nn.Module, chosen: Chosen) -> dict[str, Moments]:
-    model = copy.deepcopy(model).eval()
+    model = ready(model)
     named = {module: name for name, module in model.named_modules() if can_quantize(module) or isinstance(module, Quantized)}
     found: dict[str, Moments] = {}
 
@@ -117,7 +117,7 @@ def _moments(model: nn.Module, chosen: Chosen) -> dict[str, Moments]:
 
     handles = [layer.register_forward_hook(record, prepend=True) for layer in named]
     try:
-        with every_layer_called(), chosen.running(model) as answer:
+        with chosen.running(model) as answer:
             for unit in chosen.units:
                 answer(unit)
     finally:
@@ -137,7 +137,7 @@ def correct_outputs(quantized: nn.Module, outputs: Outputs, names: Iterable[str]
     layers: dict[str, Any] = dict(quantized.named_modules())
     names, chosen = set(names), outputs.chosen
     waiting = [(layers[name], target) for name, target in outputs.moments.items() if name in names]
-    with torch.no_grad(), every_layer_called():
+    with torch.no_grad():
         while waiting:
             stop = next((i for i, (_, target) in enumerate(waiting) if target.calls > len(chosen.units)), len(waiting))
             passing, own, waiting = waiting[:stop], waiting[stop : stop + 1], waiting[stop + 1 :]
@@ -181,12 +181,8 @@ def _correct(layer: Any, target: Moments, found: Moments) -> tuple[torch.Tensor,
     still = (found.std == 0) | (target.std == 0)
     gain = torch.where(still, 1.0, target.std / found.std).clamp(*GAINS)
     give_bias(layer)
-    if isinstance(layer, Quantized):
-        layer.weight_scale = (layer.weight_scale.double() * gain).to(torch.float32)
-        weight = dequantize_weight(layer.weight_integers, layer.weight_scale, torch.float32)
-    else:
-        weight = layer.weight.double() * gain.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    layer.weight.data = weight.to(layer.weight.dtype)
+    layer.weight_scale = (layer.weight_scale.double() * gain).to(torch.float32)
+    layer.weight.data = dequantize_weight(layer.weight_integers, layer.weight_scale, layer.weight.dtype)
     shift = target.mean - gain * found.mean
     layer.bias.data = (gain * layer.bias.double() + shift).to(layer.bias.dtype)
     return gain, shift

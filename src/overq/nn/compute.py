@@ -53,7 +53,7 @@ class Count:
 
 def _product(args: Any, out: Any, at: int = 0) -> int:
     """out = a @ b, batched or not: every output value takes as many as a has columns."""
-    return out.numel() * args[at].shape[-1]
+    return out.numel() * args[at].size(-1)  # which a nested tensor has, too
 
 
 def _convolution(args: Any, out: Any) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,17 +13,16 @@ from torch import nn
 from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn.bias import choose, correct_outputs, observe_outputs
 from overq.nn.call import Forward, run
+from overq.nn.check import check_copy
 from overq.nn.chosen import one_input
 from overq.nn.fit import fit_layer
-from overq.nn.layers import (
-    FloatLayer,
-    can_quantize,
-    input_lanes,
-)
+from overq.nn.layers import FloatLayer, Quantized, can_quantize, convert_layer, input_lanes, why_float
 from overq.nn.notes import layer_notes, run_notes
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.padding import Mask
+from overq.nn.reads import STRAY
 from overq.nn.recipe import Recipe
+from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
 from overq.nn.shares import in_words, of_layer, shares
 
@@ -40,54 +38,78 @@ def quantize(
     forward: Forward = run,
     mask: Mask | None = None,
     seen: Observations | None = None,
+    check: bool = True,
 ) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
-    model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and an overwritten
-             input. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` lists them.
+    model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and a quantized input, and keeps its
+             hooks and attributes. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` says why.
     samples  unlabelled calibration batches as for `observe`, or the Observations it returned
-    recipe   number format, calibration, exceptions
+    recipe   method, calibration, transforms, exceptions
     forward, mask  as for `observe`
     seen     what `observe` returned on these samples, where that is known already: saves a run of the model
+    check    run a few samples through the copy with its quantizers switched off and through the model (`nn.check`): FidelityError where
+             they differ or a quantizer does not run
 
     Warns with MostlyFloatWarning where less than half of the multiply-accumulates are quantized.
-    Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer).
+    Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer), InputError (a model that
+    is quantized already).
     """
     check_weights(model)
+    if held := next((name for name, module in model.named_modules() if isinstance(module, Quantized)), None):
+        raise InputError(f"layer {held!r} is quantized already: quantize the float model")
+    given = samples
     if seen is None:
         seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, mask=mask, seed=recipe.seed)
         samples = seen
-    chosen = choose(model, samples, forward=forward, mask=mask, seed=recipe.seed) if recipe.bias_correction else None
+    if recipe.sequential:
+        from overq.nn.sequential import observe_sequentially  # which quantizes, too
+
+        seen = observe_sequentially(model, given, recipe, forward=forward, mask=mask, seen=seen)
+    some = choose(model, samples, forward=forward, mask=mask, seed=recipe.seed) if recipe.bias_correction else None
     if not seen.layers:
-        raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
-    result = copy.deepcopy(model).eval()
+        raise CalibrationError(nothing_reached(seen))
+    result = ready(model)
     layers = {name: module for name, module in result.named_modules() if can_quantize(module)}
     _check(recipe, seen, layers)
-    reached = list(seen.layers)
+    usable = quantizable(result, seen)
+    rules = {name: rule for name, rule in recipe.rules(list(seen.layers)).items() if not rule.skip and name in usable}
+    left = tuple(left_float(result, rules, seen))
+    floats = {name: layers[name].weight.detach() for name in rules}
     reports: list[LayerReport] = []
-    replacement: dict[nn.Module, nn.Module] = {}
-    for name in reached:
-        rule = recipe.rule(name, first=name == reached[0], last=name == reached[-1])
-        if not rule.skip:
-            report, replacement[layers[name]] = fit_layer(name, layers[name], seen.layers[name], rule)
-            known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
-            reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
-    left = tuple(left_float(result, {r.name for r in reports}, set(reached)))
-    result = replaced(result, replacement)
-    if chosen is not None:
-        correct_outputs(result, observe_outputs(model, chosen), [r.name for r in reports])
+    for name, rule in rules.items():
+        fit = fit_layer(name, layers[name], seen.layers[name], rule, seen.fits)
+        known = _joined(fit.report.note, *layer_notes(name, layers[name], fit.report.format, seen))
+        reports.append(replace(fit.report, note=known, macs=of_layer(seen.count, name)))
+        convert_layer(layers[name], fit.parts)
+    if check and seen.chosen is not None:
+        check_copy(model, result, floats, seen.chosen)
+    if some is not None:
+        correct_outputs(result, observe_outputs(model, some), rules)
         reports = [replace(report, note=_joined(report.note, "bias corrected")) for report in reports]
     facts = Summary(
         tuple(reports),
         left,
         shares(seen.count, {r.name: r.bits_in_words for r in reports}) if seen.count else (),
-        (*run_notes(seen), *([f"biases corrected on {chosen.rows} of {chosen.of} samples"] if chosen else [])),
+        (*run_notes(seen), *([f"biases corrected on {some.rows} of {some.of} samples"] if some else [])),
     )
     if facts.quantized_share < HALF:
         warnings.warn(f"most of the model stays in float: {in_words(facts.shares)}", MostlyFloatWarning, stacklevel=2)
     attach(result, facts, recipe)
     result.overq_example = one_input(seen.chosen)  # type: ignore[assignment]  # for `integer_network` to check itself on
     return result
+
+
+def quantizable(model: nn.Module, seen: Observations) -> dict[str, FloatLayer]:
+    """The layers of `model` that were observed, and whose weights nobody else reads."""
+    return {name: m for name, m in model.named_modules() if name in seen.layers and name not in seen.other and can_quantize(m)}
+
+
+def nothing_reached(seen: Observations) -> str:
+    """Why there is nothing to quantize."""
+    if stray := next((name for name, use in seen.other.items() if use == STRAY), None):
+        return f"the samples ran layer {stray!r} of the given model, not of its copy: `forward` must run the model that it is given"
+    return "the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize"
 
 
 def _joined(*notes: str) -> str:
@@ -107,40 +129,55 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
         )
 
 
-def replaced(model: nn.Module, replacement: dict[nn.Module, nn.Module]) -> nn.Module:
-    """`model` with modules exchanged in place, wherever and however often they occur."""
-    if model in replacement:
-        return replacement[model]
-    for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child in replacement:
-                parent._modules[key] = replacement[child]
-    return model
-
-
-def left_float(model: nn.Module, quantized: set[str], reached: set[str]) -> Iterator[tuple[str, str]]:
-    """(name, reason) of every module that owns a weight matrix and was not quantized."""
+def left_float(model: nn.Module, quantized: Iterable[str], seen: Observations) -> Iterator[tuple[str, str]]:
+    """(name, reason) of every module that owns a weight matrix and is not to be quantized."""
     for name, module in model.named_modules():
         if name in quantized or not any(p.ndim >= 2 for p in module.parameters(recurse=False)):
             continue
-        what = type(module).__name__
-        if not can_quantize(module):
-            yield name, f"{what} is not a layer that overq quantizes"
-        elif name in reached:
+        if reason := why_float(module):
+            yield name, reason
+        elif name in seen.other and name not in seen.layers and seen.other[name] != STRAY:
+            yield name, f"called as a function: {seen.other[name]}"
+        elif name in seen.other:
+            yield name, f"not only called: {seen.other[name]}" if name in seen.layers else seen.other[name]
+        elif name in seen.layers:
             yield name, "a rule of the recipe skips it"
         else:
-            yield name, f"the samples never ran this {what}"
+            yield name, f"the samples never ran this {type(module).__name__}"
 
 
 def attach(model: nn.Module, facts: Summary, recipe: Recipe) -> None:
     """Let a quantized model carry what is known of it; `summary` and `save` read it."""
     model.overq_summary = facts  # type: ignore[assignment]
     model.overq_recipe = recipe  # type: ignore[assignment]
+    model.register_load_state_dict_pre_hook(_check_states)
+
+
+def _check_states(model: nn.Module, state: Any, prefix: str, *_: Any) -> None:
+    """Before anything is loaded: refuse a state_dict of which one layer does not fit."""
+    for name, module in model.named_modules(prefix=prefix.rstrip(".")):
+        if isinstance(module, Quantized):
+            module.check_state(state, name + "." if name else "")
 
 
 def summary(model: nn.Module) -> Summary:
-    """Per layer: step, bits, zeros, outliers, served, coverage beside 1-(1-p)^c, SQNR; then what stayed float, and why."""
+    """Per layer: step, bits, zeros, outliers, served, coverage beside 1-(1-p)^c, SQNR; then what stayed float, and why.
+
+    InputError for a model that is not quantized, or whose weights somebody changed since.
+    """
     facts = getattr(model, "overq_summary", None)
     if not isinstance(facts, Summary):
         raise InputError("summary needs a model that overq.quantize or overq.load returned")
-    return facts
+    layers = dict(model.named_modules())
+    return replace(facts, layers=tuple(_present(report, layers.get(report.name)) for report in facts.layers))
+
+
+def _present(report: LayerReport, layer: nn.Module | None) -> LayerReport:
+    """The report with the step that the layer has now: a state_dict may have brought another one."""
+    if not isinstance(layer, Quantized):
+        raise InputError(f"layer {report.name!r} was quantized, but was replaced since: it is a {type(layer).__name__} now")
+    if not layer.unchanged():
+        raise InputError(f"layer {report.name!r}: its weight was changed after it was quantized; quantize the float model anew")
+    if report.step == layer.step:
+        return report
+    return replace(report, step=layer.step, note=_joined(report.note, "step from a state_dict, rates of the former step"))

@@ -18,10 +18,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from overq import calib, kernels
+from overq import calib
+from overq.methods import Fitted
 from overq.nn.layers import Arrangement
-from overq.nn.weights import dequantize_weight, quantize_weight, weight_rows
-from overq.spec import Format
+from overq.nn.weights import weight_rows
 
 PERCENT = 99.9  # of |x_j|: a single far value does not set a channel's range
 ROWS = 1024  # sampled vectors that exponents are compared on
@@ -39,12 +39,12 @@ def channel_scales(sample: np.ndarray, exponent: float) -> torch.Tensor:
     return torch.from_numpy(np.exp(logs - logs.mean()).astype(np.float32))
 
 
-def output_error(weight: torch.Tensor, sample: np.ndarray, arrangement: Arrangement, step: float, fmt: Format, weight_bits: int) -> float:
+def output_error(weight: torch.Tensor, sample: np.ndarray, arrangement: Arrangement, fitted: Fitted, weight_bits: int) -> float:
     """Sum of squares of a layer's output error on channel vectors [M, K], inputs and weights quantized.
 
     weight: the float layer's [O, K, ...]. Kernel taps count on their own, because the sample holds vectors of single positions.
     """
     sample, weight = calib.thinned(sample, ROWS), weight.detach().float().cpu()
-    decoded = kernels.get("auto", fmt).overwrite(arrangement.vectors(sample), step, fmt)
-    rounded = dequantize_weight(*quantize_weight(arrangement.weight(weight), weight_bits), torch.float32)
+    decoded = fitted(arrangement.vectors(sample))
+    rounded = fitted.method.weights(arrangement.weight(weight), weight_bits)
     return float(np.square(sample @ weight_rows(weight).T - decoded @ weight_rows(rounded).T).sum(dtype=np.float64))

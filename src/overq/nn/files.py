@@ -4,19 +4,21 @@ The manifest stands in the file's metadata under the key "overq":
 
     version   of this layout; another one is refused
     recipe    Recipe.to_json
-    summary   Summary.to_dict: format and step of every layer are what it computes with
+    summary   Summary.to_dict
+    inputs    by layer name: the method of its input with step and sign (`overq.methods.fitted_to_json`), which it computes with
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
-Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8) and `weight_scale` in place of `weight`,
-and where it has them `lane_order` (int64) and `input_scale`. A bias that correction gave to a layer without one is there too.
+Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8; int16 of split channels) and `weight_scale` in place
+of `weight`, and where it has them `lane_order` (int64) and `input_scale`. A bias that correction gave to a layer without one is there too.
+
+Version 2 had `layers` and `float` in place of `summary`, and no `inputs`: format and step of a layer are what it computes with. Its
+recipes held a format, no method.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from overq.errors import FormatError, InputError, ModelFileError, OverqError
-from overq.nn.convert import attach, replaced, summary
-from overq.nn.layers import Arrangement, Quantized, can_quantize, give_bias, quantized_layer
+from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
+from overq.nn.convert import attach, summary
+from overq.nn.layers import Arrangement, Parts, Quantized, can_quantize, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
+from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
 from overq.output import staged
 
-VERSION = 3  # 3: the whole summary; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
+VERSION = 3  # 3: the whole summary, any method; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
+READ = (2, VERSION)
+_NO_STATE = nn.Module.get_extra_state
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -44,11 +50,14 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     facts, path = summary(model), Path(path)
     if not path.parent.is_dir():
         raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist")
-    tensors = _tensors(model)
+    tensors, layers = _tensors(model), dict(model.named_modules())
+    if stateful := [name for name, m in layers.items() if not isinstance(m, Quantized) and type(m).get_extra_state is not _NO_STATE]:
+        raise InputError(f"cannot save to {path}: module {stateful[0]!r} keeps state besides tensors (get_extra_state)")
     manifest = {
         "version": VERSION,
         "recipe": model.overq_recipe.to_json(),  # type: ignore[union-attr,operator]
         "summary": facts.to_dict(),
+        "inputs": {report.name: fitted_to_json(layers[report.name].fitted) for report in facts.layers},
     }
     manifest["sha256"] = _digest(tensors, manifest)
     with staged(path) as temporary:
@@ -67,16 +76,16 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     path = Path(path)
     manifest, tensors = _read(path)
     try:
-        facts = Summary.from_dict(manifest["summary"])
+        facts = Summary.from_dict(manifest["summary"] if manifest["version"] != 2 else {**manifest, "shares": [], "notes": []})
+        inputs = [_input(manifest, report) for report in facts.layers]
         recipe = Recipe.from_json(manifest["recipe"])
-        for report in facts.layers:
-            _check(report)
+        for report, fitted in zip(facts.layers, inputs, strict=True):
+            _check(report, fitted)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OverqError) as error:
         raise ModelFileError(f"{path}: the manifest is malformed: {' '.join(str(error).split())[:300]}") from error
-    result = copy.deepcopy(model).eval()
+    result = ready(model)
     modules = dict(result.named_modules())
-    replacement: dict[nn.Module, nn.Module] = {}
-    for report in facts.layers:
+    for report, fitted in zip(facts.layers, inputs, strict=True):
         module, prefix = modules.get(report.name), report.name + "." if report.name else ""
         if module is None or not can_quantize(module):
             raise ModelFileError(f"{path}: the model has no {report.kind} named {report.name!r}; it was saved from another architecture")
@@ -88,27 +97,34 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             raise ModelFileError(
                 f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(module.weight.shape)}"
             )
-        if integers.dtype != torch.int8 or scale.shape != integers.shape[:1] or not scale.is_floating_point():
+        if integers.dtype not in (torch.int8, torch.int16) or scale.shape != integers.shape[:1] or not scale.is_floating_point():
             raise ModelFileError(f"{path}: layer {report.name!r} needs int8 weights and one scale for each of {len(integers)} outputs")
         if not bool((scale > 0).all() and scale.isfinite().all()):
             raise ModelFileError(f"{path}: layer {report.name!r} has scales that are not positive and finite")
-        layer = quantized_layer(module, integers, scale, report.step, report.format, _arrangement(tensors, prefix, integers, path))
+        arrangement = _arrangement(tensors, prefix, integers, path)
+        convert_layer(module, Parts(integers, scale, report.weight_bits, fitted, arrangement))
         if prefix + "bias" in tensors:
-            give_bias(layer)
-        replacement[module] = layer
-    result = replaced(result, replacement)
+            give_bias(module)
     _fill(result, tensors, path)
     attach(result, facts, recipe)
     return result
 
 
-def _check(report: LayerReport) -> None:
+def _check(report: LayerReport, fitted: Fitted) -> None:
     """Refuse what the layer could not compute with."""
-    if not isinstance(report.name, str) or not isinstance(report.kind, str) or not isinstance(report.note, str):
-        raise FormatError(f"a layer's name, kind and note are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
-    if isinstance(report.step, bool) or not isinstance(report.step, int | float) or not 0 < report.step < math.inf:
-        raise FormatError(f"layer {report.name!r} has the step {report.step!r}, not a positive number")
-    LayerRule(report.format, report.weight_bits)
+    if not all(isinstance(text, str) for text in (report.name, report.kind, report.note, report.method)):
+        raise FormatError(f"a layer's name, kind, note and method are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
+    if (report.step, report.format) != (fitted.step, fitted.format):
+        raise FormatError(f"layer {report.name!r}: format and step of the summary are not those of the input")
+    LayerRule(fitted.method, report.weight_bits)
+
+
+def _input(manifest: dict[str, Any], report: LayerReport) -> Fitted:
+    """What the layer computes with."""
+    if manifest["version"] != 2:
+        return fitted_from_json(manifest["inputs"][report.name])
+    assert report.format is not None  # version 2 had nothing else
+    return Fitted(method_of(report.format), report.format.signed, report.step)
 
 
 def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.Tensor, path: Path) -> Arrangement:
@@ -123,8 +139,8 @@ def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """The state to store: contiguous, on the CPU, each shared tensor under every name it has."""
-    computed = {f"{name}.weight".lstrip(".") for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, Quantized)}
-    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items() if key not in computed}
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("_extra_state")}
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -137,7 +153,7 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> Non
             raise ModelFileError(f"{path}: {key!r} has shape {list(value.shape)}, the model wants {list(wanted[key].shape)}")
         if value.is_floating_point() != wanted[key].is_floating_point() or value.is_complex():
             raise ModelFileError(f"{path}: {key!r} holds {value.dtype}, the model wants {wanted[key].dtype}")
-    model.load_state_dict(tensors, strict=False)
+    model.load_state_dict({**model.state_dict(), **tensors})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -152,8 +168,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise ModelFileError(f"{path}: not a readable safetensors file: {error}") from error
     if not isinstance(manifest, dict) or "version" not in manifest:
         raise ModelFileError(f"{path}: a safetensors file, but not one that overq.save wrote")
-    if manifest["version"] != VERSION:
-        raise ModelFileError(f"{path}: layout version {manifest['version']!r}; this overq reads version {VERSION}")
+    if manifest["version"] not in READ:
+        raise ModelFileError(f"{path}: layout version {manifest['version']!r}; this overq reads versions {READ[0]} to {VERSION}")
     if manifest.pop("sha256", None) != _digest(tensors, manifest):
         raise ModelFileError(f"{path}: damaged: the stored digest is not that of the contents")
     return manifest, tensors

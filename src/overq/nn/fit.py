@@ -1,82 +1,104 @@
-"""One layer: its format, the arrangement of its channels and its step, from what was observed; and the quantized layer they make."""
+"""One layer: its method, the arrangement of its channels and its step, from what was observed; nothing is changed yet."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from overq import calib, kernels
 from overq.calib import Observed
+from overq.methods import Fitted, Method
 from overq.nn.equalize import channel_scales, output_error
-from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, Quantized, fitted_format, input_groups, kind, quantize_layer
+from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, Parts, input_groups, kind, parts_of, suited
 from overq.nn.recipe import LayerRule
-from overq.nn.reorder import lane_order
+from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
 from overq.nn.weights import weight_rows
-from overq.spec import Format
+from overq.spec import Counts
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of equalization, that "auto" chooses from
 ROUNDS = 2  # of choosing an order for a step and a step for the order
 
 
-def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule) -> tuple[LayerReport, Quantized]:
-    """The quantized layer that the rule asks for: format, arrangement and step; and what they do to the sample."""
-    wanted = rule.format.with_(signed=observed.signed)
-    fmt = fitted_format(wanted, module)
+@dataclass(frozen=True)
+class LayerFit:
+    """What becomes of a layer, and what that does to the sample."""
+
+    report: LayerReport
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was searched for a layer's input: the method with its step, and the arrangement. `notes` say what was done."""
+
+    fitted: Fitted
+    arrangement: Arrangement
+    notes: tuple[str, ...]
+    counts: Counts
+    sqnr: float
+
+
+def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule, known: dict[Any, Found] | None = None) -> LayerFit:
+    """What the rule asks for: method, arrangement and step; and what they do to the sample.
+
+    known: what was found before for this name and observation, read and added to; where weights have a part in it, it is not used.
+    """
+    key = (name, replace(rule, weight_bits=8))
+    weighted = rule.equalize == "auto" or rule.calibration in calib.WITH_WEIGHT
+    found = None if known is None or weighted else known.get(key)
+    if found is None:
+        found = _found(module, observed, rule)
+        if known is not None and not weighted:
+            known[key] = found
+    report = LayerReport(
+        name=name,
+        kind=kind(module).__name__,
+        format=found.fitted.format,
+        weight_bits=rule.weight_bits,
+        step=found.fitted.step,
+        counts=found.counts,
+        sqnr=found.sqnr,
+        note=", ".join(found.notes),
+        method=found.fitted.method.describe(),
+    )
+    return LayerFit(report, parts_of(module, rule.weight_bits, found.fitted, found.arrangement))
+
+
+def _found(module: FloatLayer, observed: Observed, rule: LayerRule) -> Found:
+    method: Method = suited(rule.method, module)  # type: ignore[arg-type]  # a rule turns formats into methods
     arrangement = AS_IT_IS
     notes = []
-    if fmt != wanted:
+    if method != rule.method:
         notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
     if observed.largest == 0:
         notes.append("input always zero")
     elif rule.equalize and observed.sample.shape[1] > 1:
-        exponent, arrangement = _equalized(module, observed, rule, fmt)
+        exponent, arrangement = _equalized(module, observed, rule, method)
         notes.append(f"equalized {exponent:g}")
-    step = calibrated(module, observed, rule, fmt, arrangement)
-    if rule.reorder and fmt.cascade and observed.largest:
-        vectors = arrangement.vectors(observed.sample)
-        for _ in range(ROUNDS):
-            arrangement = replace(arrangement, order=lane_order(vectors, step, fmt, arrangement.order))
-            step = calibrated(module, observed, rule, fmt, arrangement)
+    fitted = calibrated(module, observed, rule, method, arrangement)
+    if rule.reorder and observed.largest and method.neighbours and observed.sample.shape[1] > 1:
+        fitted, arrangement = _reordered(module, observed, rule, method, fitted, arrangement)
         notes.append("reordered")
     sample = arrangement.vectors(observed.sample)
-    decoded, counts = kernels.get("auto", fmt).overwrite_counted(sample, step, fmt)
+    decoded, counts = _decoded(fitted, sample)
     signal = float(np.square(sample).sum())
     noise = float(np.square(decoded - sample).sum())
-    report = LayerReport(
-        name=name,
-        kind=kind(module).__name__,
-        format=fmt,
-        weight_bits=rule.weight_bits,
-        step=step,
-        counts=counts,
-        sqnr=10 * np.log10(signal / noise).item() if signal and noise else float("inf"),
-        note=", ".join(notes),
-    )
-    return report, quantize_layer(module, rule.weight_bits, step, fmt, arrangement)
+    sqnr = 10 * np.log10(signal / noise).item() if signal and noise else float("inf")
+    return Found(fitted, arrangement, tuple(notes), counts, sqnr)
 
 
-def _equalized(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: Format) -> tuple[float, Arrangement]:
-    """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layer's output on the sample."""
-    exponents = EXPONENTS if isinstance(rule.equalize, str) else (rule.equalize,)
-    trials = [(exponent, Arrangement(channel_scales(observed.sample, exponent)) if exponent else AS_IT_IS) for exponent in exponents]
-    if len(trials) == 1:
-        return trials[0]
-
-    def error(arrangement: Arrangement) -> float:
-        step = calibrated(module, observed, rule, fmt, arrangement)
-        return output_error(module.weight, observed.sample, arrangement, step, fmt, rule.weight_bits)
-
-    return min(trials, key=lambda trial: error(trial[1]))
-
-
-def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: Format, arrangement: Arrangement) -> float:
-    """The step that the rule's calibration finds for the arranged input.
+def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
+    """The method with the step that the rule's calibration finds for the arranged input.
 
     Scaled inputs are known by the sample only: their extremes and histogram are the sample's.
     """
-    vectors = arrangement.vectors(observed.sample)
+    vectors, signed = arrangement.vectors(observed.sample), observed.signed
+    fmt = method.format(signed)
+    if fmt is None:
+        return method.fit(vectors, signed)
     if arrangement.scale is None:
         observed = replace(observed, sample=vectors)
     else:
@@ -84,4 +106,42 @@ def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, fmt: For
         observed.add_values(vectors)
         observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
     weight = arrangement.weight(module.weight.detach().float().cpu())
-    return calib.get(rule.calibration, weight_rows(weight))(observed, fmt)
+    return method.fitted(method, signed, calib.get(rule.calibration, weight_rows(weight))(observed, fmt))
+
+
+def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
+    """What becomes of channel vectors; a method without a number format of ours is only known by its zeros."""
+    fmt = fitted.format
+    if fmt is not None:
+        return kernels.get("auto", fmt).overwrite_counted(sample, fitted.step, fmt)
+    decoded = fitted(sample)
+    return decoded, Counts(values=decoded.size, zeros=int((decoded == 0).sum()))
+
+
+def _equalized(module: FloatLayer, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:
+    """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layer's output on the sample."""
+    exponents = EXPONENTS if isinstance(rule.equalize, str) else (rule.equalize,)
+    trials = [(exponent, Arrangement(channel_scales(observed.sample, exponent)) if exponent else AS_IT_IS) for exponent in exponents]
+    if len(trials) == 1:
+        return trials[0]
+
+    def error(arrangement: Arrangement) -> float:
+        fitted = calibrated(module, observed, rule, method, arrangement)
+        return output_error(module.weight, observed.sample, arrangement, fitted, rule.weight_bits)
+
+    return min(trials, key=lambda trial: error(trial[1]))
+
+
+def _reordered(
+    module: FloatLayer, observed: Observed, rule: LayerRule, method: Method, fitted: Fitted, arrangement: Arrangement
+) -> tuple[Fitted, Arrangement]:
+    """The method again with an order of lanes that it errs less on, and that order."""
+    vectors, fmt = arrangement.vectors(observed.sample), fitted.format
+    if fmt is None:
+        arrangement = replace(arrangement, order=order_for(vectors, fitted))
+        return calibrated(module, observed, rule, method, arrangement), arrangement
+    for _ in range(ROUNDS):
+        assert fitted.step is not None  # a format's step
+        arrangement = replace(arrangement, order=lane_order(vectors, fitted.step, fmt, arrangement.order))
+        fitted = calibrated(module, observed, rule, method, arrangement)
+    return fitted, arrangement

@@ -27,7 +27,7 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
 
         return hook
 
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized) and m.format.cascade]
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized) and m.format is not None and m.format.cascade]
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
     try:
         yield totals

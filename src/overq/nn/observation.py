@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
@@ -22,6 +21,8 @@ from overq.nn.chosen import Choosing, Chosen
 from overq.nn.compute import Count, counted
 from overq.nn.layers import CHANNEL_DIM, FloatLayer, can_quantize, input_groups, kind
 from overq.nn.padding import Keep, Mask, current, followed, keep_of, known
+from overq.nn.reads import other_uses
+from overq.nn.replica import ready
 from overq.nn.samples import Part, Stream, opened
 from overq.nn.trees import home, moved
 
@@ -50,6 +51,8 @@ class Observations:
     count     the model's multiply-accumulates, of the first few samples; None where nothing ran
     stream    how the samples were cut; None where there were none
     chosen    some of the samples, for what runs them again
+    other     layers that are used besides their own calls, which calls cannot stand for, and how (see `nn.reads`)
+    fits      what `fit_layer` found for a rule, so that other weight widths need not search steps and orders again
     """
 
     layers: dict[str, Observed] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class Observations:
     count: Count | None = None
     stream: Stream | None = None
     chosen: Chosen | None = None
+    other: dict[str, str] = field(default_factory=dict)
+    fits: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def observe(
@@ -86,8 +91,8 @@ def observe(
     layer sees NaN or infinity.
     """
     check_weights(model)
-    model = copy.deepcopy(model).eval()
-    with every_layer_called(), torch.no_grad():
+    original, model = model, ready(model)
+    with torch.no_grad():
         stream = opened(model, samples, forward, like=like)
         seen = Observations()
         watched = [(name, m) for name, m in model.named_modules() if can_quantize(m) and only in (None, name)]
@@ -99,7 +104,12 @@ def observe(
                 watch.new_run(part)
                 choosing.add(part, keep)
                 stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
-                with counted(model) if stream.count is None else nullcontext(stream.count) as count, known(keep), followed(model):
+                with (
+                    counted(model) if stream.count is None else nullcontext(stream.count) as count,
+                    known(keep),
+                    followed(model),
+                    other_uses(model, original, seen.other),
+                ):
                     answer(model, stream, part)
                 if stream.count is None:
                     stream.count = count
@@ -111,7 +121,7 @@ def observe(
         del seen.layers[name], seen.readings[name]
         if not seen.layers:
             raise CalibrationError(f"layer {name!r} and all others got empty inputs: the samples hold no values")
-    return Observations(seen.layers, seen.readings, stream.count, stream, choosing.done())
+    return Observations(seen.layers, seen.readings, stream.count, stream, choosing.done(), seen.other)
 
 
 def check_weights(model: nn.Module) -> None:
@@ -126,17 +136,6 @@ def check_weights(model: nn.Module) -> None:
                 )
             if parameter.is_meta:
                 raise CalibrationError(f"layer {name!r} has its weights on the meta device, where they have no values: load them first")
-
-
-@contextmanager
-def every_layer_called() -> Iterator[None]:
-    """Within the block, PyTorch's fused encoders, which read their layers' weights without calling them, are off."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def masked(model: nn.Module, stream: Stream, mask: Mask | None) -> Iterator[tuple[Part, Keep | None]]:
@@ -192,7 +191,7 @@ class _Watch:
 
         def hook(module: FloatLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = args[0] if args else kwargs["input"]
-            x = given.detach()
+            x = torch.cat(given.detach().unbind()) if given.is_nested else given.detach()
             observed = self.seen.layers.setdefault(name, Observed())
             reading = self.seen.readings.setdefault(name, Reading())
             self._beside(name, given)

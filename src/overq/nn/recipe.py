@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+import json
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from overq import calib
-from overq.errors import FormatError
+from overq.errors import FormatError, InputError
+from overq.methods import Method, OverQ, Uniform, method_from_json, method_of, method_to_json
 from overq.spec import Format
 
 WEIGHT_BITS = (4, 8)
 
 
+def check_calibration(method: Any, calibration: str) -> None:
+    """FormatError where the method has no number format that the calibration could reach a clip point of."""
+    if method.format(False) is None and calibration not in ("format-mse", "least-error"):
+        raise FormatError(
+            f'{method.describe()} finds its step by the least squared error of what it decodes (calibration "format-mse"); '
+            f"{calibration!r} is for overq and uniform"
+        )
+
+
+def _method(given: Any) -> Method:
+    if isinstance(given, Format):
+        return method_of(given)
+    if not isinstance(given, Method):
+        raise FormatError(f"a rule's method must be a Method or a Format, not {given!r}")
+    return given
+
+
+def _format(method: Any) -> Format:
+    fmt = method.format(False)
+    if fmt is None:
+        raise FormatError(f"{method.describe()} has no number format of `overq.spec`")
+    return fmt
+
+
 @dataclass(frozen=True)
 class LayerRule:
-    """What one layer gets. `format.signed` is decided in calibration; `skip` leaves the layer in float; the rest as in `Recipe`."""
+    """What one layer gets. A `Format` as method means the method of that format; `signed` is decided in calibration; `skip` leaves
+    the layer in float; the rest as in `Recipe`."""
 
-    format: Format = Format()
+    method: Method | Format = OverQ()
     weight_bits: int = 8
     calibration: str = "format-mse"
     skip: bool = False
@@ -25,39 +53,58 @@ class LayerRule:
     equalize: float | str = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.format, Format):
-            raise FormatError(f"a rule's format must be a Format, not {self.format!r}")
+        object.__setattr__(self, "method", _method(self.method))
         low, high = WEIGHT_BITS
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
-        if not isinstance(self.reorder, bool):
-            raise FormatError(f"reorder must be True or False, not {self.reorder!r}")
+        for name in ("skip", "reorder"):
+            if not isinstance(getattr(self, name), bool):
+                raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
         exponent = self.equalize if self.equalize != "auto" else 0
         if isinstance(exponent, (bool, str)) or not isinstance(exponent, (int, float)) or not 0 <= exponent <= 1:
             raise FormatError(f'equalize must be an exponent from 0 (off) to 1 or "auto", not {self.equalize!r}')
+        if not isinstance(self.calibration, str):
+            raise FormatError(f"calibration must be a name, not {self.calibration!r}")
         calib.get(self.calibration)
+        check_calibration(self.method, self.calibration)
+
+    @property
+    def format(self) -> Format:
+        """The number format of the method, unsigned. FormatError where it has none."""
+        return _format(self.method)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "method": method_to_json(self.method)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, data: Any) -> LayerRule:
+        """The inverse of `to_json`; what is left out has its default, what is unknown is refused."""
+        return cls(**_values(cls, data))
 
 
-EDGE = LayerRule(Format.plain(8), calibration="max")  # the design's rule for the first layer and the classifier
+EDGE = LayerRule(Uniform(8), calibration="max")  # the design's rule for the first layer and the classifier
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How `quantize` treats a model.
 
-    format       of every layer's input, but for the rules below
+    method       of every layer's input, but for the rules below: one of `overq.methods`, or a Format for the method of that format
     weight_bits  4 to 8, symmetric, per output channel
-    calibration  how a layer's step is chosen: a name in `overq.calib.CALIBRATORS`
+    calibration  how a layer's step is chosen: a name in `overq.calib`. Methods without a number format find it with the least squared
+                 error of what they decode, which is "least-error", and "format-mse" of a method that is no format
     first, last  rule for the first and the last layer reached (the classifier); None treats them like the others
     overrides    (pattern, rule) pairs: layers whose dotted name matches the shell-style pattern get that rule; the last
                  match wins, also over `first` and `last`
     seed         of the calibration sample
-    reorder      lay each layer's input channels on the lanes in an order that raises coverage (see `nn.reorder`)
+    reorder      lay each layer's input channels on the lanes in an order that the method errs less on (see `nn.reorder`)
     equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
+    sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
     """
 
-    format: Format = Format()
+    method: Method | Format = OverQ()
     weight_bits: int = 8
     calibration: str = "format-mse"
     first: LayerRule | None = EDGE
@@ -67,26 +114,34 @@ class Recipe:
     reorder: bool = False
     equalize: float | str = 0.0
     bias_correction: bool = False
+    sequential: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", _method(self.method))
         if not isinstance(self.overrides, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in self.overrides):
             raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {self.overrides!r}")
-        object.__setattr__(self, "overrides", tuple((pattern, rule) for pattern, rule in self.overrides))
-        for edge in (self.first, self.last):
-            if edge is not None and not isinstance(edge, LayerRule):
-                raise FormatError(f"Recipe.first and Recipe.last are LayerRules or None, not {edge!r}")
+        object.__setattr__(self, "overrides", tuple(tuple(pair) for pair in self.overrides))
+        for pair in self.overrides:
+            if not isinstance(pair[0], str) or not isinstance(pair[1], LayerRule):
+                raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {pair!r}")
+        for name in ("first", "last"):
+            if not isinstance(getattr(self, name), (LayerRule, type(None))):
+                raise FormatError(f"Recipe.{name} must be a LayerRule or None, not {getattr(self, name)!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, not {self.seed!r}")
-        for pattern, rule in self.overrides:
-            if not isinstance(pattern, str) or not isinstance(rule, LayerRule):
-                raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {(pattern, rule)!r}")
-        if not isinstance(self.bias_correction, bool):
-            raise FormatError(f"bias_correction must be True or False, not {self.bias_correction!r}")
+        for name in ("bias_correction", "sequential"):
+            if not isinstance(getattr(self, name), bool):
+                raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
         _ = self.default  # a LayerRule checks the fields it shares
 
     @property
     def default(self) -> LayerRule:
-        return LayerRule(self.format, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize)
+        return LayerRule(self.method, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize)
+
+    @property
+    def format(self) -> Format:
+        """The number format of the method, unsigned. FormatError where it has none."""
+        return _format(self.method)
 
     def rule(self, name: str, *, first: bool = False, last: bool = False) -> LayerRule:
         """The rule of the layer with that dotted name."""
@@ -100,6 +155,10 @@ class Recipe:
                 rule = override
         return rule
 
+    def rules(self, names: list[str]) -> dict[str, LayerRule]:
+        """The rule of each of the layers reached, given in the order in which they run."""
+        return {name: self.rule(name, first=name == names[0], last=name == names[-1]) for name in names}
+
     def unmatched(self, names: list[str]) -> list[str]:
         """Override patterns that match none of `names`: most likely a misspelling."""
         return [pattern for pattern, _ in self.overrides if not any(fnmatchcase(name, pattern) for name in names)]
@@ -110,32 +169,46 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        edges = {edge: None if (rule := getattr(self, edge)) is None else rule.to_json() for edge in ("first", "last")}
+        method, rules = method_to_json(self.method), [[pattern, rule.to_json()] for pattern, rule in self.overrides]  # type: ignore[arg-type]
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "method": method, **edges, "overrides": rules}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Recipe:
-        """The inverse of `to_json`; unknown or missing fields are refused."""
-        values = dict(_checked(cls, data))
-        values["format"] = Format.from_json(values["format"])
+    def from_json(cls, data: Any) -> Recipe:
+        """The inverse of `to_json`; what is left out has its default, what is unknown is refused (FormatError)."""
+        values = _values(cls, data)
         for edge in ("first", "last"):
-            values[edge] = None if values[edge] is None else _rule(values[edge])
-        try:
-            values["overrides"] = tuple((pattern, _rule(rule)) for pattern, rule in values["overrides"])
-        except (TypeError, ValueError) as error:
-            if isinstance(error, FormatError):
-                raise
-            raise FormatError(f"Recipe.overrides holds (name pattern, rule) pairs, not {values['overrides']!r}") from None
+            if values.get(edge) is not None:
+                values[edge] = LayerRule.from_json(values[edge])
+        overrides = values.get("overrides", [])
+        if not isinstance(overrides, (list, tuple)) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in overrides):
+            raise FormatError(f"a recipe's overrides are a list of [name pattern, rule] pairs, not {overrides!r}")
+        values["overrides"] = tuple((pattern, LayerRule.from_json(rule)) for pattern, rule in overrides)
         return cls(**values)
 
 
-def _rule(data: dict[str, Any]) -> LayerRule:
-    values = dict(_checked(LayerRule, data))
-    return LayerRule(**{**values, "format": Format.from_json(values["format"])})
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a JSON file. InputError, FormatError in one line."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable JSON file: {error}") from error
+    try:
+        return Recipe.from_json(data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
-def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    wanted = {f.name for f in fields(cls)}
-    if not isinstance(data, dict) or set(data) != wanted:
-        got = sorted(data) if isinstance(data, dict) else data
-        raise FormatError(f"{cls.__name__} needs exactly the fields {sorted(wanted)}, got {got}")
-    return data
+def _values(cls: type, data: Any) -> dict[str, Any]:
+    """Keywords for the dataclass; `format`, as recipes had it before they held a method, counts as the method of that format."""
+    if not isinstance(data, dict):
+        raise FormatError(f"a {cls.__name__} is an object with keys, not {data!r}")
+    values = dict(data)
+    known = [f.name for f in fields(cls)]
+    if "format" in values and "method" not in values:
+        values["method"] = method_of(Format.from_json(values.pop("format")))
+    elif "method" in values:
+        values["method"] = method_from_json(values["method"])
+    if odd := sorted(values.keys() - set(known)):
+        raise FormatError(f"a {cls.__name__} has no key {odd[0]!r}; there are {', '.join(known)}")
+    return values

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from overq import calib
+from overq.calib.least_error import squared_error
 from overq.kernels import rearranged
+from overq.methods import Fitted
 from overq.spec import Format
 
 ROWS = 8192  # sampled vectors looked at: an order fitted on 2048 fits them better than the layer
@@ -188,3 +190,16 @@ def lane_order(sample: np.ndarray, step: float, fmt: Format, start: torch.Tensor
             reader.place(np.arange(sample.shape[1]))
     search([reader], [range(sample.shape[1])])
     return torch.from_numpy(reader.order.astype(np.int64))
+
+
+def order_for(sample: np.ndarray, fitted: Fitted) -> torch.Tensor:
+    """int64 [K] for a method without a number format of ours: of the channels' own order, `alternating` (who is great beside who is zero)
+    and the order of their magnitudes (who is alike beside each other), that with the least squared error on channel vectors [M, K]."""
+    sample = calib.thinned(sample, ROWS)
+    magnitude = np.abs(sample)
+    outliers = (magnitude > np.quantile(magnitude, 0.99)).mean(axis=0)
+    zeros = (fitted(sample) == 0).mean(axis=0)
+    by_size = np.argsort(magnitude.mean(axis=0), kind="stable")
+    orders = np.arange(sample.shape[1]), alternating(outliers, zeros), by_size
+    errors = [squared_error(fitted, np.ascontiguousarray(sample[:, order])) for order in orders]
+    return torch.from_numpy(orders[int(np.argmin(errors))].astype(np.int64))

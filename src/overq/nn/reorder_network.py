@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import nn
 
 from overq import calib
-from overq.nn.layers import fitted_format
+from overq.nn.layers import suited
 from overq.nn.observation import Observations
 from overq.nn.recipe import Recipe
 from overq.nn.reorder import ROWS, WORK, Reader, alternating, search
+from overq.nn.replica import ready
 from overq.nn.streams import NORMS, Streams
 
 
@@ -39,12 +39,12 @@ def reorder_network(model: nn.Module, seen: Observations, recipe: Recipe) -> nn.
 
 def _readers(model: nn.Module, seen: Observations, recipe: Recipe, streams: Streams) -> list[Reader]:
     """The layers with overwrite; their steps are those of the format-aware search in the present order."""
-    names, modules, found = list(seen.layers), dict(model.named_modules()), []
+    modules, found, rules = dict(model.named_modules()), [], recipe.rules(list(seen.layers))
     for name, observed in seen.layers.items():
-        rule = recipe.rule(name, first=name == names[0], last=name == names[-1])
-        fmt = fitted_format(rule.format.with_(signed=observed.signed), modules[name])
+        rule = rules[name]
+        fmt = suited(rule.method, modules[name]).format(observed.signed)  # type: ignore[arg-type]  # a rule turns formats into methods
         atoms = [streams.find(atom) for atom in streams.inputs.get(name, ())]
-        if fmt.cascade and not rule.skip and observed.largest and len(set(atoms)) == observed.sample.shape[1]:
+        if fmt is not None and fmt.cascade and not rule.skip and observed.largest and len(set(atoms)) == observed.sample.shape[1]:
             step = calib.get("format-mse")(observed, fmt)
             energy = float(np.square(calib.thinned(observed.sample, ROWS) / step).sum())
             found.append(Reader(observed.sample, step, fmt, atoms, 1 / energy))
@@ -79,7 +79,7 @@ def _targets(readers: Sequence[Reader], classes: Sequence[Sequence[int]]) -> dic
 
 def permuted(model: nn.Module, streams: Streams, targets: dict[int, int]) -> nn.Module:
     """A copy of the model in which each atom of `targets` has its place taken by another of its class; the rest stays."""
-    result = copy.deepcopy(model).eval()
+    result = ready(model)
     modules: dict[str, Any] = dict(result.named_modules())
     for name, atoms in streams.inputs.items():
         module = modules[name]

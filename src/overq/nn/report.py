@@ -23,29 +23,36 @@ class LayerReport:
 
     name         dotted name in the model
     kind         Conv1d, Conv2d or Linear
-    format       as fitted: signedness found, plain where no lane has a neighbour
+    format       as fitted: signedness found, plain where no lane has a neighbour; None of a method without a number format of ours
     weight_bits  bits of a weight
-    step         Δ, in units of the input
+    step         Δ, in units of the input; None where the method has none
     counts       zeros, outliers and served values of the sampled channel vectors
     sqnr         signal-to-quantization-noise of the sample, in dB; inf where nothing was lost
     note         what a user should know, e.g. why it fell back to plain; empty otherwise
     macs         multiply-accumulates of the samples that `Summary.shares` counted; 0 where none were
+    method       of the input, in words
     """
 
     name: str
     kind: str
-    format: Format
+    format: Format | None
     weight_bits: int
-    step: float
+    step: float | None
     counts: Counts
     sqnr: float
     note: str = ""
     macs: int = 0
+    method: str = ""
 
     @property
     def bits_in_words(self) -> str:
-        """As in "A4 W8"."""
-        return f"A{self.format.bits} W{self.weight_bits}"
+        """As in "A4 W8", or "OliVe A4 W8"."""
+        return f"{self.method if self.format is None else f'A{self.format.bits}'} W{self.weight_bits}"
+
+    @property
+    def mode(self) -> str:
+        """What the format does; of a method without one of ours, the method."""
+        return self.method if self.format is None else mode(self.format)
 
     @property
     def coverage(self) -> float:
@@ -55,7 +62,7 @@ class LayerReport:
     @property
     def expected_coverage(self) -> float:
         """1 - (1-p)^c with p the zero rate; 0 where range overwrite is off."""
-        return expected_coverage(self.counts.zero_rate, self.format.cascade) if self.format.range_on else 0.0
+        return expected_coverage(self.counts.zero_rate, self.format.cascade) if self.format and self.format.range_on else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; an infinite or undefined ratio becomes a string."""
@@ -64,7 +71,8 @@ class LayerReport:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LayerReport:
         """The inverse of `to_json`."""
-        return cls(**{**data, "format": Format.from_json(data["format"]), "counts": Counts(**data["counts"]), "sqnr": float(data["sqnr"])})
+        fmt = None if data["format"] is None else Format.from_json(data["format"])
+        return cls(**{**data, "format": fmt, "counts": Counts(**data["counts"]), "sqnr": float(data["sqnr"])})
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,10 @@ class Summary:
         """One flat row for each quantized layer, numbers as numbers."""
         total = sum(part.macs for part in self.shares)
         for r in self.layers:
+            bits, signed = (None, None) if r.format is None else (r.format.bits, r.format.signed)
             yield {
-                "layer": r.name, "kind": r.kind, "activation_bits": r.format.bits, "signed": r.format.signed, "weight_bits": r.weight_bits,
-                "mode": mode(r.format), "step": r.step, "zero_rate": r.counts.zero_rate, "outlier_rate": r.counts.outlier_rate,
+                "layer": r.name, "kind": r.kind, "activation_bits": bits, "signed": signed, "weight_bits": r.weight_bits,
+                "mode": r.mode, "step": r.step, "zero_rate": r.counts.zero_rate, "outlier_rate": r.counts.outlier_rate,
                 "served": r.counts.served, "coverage": r.coverage, "expected_coverage": r.expected_coverage, "sqnr_db": r.sqnr,
                 "macs_share": r.macs / total if total else float("nan"), "note": r.note,
             }  # fmt: skip
@@ -166,13 +175,14 @@ class Summary:
             table.add_column(heading, justify="left" if heading in ("layer", "kind", "mode", "note") else "right")
         for r in self.layers:
             c = r.counts
-            covered = f"{r.coverage:.3f}" if r.format.range_on and c.outliers else "-"
-            expected = f"{r.expected_coverage:.3f}" if r.format.range_on else "-"
-            sign = "s" if r.format.signed else "u"
+            ranged = r.format is not None and r.format.range_on
+            covered = f"{r.coverage:.3f}" if ranged and c.outliers else "-"
+            expected = f"{r.expected_coverage:.3f}" if ranged else "-"
+            width = "-" if r.format is None else f"{'s' if r.format.signed else 'u'}{r.format.bits}"
+            outliers = ("-", "-") if r.format is None else (f"{c.outlier_rate:.4f}", str(c.served))
             add_row(
-                table, r.name, r.kind, f"{sign}{r.format.bits}", str(r.weight_bits),
-                f"{100 * r.macs / total:.1f} %" if total else "-", mode(r.format), f"{r.step:.4g}",
-                f"{c.zero_rate:.3f}", f"{c.outlier_rate:.4f}", str(c.served), covered, expected, f"{r.sqnr:.1f}", r.note,
+                table, r.name, r.kind, width, str(r.weight_bits), f"{100 * r.macs / total:.1f} %" if total else "-", r.mode,
+                "-" if r.step is None else f"{r.step:.4g}", f"{c.zero_rate:.3f}", *outliers, covered, expected, f"{r.sqnr:.1f}", r.note,
             )  # fmt: skip
         return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.nn.call import Forward, run
-from overq.nn.convert import DEFAULT_RECIPE, replaced
+from overq.nn.convert import DEFAULT_RECIPE, quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import FloatLayer, Quantized, can_quantize, kind
-from overq.nn.observation import Observations, check_weights, every_layer_called, observe
+from overq.nn.layers import FloatLayer, Parts, converted, kind
+from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.recipe import LayerRule, Recipe
+from overq.nn.replica import ready
 from overq.nn.report import mode
 from overq.nn.samples import opened
 from overq.nn.trees import home, moved
@@ -111,7 +111,7 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"recipe": self.recipe.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Sensitivity:
@@ -188,13 +188,13 @@ def sensitivity(
     if not candidates or not all(isinstance(candidate, Format) for candidate in candidates):
         raise FormatError("candidates must be at least one Format")
     check_weights(model)
-    model = copy.deepcopy(model).eval()
-    with every_layer_called(), torch.no_grad():
+    model = ready(model)
+    with torch.no_grad():
         stream = opened(model, samples, forward)
         kept, forward = [part.batch for part in stream], stream.forward
     seen = observe(model, kept, forward=forward, seed=recipe.seed) if seen is None else seen
-    layers = {name: module for name, module in model.named_modules() if can_quantize(module)}
-    names = free_layers(recipe, seen)
+    layers = quantizable(model, seen)
+    names = [name for name in free_layers(recipe, seen) if name not in seen.other]
     if not seen.layers:
         raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
     if not names:
@@ -209,11 +209,9 @@ def sensitivity(
     correct = None if labels is None else _correct(wanted, labels)
     scale = sum(LOSSES[loss][1](output) for output in wanted)
 
-    def measure(layer: FloatLayer, quantized: Quantized) -> tuple[float, int | None]:
-        trial = replaced(model, {layer: quantized})
-        with torch.no_grad():
-            got = list(_outputs(trial, kept, forward))
-        replaced(trial, {quantized: layer})
+    def measure(layer: FloatLayer, parts: Parts) -> tuple[float, int | None]:
+        with torch.no_grad(), converted(layer, parts):
+            got = list(_outputs(model, kept, forward))
         lost = sum(LOSSES[loss][0](a, b) for a, b in zip(wanted, got, strict=True))
         return lost / (scale or 1.0), None if labels is None else _correct(got, labels)
 
@@ -223,9 +221,12 @@ def sensitivity(
         trials: list[Trial] = []
         for candidate in candidates:
             progress(name, len(result) * len(candidates) + len(trials), len(names) * len(candidates))
-            report, quantized = fit_layer(name, layers[name], seen.layers[name], rule_for(recipe, candidate))
+            fit = fit_layer(name, layers[name], seen.layers[name], rule_for(recipe, candidate), seen.fits)
+            report = fit.report
+            assert report.format is not None  # candidates are formats
+            assert report.step is not None
             if report.format not in known:
-                lost, right = measure(layers[name], quantized)
+                lost, right = measure(layers[name], fit.parts)
                 known[report.format] = Trial(candidate, report.format, report.step, lost, right)
             trials.append(replace(known[report.format], candidate=candidate))
         result.append(LayerTrials(name, kind(layers[name]).__name__, seen.layers[name].values, macs[name], tuple(trials)))
@@ -234,7 +235,7 @@ def sensitivity(
 
 def rule_for(recipe: Recipe, candidate: Format) -> LayerRule:
     """The recipe's default rule with another format."""
-    return replace(recipe.default, format=candidate)
+    return replace(recipe.default, method=candidate)
 
 
 def free_layers(recipe: Recipe, seen: Observations) -> list[str]:

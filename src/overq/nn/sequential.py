@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
-from overq.nn.convert import replaced
+from overq.nn.convert import quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import can_quantize
+from overq.nn.layers import convert_layer
 from overq.nn.observation import Observations, observe
+from overq.nn.padding import Mask
 from overq.nn.recipe import Recipe
+from overq.nn.replica import ready
 
 
-def observe_sequentially(model: nn.Module, samples: Any, recipe: Recipe, *, forward: Forward = run) -> Observations:
+def observe_sequentially(
+    model: nn.Module,
+    samples: Any,
+    recipe: Recipe,
+    *,
+    forward: Forward = run,
+    mask: Mask | None = None,
+    seen: Observations | None = None,
+) -> Observations:
     """What each layer sees if all layers before it are quantized as `recipe` says; for `quantize(model, observations, recipe)`.
 
-    samples  as for `observe`, but run once for each layer, so no one-way iterator
+    samples  as for `observe`, but run once for each layer: neither a one-way iterator nor observations
+    seen     what `observe` gave on them, where that is known already
     """
-    seen = observe(model, samples, forward=forward, seed=recipe.seed)
-    partial = copy.deepcopy(model).eval()
-    names = list(seen.layers)
-    for name in names:
-        seen.layers[name] = observe(partial, samples, forward=forward, seed=recipe.seed, only=name, like=seen.stream).layers[name]
-        rule = recipe.rule(name, first=name == names[0], last=name == names[-1])
-        if not rule.skip:
-            layer = dict(partial.named_modules())[name]
-            assert can_quantize(layer)
-            partial = replaced(partial, {layer: fit_layer(name, layer, seen.layers[name], rule)[1]})
-    return seen
+    if isinstance(samples, Observations):
+        raise CalibrationError("sequential observation runs the samples again: give them to quantize, the observations as seen=")
+    if isinstance(samples, Iterable) and iter(samples) is samples:
+        raise CalibrationError("sequential observation runs the samples again: give a tensor, a list or a loader, not a one-way iterator")
+    seen = observe(model, samples, forward=forward, mask=mask, seed=recipe.seed) if seen is None else seen
+    found, partial = replace(seen, layers=dict(seen.layers), fits={}), ready(model)
+    layers = quantizable(partial, seen)
+    for name, rule in recipe.rules(list(seen.layers)).items():
+        again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
+        found.layers[name] = again.layers[name]
+        if not rule.skip and name in layers:
+            convert_layer(layers[name], fit_layer(name, layers[name], found.layers[name], rule, found.fits).parts)
+    return found

@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from overq.methods.weights import scales
+from overq.methods.weights import integers
 
 
 def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(integers int8 [O, …], scale float32 [O]) with weight ≈ integers · scale.
+    """(integers int8 [O, …], scale float32 [O]) with weight ≈ integers · scale, as most methods get them: `overq.methods.weights`.
 
-    weight: [O, …], output channels first, finite. Scales as every method gets them: see `overq.methods.weights`.
+    weight: [O, …], output channels first, finite.
     """
-    weight, largest = weight.detach().float(), 2 ** (bits - 1) - 1
-    scale = scales(weight, bits)
-    integers = torch.round(weight / scale).clamp(-largest, largest)
-    return integers.to(torch.int8), scale.flatten()
+    return integers(weight.detach(), bits)
 
 
 def dequantize_weight(integers: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -14,11 +14,11 @@ from torch import nn
 
 from overq.datafree import distill, observe_statistics
 from overq.errors import InputError
-from overq.methods import Cost, Fitted
-from overq.nn import Observations, Recipe, observe
-from overq.nn.bias import Outputs, observe_outputs
-from overq.nn.chosen import ENOUGH
-from overq.nn.peers import fit, install
+from overq.methods import Cost
+from overq.nn import Observations, Recipe, observe, quantize
+from overq.nn.bias import choose
+from overq.nn.chosen import ENOUGH, Chosen
+from overq.nn.cost import cost_of
 from overq.nn.sensitivity import Sensitivity, sensitivity
 from overq.study import digits
 from overq.study.cell import Cell
@@ -140,13 +140,19 @@ def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
     if setting.method == "float":
         return model, FLOAT_COST
     seen, samples = _observed(cell, source)
+    batch = _corrected_on(cell, source) if parameters.get(CORRECTION) else None
     if setting.method == RECIPE:
-        batch = correction_batch(samples) if parameters.get(CORRECTION) else None
         measured = partial(_sensitivity, cell, setting.weight_bits, parameters.get("loss", "mse"))
         return install_recipe(model, seen, samples, parameters, setting.weight_bits, cell.seed, batch, measured)
-    own = tuple((name, value) for name, value in setting.parameters if name != CORRECTION)
-    fitted = _fitted(cell, Setting(setting.method, own, 8))
-    return install(model, seen, setting.build(), setting.weight_bits, fitted, _outputs(cell) if parameters.get(CORRECTION) else None)
+    recipe = Recipe(setting.build(), setting.weight_bits, "least-error", seed=cell.seed, bias_correction=batch is not None)
+    result = quantize(model, batch or samples, recipe, seen=seen)
+    return result, cost_of(result, seen)
+
+
+@lru_cache(2)
+def _corrected_on(cell: Cell, source: str) -> Chosen:
+    """The samples that bias correction runs; what the float network gives on them is kept with them."""
+    return choose(_model(cell.network), correction_batch(_observed(cell, source)[1]))
 
 
 @lru_cache(1)
@@ -155,15 +161,3 @@ def _sensitivity(cell: Cell, weight_bits: int, loss: str) -> Sensitivity:
     seen, samples = _observed(cell, "images")
     recipe = Recipe(weight_bits=weight_bits, seed=cell.seed)
     return sensitivity(_model(cell.network), samples, MIXES["overq"], recipe=recipe, seen=seen, loss=loss)
-
-
-@lru_cache(1)
-def _outputs(cell: Cell) -> Outputs:
-    """What bias correction holds the layers to."""
-    return observe_outputs(_model(cell.network), correction_batch(_observed(cell, "images")[1]))
-
-
-@lru_cache(4)
-def _fitted(cell: Cell, setting: Setting) -> dict[str, Fitted]:
-    """Steps of a method, which are the same for every weight width."""
-    return fit(_model(cell.network), _observed(cell, "images")[0], setting.build())

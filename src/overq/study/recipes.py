@@ -13,17 +13,17 @@ from torch import nn
 from overq.errors import FormatError
 from overq.integer import integer_network
 from overq.methods import Cost
-from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize, reorder_network, summary
+from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize, reorder_network
 from overq.nn.assign import best_assignment, unit_of
-from overq.nn.peers import mean_cost
+from overq.nn.cost import cost_of
 from overq.nn.sensitivity import LOSSES, Sensitivity
 from overq.spec import Format
 
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
-RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("format", "weight_bits", "first", "last", "overrides", "seed"))
-OWN_KEYS = ("sequential", "source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
+RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
+OWN_KEYS = ("source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
 FLAGS = ("sequential", "reorder_network", "integers", "edges")
 _DEFAULTS = [
     (key, value, str(value))  # the text tells False from 0
@@ -106,13 +106,13 @@ def install_recipe(
     parameters: Mapping[str, Any],
     weight_bits: int,
     seed: int,
-    corrected_on: list[torch.Tensor] | None = None,
+    corrected_on: Any = None,
     measured: Callable[[], Sensitivity] | None = None,
 ) -> tuple[nn.Module, Cost]:
-    """The quantized copy of `model` and its average cost, counted as `overq.nn.peers.install` counts it.
+    """The quantized copy of `model` and its average cost.
 
     seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again; `seen` without any.
-    corrected_on: the batches for bias correction, if not all samples.
+    corrected_on: what bias correction runs, if not all samples: some of them, or `nn.chosen.Chosen`.
     measured: what each layer loses in every format of MIXES, for a recipe with a budget.
     """
     recipe = recipe_of(parameters, weight_bits, seed)
@@ -123,15 +123,9 @@ def install_recipe(
         model = reorder_network(model, seen, recipe)
         seen = observe(model, samples, seed=seed)
     if parameters.get("sequential", False):
-        seen = observe_sequentially(model, samples, recipe)
+        seen, recipe = observe_sequentially(model, samples, recipe, seen=seen), recipe.with_(sequential=False)
     result = quantize(model, samples if corrected_on is None else corrected_on, recipe, seen=seen)
-    names = list(seen.layers)
-    costs: list[tuple[Cost, int]] = []
-    edges: list[tuple[Cost, int]] = []
-    for layer in summary(result):
-        cost = Cost(layer.format.bits, layer.format.state_bits, layer.format.bits, weight_bits)
-        (edges if layer.name in (names[0], names[-1]) else costs).append((cost, seen.layers[layer.name].values))
-    return Integers(result) if parameters.get("integers", False) else result, mean_cost(costs or edges)
+    return Integers(result) if parameters.get("integers", False) else result, cost_of(result, seen)
 
 
 class Integers(nn.Module):

@@ -1,16 +1,45 @@
-"""The one search that gives every method its best step: least squared error of its own decoded values, coarse to fine."""
+"""Least-error calibration: the step of least squared error of what is decoded, for anything that decodes; a wide grid, coarse to fine.
+
+`format_mse` looks at the whole sample between 1/256 and 1.2 of the step that clips nothing, which suits a number format. Rival methods
+reach from a third of that range to 2^-14 of it, have second parameters and cost more to decode: here the grid is wide and the sample
+thinned at first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from overq import kernels
+from overq.calib.observed import Observed
+from overq.calib.step import NOTHING_SEEN
+from overq.spec import Format
 
 OCTAVES = 14  # steps from the greatest magnitude down to 2^-14 of it: 8-bit values with outliers of twice the bits fit in
 PER_OCTAVE = 4
 COARSE_VALUES = 2**15
 FINE_VALUES = 2**18
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """A number format with a step."""
+
+    format: Format
+    step: float
+
+    def __call__(self, sample: np.ndarray) -> np.ndarray:
+        return kernels.get("auto", self.format).overwrite(sample, self.step, self.format)
+
+
+def least_error(observed: Observed, fmt: Format) -> float:
+    """The step of least squared error on the sampled channel vectors."""
+    if not observed.sample.any():
+        return NOTHING_SEEN
+    return best(np.ascontiguousarray(observed.sample), [lambda step: _Decoder(fmt, step)]).step
 
 
 def best(sample: np.ndarray, candidates: Sequence[Callable[[float], Any]]) -> Any:

@@ -1,0 +1,120 @@
+"""Copies of a float model that compute what it computes, and whose layers can be seen and replaced.
+
+`copy.deepcopy` alone refuses weights that a hook computes, keeps compiled code, and leaves two traps: PyTorch's fused path of
+`nn.TransformerEncoderLayer` reads the weights and calls no layer, and hooks of old weight norm, spectral norm and pruning write weights
+anew before each call.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def replica(model: nn.Module) -> nn.Module:
+    """A copy in eval mode, uncompiled, that takes no fused path; weights are still computed as in `model`."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():  # a weight that a hook computed: deepcopy takes leaves only
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return unfused(_uncompiled(copy.deepcopy(model, memo))).eval()
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """A `replica` whose weights are plain parameters with the values that the model computes with in eval mode."""
+    result = replica(model)
+    for module in result.modules():
+        bake(module)
+    return result
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """Without the wrapper of `torch.compile`, here and below."""
+    compiled = torch._dynamo.eval_frame.OptimizedModule if "torch._dynamo" in sys.modules else ()
+    while isinstance(model, compiled):
+        model = model._orig_mod
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            while isinstance(child, compiled):
+                parent._modules[name] = child = child._orig_mod
+    return model
+
+
+# Weights computed by hooks --------------------------------------------------------------------------
+
+
+def computed(module: nn.Module) -> list[tuple[Any, str]]:
+    """(what computes it, name) of each tensor of the module that old weight norm, spectral norm or pruning computes before a call."""
+    found: list[tuple[Any, str]] = []
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, (WeightNorm, SpectralNorm)):
+            found.append((hook, hook.name))
+        elif isinstance(hook, prune.BasePruningMethod):
+            found.append((hook, hook._tensor_name))
+    return found
+
+
+def bake(module: nn.Module) -> None:
+    """Make what old and new weight norm, spectral norm, pruning and parametrizations compute a plain parameter, in place."""
+    for hook, name in computed(module):
+        with torch.no_grad():
+            hook(module, None)  # the weight may be older than what it is computed from
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, name)
+        else:
+            prune.remove(module, name)
+    if parametrize.is_parametrized(module):
+        with torch.no_grad():
+            values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}  # type: ignore[union-attr]
+        module.__class__ = type(module).__bases__[0]
+        del module.parametrizations
+        for name, value in values.items():
+            module.register_parameter(name, nn.Parameter(value))
+
+
+# PyTorch's fused paths ------------------------------------------------------------------------------
+
+
+def unfused(model: nn.Module) -> nn.Module:
+    """`model`, changed in place so that every `nn.TransformerEncoder(Layer)` in it calls its layers, in every mode."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # says "an activation that the fused kernel lacks"; nothing else reads it
+        elif isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            module.use_nested_tensor = False
+            module.register_forward_hook(_blank_padding, with_kwargs=True)
+    return model
+
+
+def _blank_padding(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> torch.Tensor | None:
+    """What nested tensors, which layers of ours cannot take, do to the output: padded positions are zeros (then normed), not leftovers."""
+    given = dict(zip(("src", "mask", "src_key_padding_mask", "is_causal"), args, strict=False)) | kwargs
+    src, padding = given["src"], given.get("src_key_padding_mask")
+    if padding is None or given.get("mask") is not None or src.dim() != 3 or encoder.layers[0].training or torch.is_autocast_enabled():
+        return None
+    if not torch.backends.mha.get_fastpath_enabled() or _differentiated(encoder, src):
+        return None
+    padded = padding if padding.dtype == torch.bool else padding != 0
+    if getattr(encoder, "mask_check", True) and not _left_aligned(src, padded):
+        return None
+    blank = output.new_zeros(output.shape[-1])
+    return torch.where(padded[..., None], blank if encoder.norm is None else encoder.norm(blank), output)
+
+
+def _left_aligned(src: torch.Tensor, padded: torch.Tensor) -> bool:
+    """As PyTorch asks; it does not make nested tensors while it compiles."""
+    return not torch.compiler.is_compiling() and torch._nested_tensor_from_mask_left_aligned(src, padded.logical_not())
+
+
+def _differentiated(encoder: Any, src: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and (src.requires_grad or any(p.requires_grad for p in encoder.layers[0].parameters()))
