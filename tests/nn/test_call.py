@@ -63,6 +63,8 @@ PASSED: list[tuple[Any, Any, tuple[Any, ...], dict[str, Any]]] = [
 
 REFUSED: list[tuple[Any, Any, str]] = [
     (two, (X,), r"^a batch of 1 item, but the model's forward requires 2: ids, mask$"),
+    (two, X, r"^a batch of one item, but the model's forward requires ids, mask: give tuples, as in \[\(first, second\)\]$"),
+    (named_only, X, r"^a batch of one item, but the model's forward requires x, mask: "),
     (two, (), r"^a batch of 0 items, but the model's forward requires 2: ids, mask$"),
     (one, (), r"^a batch of 0 items, but the model's forward requires 1: x$"),
     (with_mask, (X, MASK), r"^a batch of 2 items is ambiguous: the model's forward requires ids and takes also mask; .* give a mapping"),

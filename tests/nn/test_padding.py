@@ -141,9 +141,11 @@ def test_more_padding_changes_nothing() -> None:
 
 def test_pytorch_s_masks_say_where_padding_is() -> None:
     model, x = Encoder().eval(), sentences(16, garbage=50.0)
-    by_tilde, by_name = observe(model, [(x, mask())], mask="~mask"), observe(model, [(x, mask())], mask="mask")
-    assert known(by_tilde) == known(observe(model, [(x, mask())]))
-    assert by_name.layers["e.layers.0.linear1"].values == mask().sum() * 16
+    assert known(observe(model, [(x, mask())], mask="~mask")) == known(observe(model, [(x, mask())]))
+    with pytest.raises(CalibrationError, match=r"^the mask says real just where the model's encoder is told of padding: name it with a ~"):
+        observe(model, [(x, mask())], mask="mask")
+    with pytest.raises(CalibrationError, match=r"^a 'src_key_padding_mask' is true where it is padded, by convention: name it '~src_key_p"):
+        observe(model, [(x, mask())], mask="src_key_padding_mask")
 
 
 def test_padding_has_no_part_in_bias_correction() -> None:

@@ -319,3 +319,20 @@ def test_layers_that_got_nothing_stay_float() -> None:
     assert torch.isfinite(quantized(x)).all()
     with pytest.raises(CalibrationError, match=r"^layer '' and all others got empty inputs: the samples hold no values$"):
         overq.quantize(nn.Linear(4, 4), torch.rand(4, 0, 4))
+
+
+def test_a_tuple_that_could_be_one_batch_or_several_is_refused() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.layer = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return self.layer(self.embed(ids))
+
+    model = Masked()
+    ids, mask = torch.randint(0, 9, (12, 5)), torch.ones(12, 5, dtype=torch.long)
+    with pytest.raises(CalibrationError, match=r"^samples are a tuple of 2, and the model's forward takes ids, mask: one batch of several"):
+        observe(model, (ids, mask))
+    assert bits(observe(model, ids.split(4))) == bits(observe(model, ids))
+    assert observe(model, list(ids.split(6))).layers["layer"].values == ids.numel() * 4

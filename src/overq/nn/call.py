@@ -48,6 +48,10 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
         return (), _by_name(parameters(model), batch)
     if isinstance(batch, (tuple, list)):
         return _by_position(parameters(model), tuple(batch)), {}
+    takes = parameters(model)
+    if len(takes.required) > 1 or takes.keyword_only:
+        wanted = ", ".join(takes.required + takes.keyword_only)
+        raise CalibrationError(f"a batch of one item, but the model's forward requires {wanted}: give tuples, as in [(first, second)]")
     return (batch,), {}
 
 

@@ -75,6 +75,8 @@ def keep_of(model: nn.Module, mask: Mask | None, batch: Any, bound: bool, first:
     if mask is None:
         return None
     if isinstance(mask, str):
+        if "padding_mask" in mask and not mask.startswith("~"):
+            raise CalibrationError(f"a {mask!r} is true where it is padded, by convention: name it '~{mask}' or give a function")
         real = _named(model, mask.removeprefix("~"), batch, bound)
         real = ~_boolean(real) if mask.startswith("~") else _boolean(real)
     elif callable(mask):
@@ -92,6 +94,7 @@ def keep_of(model: nn.Module, mask: Mask | None, batch: Any, bound: bool, first:
 
 
 def _named(model: nn.Module, name: str, batch: Any, bound: bool) -> Any:
+    """The item of that name. PyTorch's and others' "padding masks" are true where padded."""
     args, keywords = batch if bound else ((), batch if isinstance(batch, dict) else {})
     if name in keywords:
         return keywords[name]
@@ -118,9 +121,13 @@ def followed(model: nn.Module) -> Iterator[None]:
     def enter(encoder: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         mask = keywords.get("src_key_padding_mask", args[2] if len(args) > 2 else None)
         before[get_ident(), encoder] = _KEEP.get()
-        if mask is None or _KEEP.get() is not None:
+        if mask is None:
             return
         padded = mask if mask.dtype == torch.bool else mask == float("-inf")
+        if (keep := _KEEP.get()) is not None:
+            if bool(padded.any()) and keep.real.shape == padded.shape and torch.equal(keep.real.to(padded.device), padded):
+                raise CalibrationError("the mask says real just where the model's encoder is told of padding: name it with a ~ before it")
+            return
         attention = (encoder.layers[0] if isinstance(encoder, nn.TransformerEncoder) else encoder).self_attn
         _KEEP.set(Keep(~padded if attention.batch_first else ~padded.T))
 

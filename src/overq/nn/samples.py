@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from overq.errors import CalibrationError, OverqError
-from overq.nn.call import Forward, arguments, left_out, run
+from overq.nn.call import Forward, arguments, left_out, parameters, run
 from overq.nn.compute import Count, counted
 from overq.nn.trees import filled, flatten, home, moved
 
@@ -101,6 +101,7 @@ def opened(model: nn.Module, samples: Any, forward: Forward = run, *, like: Stre
     Raises CalibrationError where there is no sample, or one that cannot be passed to the model.
     """
     facts: dict[str, int] = {}
+    _check_tuple(model, samples, forward)
     parts = _parts(model, samples, forward, facts)
     call = _call if forward is run else forward
     head, alike = _head(parts)
@@ -142,6 +143,17 @@ def batches(samples: Any) -> Iterable[Any]:
     if isinstance(samples, tuple) and len({(t.dtype, t.ndim) for t in samples if isinstance(t, torch.Tensor)}) > 1:
         raise CalibrationError("samples are a tuple of unlike tensors: one batch of several items is [(first, second)], a list of it")
     return samples
+
+
+def _check_tuple(model: nn.Module, samples: Any, forward: Forward) -> None:
+    """Refuse a tuple that could be one batch of several arguments, or several batches."""
+    if isinstance(samples, tuple) and len(samples) > 1 and forward is run:
+        takes = parameters(model)
+        if len(samples) <= len(takes.required + takes.optional):
+            raise CalibrationError(
+                f"samples are a tuple of {len(samples)}, and the model's forward takes {', '.join(takes.required + takes.optional)}: "
+                "one batch of several items is [(first, second)], several batches are a list [first, second]"
+            )
 
 
 def _parts(model: nn.Module, samples: Any, forward: Forward, facts: dict[str, int]) -> Iterator[Part]:
