@@ -276,9 +276,10 @@ IDEAS: dict[str, tuple[str, str, str]] = {
     ),
     "15 product register, range": (
         "rows; choice and product in one cycle, shift and sum in the next",
-        *map(in_two_cycles, (PLAIN_ROWS, RANGE_ROWS)),
+        in_two_cycles(PLAIN_ROWS),
+        in_two_cycles(RANGE_ROWS),
     ),
-    "15 product register, full": ("the same", *map(in_two_cycles, (PLAIN_ROWS, FULL_ROWS))),
+    "15 product register, full": ("the same", in_two_cycles(PLAIN_ROWS), in_two_cycles(FULL_ROWS)),
     "16 kind bit beside the digit, r = f = 3": (
         "short second digits, a register for the kind",
         PLAIN_ROWS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -140,13 +139,18 @@ TABLES = {
 }
 
 
+def made(text: str) -> str:
+    """The page with its tables made anew."""
+    for name, make in TABLES.items():
+        before, begin, rest = text.partition(f"<!-- begin {name} -->")
+        _, end, after = rest.partition(f"<!-- end {name} -->")
+        text = f"{before}{begin}\n{make()}\n{end}{after}" if end else text
+    return text
+
+
 def main() -> None:
     page = ROOT / "docs" / "hardware.md"
-    text = page.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        block = f"<!-- begin {name} -->\n{make()}\n<!-- end {name} -->"
-        text = re.sub(rf"<!-- begin {name} -->\n.*?<!-- end {name} -->", lambda _, new=block: new, text, flags=re.S)
-    page.write_text(text, encoding="utf-8")
+    page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,11 @@ def network(layout: torch.memory_format, device: str, rounds: int) -> dict[str, 
         "range": overq.quantize(model, x[:2], overq.Recipe(RANGE)),
         "both": overq.quantize(model, x[:2], overq.Recipe(BOTH)),
     }
+    contenders: dict[str, Callable[[Any], Any]] = {"float": model, **quantized}
     if device == "cuda":
-        model, quantized = torch.compile(model), {name: torch.compile(q) for name, q in quantized.items()}
-    contenders = {"float": model, **quantized}
+        contenders = {name: torch.compile(net) for name, net in contenders.items()}
     with torch.inference_mode():
-        return race({name: lambda m=m: m(x) for name, m in contenders.items()}, rounds)
+        return race({name: partial(m, x) for name, m in contenders.items()}, rounds)
 
 
 def machine() -> dict[str, Any]:
@@ -181,10 +182,10 @@ def main() -> None:
     if options.networks:
         for threads in (1, 2) if device == "cpu" else (1,):
             torch.set_num_threads(threads)
-            for layout in (torch.contiguous_format, torch.channels_last):
-                times = network(layout, device, 3 if options.quick else 7)
-                results["networks"].append({"layout": str(layout).removeprefix("torch."), "threads": threads, "ms": times})
-                show(f"ResNet-50 shape, batch 16, {layout}, {threads} threads", times, "float")
+            for memory in (torch.contiguous_format, torch.channels_last):
+                times = network(memory, device, 3 if options.quick else 7)
+                results["networks"].append({"layout": str(memory).removeprefix("torch."), "threads": threads, "ms": times})
+                show(f"ResNet-50 shape, batch 16, {memory}, {threads} threads", times, "float")
     path = ROOT / "benchmarks" / "results" / f"kernels-{device}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")

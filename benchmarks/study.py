@@ -23,8 +23,8 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_MMAP_MAX_": "0", "MALLOC_TR
 
 import torch
 
-from overq.methods import METHODS
 from overq.nn import Recipe, observe, quantize
+from overq.spec import Format
 from overq.study import digits
 from overq.study.cell import cells_of
 from overq.study.data import Preprocess, open_images, some_of
@@ -71,7 +71,7 @@ def resnet50(options: argparse.Namespace) -> None:
     seen = observe(model, some_of(calibration, 64).batches(16))
     observed = time.perf_counter() - begin
     begin = time.perf_counter()
-    quantized = quantize(model, [], Recipe(METHODS["overq"](bits=4, cascade=4)), seen=seen)
+    quantized = quantize(model, [], Recipe(Format(4, 4)), seen=seen)
     print(f"once for a network: observing 64 images {observed:.1f} s; once for a setting: {time.perf_counter() - begin:.1f} s")
     compare("float", lambda: timed(model, batches), "OverQ A4 c=4", lambda: timed(quantized, batches), options.repeats)
 

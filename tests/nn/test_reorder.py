@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overq import Format, kernels
+from overq.nn import reorder
 from overq.nn.reorder import Reader, alternating, lane_order, search
 
 STEP = 0.3
@@ -102,3 +104,22 @@ def test_nothing_to_swap_is_no_error() -> None:
     reader = Reader(sample(1), STEP, Format(3, 2), range(1))
     search([reader], [range(1)])
     assert reader.order.tolist() == [0]
+
+
+def test_an_order_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = np.random.default_rng(5).normal(0, 3, (300, 12)).clip(0).astype(np.float32)
+    searched = []
+    real = reorder._searched
+    monkeypatch.setattr(reorder, "_found", {})
+    monkeypatch.setattr(reorder, "_searched", lambda *a: searched.append(a) or real(*a))
+    first = reorder.lane_order(sample, 0.25, Format(3, 2))
+    first_again = reorder.lane_order(sample.copy(), 0.25, Format(3, 2))
+    assert torch.equal(first, first_again)
+    first_again[:] = 0  # a caller's own
+    assert torch.equal(first, reorder.lane_order(sample, 0.25, Format(3, 2)))
+    assert len(searched) == 1
+    reorder.lane_order(sample, 0.26, Format(3, 2))
+    reorder.lane_order(sample, 0.25, Format(3, 3))
+    reorder.lane_order(sample * 2, 0.25, Format(3, 2))
+    reorder.lane_order(sample, 0.25, Format(3, 2), first)
+    assert len(searched) == 5

@@ -139,7 +139,7 @@ class Study:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"a study's name must be text, not {self.name!r}")
         for name, least in (("shards", 1), ("limit", 0), ("samples", 0), ("batch_size", 1), ("seed", 0)):
-            _whole(f"a study's {name}", getattr(self, name), least)
+            _whole(f"a study's {name}", getattr(self, name), least, 2**32 - 1 if name == "seed" else MOST)
         if not self.networks:
             raise InputError("a study needs at least one network")
         if len({n.name for n in self.networks}) < len(self.networks):
@@ -151,8 +151,8 @@ class Study:
         _few_enough(len(self.networks) * len(self.settings) * self.shards)
 
 
-def _whole(what: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+def _whole(what: str, value: Any, least: int, most: int = MOST) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(f"{what} must be a whole number from {least} on, not {value!r}"[:300])
 
 

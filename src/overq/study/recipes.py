@@ -129,11 +129,11 @@ def install_recipe(
 
 
 class Integers(nn.Module):
-    """A network in integers only, as a module."""
+    """A network in integers only, as a module; its output in the float network's unit."""
 
     def __init__(self, quantized: nn.Module) -> None:
         super().__init__()
         self.network = integer_network(quantized)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)
+        return self.network(x).double() * self.network.unit

@@ -1,0 +1,92 @@
+"""Each benchmark still runs, small: a script that nobody runs for months is broken when it is needed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NET = """
+from torch import nn
+def tiny():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "nets.py").write_text(NET)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 12, 12), np.uint8)
+    np.savez(tmp_path / "images.npz", images=pixels, labels=np.arange(12) % 4)
+    return tmp_path
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["script", *map(str, words)])
+    module.main()
+
+
+def test_every_script_is_here() -> None:
+    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "kernels", "study"}
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
+
+
+def test_calibration_time(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(script("calibration_time"), monkeypatch, f"{folder}/nets.py:tiny", folder / "images.npz", "--samples", 4)
+    assert capsys.readouterr().out.count("peak so far") == 4
+
+
+def test_cycles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = folder / "out.csv"
+    run(script("cycles"), monkeypatch, f"{folder}/nets.py:tiny", *[folder / "images.npz"] * 2, "--rows", 8, "--columns", 8, "--csv", out)
+    with out.open(newline="") as file:
+        assert len({row["format"] for row in csv.DictReader(file) if int(row["cycles"]) > 0}) >= 5
+
+
+def test_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("kernels")
+    x = module.tensor((2, 16, 6, 6), True, "cpu")
+    assert set(module.operators(x, 1, slow=True)) == {"clone", "range", "both", "largest", "fake_quantize", "array"}
+    assert all(ms > 0 for ms in module.encoders(x, 1).values())
+    assert module.machine()["torch"]
+
+
+def test_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner beside the bare evaluation, on the digits in place of ResNet-20."""
+    module = script("study")
+    study = module.Study("bench", module.WARM.networks, module.SETTINGS[:1], limit=40, samples=20, batch_size=20)
+    wall, cpu = module.through_runner(study, 1, 1)
+    assert wall > 0
+    assert cpu > 0
+
+
+@pytest.mark.xfail(reason="the script names formats by their label, the committed areas were made before: `make area` has to run again")
+def test_the_pages_of_areas_are_made_of_their_records() -> None:
+    module = script("area_page")
+    page = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    assert module.made(page) == page
+
+
+def test_area_scripts_have_their_elements() -> None:
+    """Synthesis itself takes minutes: `make area`."""
+    ideas, area = script("area_ideas"), script("area")
+    assert len(ideas.IDEAS) > 20
+    assert all(text.count("module") >= 2 for _, *pair in ideas.IDEAS.values() for text in pair)
+    assert callable(area.main)
