@@ -166,6 +166,13 @@ def counting(n: Net, y: torch.Tensor) -> torch.Tensor:
     return n.b(y)
 
 
+def changed_attribute(n: Net, y: torch.Tensor) -> torch.Tensor:
+    z = y.clone().mT
+    same = z
+    z += n.b(y)
+    return n.b(same)
+
+
 def asserted(n: Net, y: torch.Tensor) -> torch.Tensor:
     assert y.shape[1] == 8, "eight channels"
     return n.b(y)
@@ -240,6 +247,8 @@ FOLLOWED: dict[str, tuple[Middle, dict[str, nn.Module]]] = {
     "a parameter as factor": (lambda n, y: n.b(y * n.per_channel), {}),
     "normalized by buffers": (lambda n, y: n.b((y - n.bias) / n.spread), {}),
     "factors of tokens' features": (lambda n, y: (n.fc(y.flatten(2).transpose(1, 2)) * n.gain).mean(1), {"fc": nn.Linear(8, 6)}),
+    "an attribute changed in place": (changed_attribute, {}),
+    "a layer whose output nobody reads": (lambda n, y: (n.b(y), n.c(F.relu(y)))[1], {"c": nn.Conv2d(8, 4, 1)}),
     "an assertion on the shape": (asserted, {}),
     "nearest upsampling": (lambda n, y: n.b(n.up(F.interpolate(y, scale_factor=2))), {"up": nn.Upsample(scale_factor=(1, 3))}),
     "sum() of a list": (lambda n, y: sum([n.b(y), y, F.relu(y)]), {}),

@@ -116,16 +116,23 @@ def read(model: nn.Module) -> Graph:
     return Graph(tuple(_Reader(modules, constants, training).nodes(graph)))
 
 
-class _Proxy(fx.Proxy):
-    """torch.fx's own proxies have no in-place operators: Python falls back to x = x + y, which leaves x's other readers unchanged."""
-
-
 def _inplace(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
 
 
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul"):
-    setattr(_Proxy, f"__{_name}__", _inplace(getattr(operator, _name)))
+# torch.fx's own proxies lack these: Python falls back to x = x + y, which leaves x's other readers unchanged
+INPLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul")
+_OPERATORS = {f"__{name}__": _inplace(getattr(operator, name)) for name in INPLACE}
+_Attribute = type("_Attribute", (fx.proxy.Attribute,), _OPERATORS)
+
+
+class _Proxy(fx.Proxy):
+    def __getattr__(self, name: str) -> Any:
+        return _Attribute(self, name)
+
+
+for _name, _operator in _OPERATORS.items():
+    setattr(_Proxy, _name, _operator)
 
 
 class _Tracer(fx.Tracer):
