@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -51,6 +52,16 @@ class Net(nn.Module):
         return x.mean((2, 3))
 
 def net(): return Net()
+"""
+
+
+CONV = """nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 3, 3)
+
+    def __call__(self, x):
+        return super().__call__(self.c(self.b(self.a(x).relu()).relu()))
 """
 
 
@@ -124,6 +135,20 @@ def test_shells_complete_commands_and_options(shell: str) -> None:
     asked |= {"_TYPER_COMPLETE_FISH_ACTION": "get-args", "_OVERQ_COMPLETE": f"complete_{shell}", "PYTHONPATH": ":".join(sys.path)}
     ended = python("-m", "overq", env=asked)
     assert "evaluate" in ended.stdout
+
+
+def test_what_a_network_prints_is_no_result(tmp_path: Path, images: list[str], capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.prepare()
+    (tmp_path / "nets.py").write_text("print('at import')\n" + MODEL.format(what="print('at run')").replace("nn.Module):", CONV))
+    words = "evaluate", "--model", f"{tmp_path}/nets.py:net", *images, "--bits", "", "--plain-bits", "8", "--json", "-"
+    monkeypatch.setattr(sys, "argv", ["overq", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 0, shown.err
+    assert len(json.loads(shown.out)["results"]) == 2
+    assert "at import\n" in shown.err
+    assert "at run\n" in shown.err
 
 
 def test_every_command_shows_an_example_that_parses() -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -329,6 +329,45 @@ def _cycles(path: Path) -> object:
     return read_cycles(path, ["net", "other"])
 
 
+def _make_records(folder: Path) -> Path:
+    from overq.records import Record
+    from overq.report.records import to_csv
+
+    plain = Record("s", "net", "a", "uniform", 8, 6, 75.0, -1.0, -2.0, 0.5, 4.0, 0.0, 4.0, 32.0, 8, None, None, 0, 1.0,
+                   "0", "code", "commit", "2", "2", right="fc")  # fmt: skip
+    return text("records.csv", to_csv([plain, replace(plain, label="b", method="overq", right="7c", own={"m": 1.5})]))(folder)
+
+
+def _records(path: Path) -> object:
+    from overq.report.records import read_csv
+
+    return read_csv(path)
+
+
+PAGES = """[[table]]
+page = "page.md"
+name = "t"
+records = ["records.csv"]
+corner = "network"
+show = ["top1", "paired"]
+against = "a"
+rows = "networks"
+columns = [{ head = "A4", label = "{kind}", kind = "b" }, { head = "plain", label = ["a", "b"], show = "bits" }]
+"""
+
+
+def _make_pages(folder: Path) -> Path:
+    _make_records(folder)
+    text("page.md", "# Page\n\n<!-- t -->\n<!-- end -->\n")(folder)
+    return text("pages.toml", PAGES)(folder)
+
+
+def _pages(path: Path) -> object:
+    from overq.report.pages import made, read
+
+    return made(read(path)[0])
+
+
 def _options(path: Path) -> object:
     from overq.cli.inputs import integers, numbers
     from overq.study.data import Preprocess
@@ -358,5 +397,7 @@ READERS: dict[str, Reader] = {
     "liberty": Reader(text("l.lib", LIBERTY), mutations.of_text, _liberty),
     "areas": Reader(text("a.csv", AREAS), mutations.of_text, _areas),
     "cycles": Reader(text("c.csv", CYCLES), mutations.of_text, _cycles),
+    "records": Reader(_make_records, mutations.of_text, _records),
+    "pages": Reader(_make_pages, mutations.of_text, _pages),
     "options": Reader(text("o.txt", "bits=4,3\nmean=0.5,0.5,0.5\nstd=0.2,0.2,0.2\n"), mutations.of_text, _options),
 }

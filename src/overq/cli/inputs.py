@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,8 @@ def network_of(model: str | None, weights: Path | None, images: Path | None, dev
     else:
         from overq.study.models import load_model
 
-        net, name = load_model(model, weights), model.rpartition(":")[2]
+        with redirect_stdout(sys.stderr):  # what the network's own code prints is no result
+            net, name = load_model(model, weights), model.rpartition(":")[2]
     try:
         return net.to(torch.device(device)), name
     except (RuntimeError, AssertionError) as error:

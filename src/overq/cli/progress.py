@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 
@@ -18,7 +18,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     screen = console(stderr=True)
     words = TextColumn("{task.description:32}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %")
     columns = *words, TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    live = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    with redirect_stdout(sys.stderr), live as bar:  # what the network's own code prints is no result
         shown: list[Any] = []
 
         def update(what: str, done: int, total: int) -> None:

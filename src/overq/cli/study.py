@@ -185,7 +185,7 @@ def plot(
         _say(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
 
 
-@app.command(epilog="Example: overq study pages docs/pages.toml --check")
+@app.command(epilog="Example: overq study pages studies/pages.toml --check")
 def pages(
     file: Annotated[Path, typer.Argument(help="What to make: a TOML file of tables and pictures.")],
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is not what its records make.")] = False,

@@ -115,13 +115,25 @@ def made(tables: list[Table]) -> dict[Path, str]:
     """The text of every page with its tables made anew."""
     pages: dict[Path, str] = {}
     for table in tables:
-        text = pages.get(table.page) or table.page.read_text(encoding="utf-8")
+        text = pages.get(table.page) or _text_of(table.page)
         begin, found, rest = text.partition(f"<!-- {table.name} -->\n")
         _, closed, after = rest.partition(END)
         if not found or not closed:
             raise InputError(f"{table.page}: no place for the table {table.name!r}: write <!-- {table.name} --> and {END}")
-        pages[table.page] = f"{begin}{found}{drawn(table)}\n{closed}{after}"
+        try:
+            pages[table.page] = f"{begin}{found}{drawn(table)}\n{closed}{after}"
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{table.page}: the table {table.name!r} does not make sense: {error!r}") from error
     return pages
+
+
+def _text_of(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{page}: not a readable page: {getattr(error, 'strerror', None) or error}") from error
 
 
 def drawn(table: Table) -> str:
