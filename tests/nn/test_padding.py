@@ -191,3 +191,11 @@ def test_masks_that_cannot_be_meant_are_refused() -> None:
             observe(model, samples, mask=given)
     with pytest.raises(CalibrationError, match=r"^the mask is square, \[7, 7\], and the model has layers with time first"):
         observe(Encoder(batch_first=False).eval(), [(sentences(16)[:7].transpose(0, 1), mask()[:7])], mask="~mask")
+
+
+def test_a_mask_beside_observations_is_not_ignored() -> None:
+    model, batch = Tagger().eval(), {"x": sentences(8), "attention_mask": ~mask()}
+    seen = observe(model, [batch])
+    for options in ({"mask": "attention_mask"}, {"forward": lambda m, b: m(**b)}):
+        with pytest.raises(CalibrationError, match=r"^mask and forward belong to observe: these observations are made already$"):
+            overq.quantize(model, seen, RECIPE, **options)

@@ -317,6 +317,8 @@ def test_layers_that_got_nothing_stay_float() -> None:
     assert [report.name for report in facts] == ["experts.0", "experts.1"]
     assert [name for name, _ in facts.left_float] == ["experts.2"]
     assert torch.isfinite(quantized(x)).all()
+    one_behind_the_other = overq.quantize(model, [x[3:], x[:3]], ALL.with_(sequential=True))
+    assert torch.isfinite(one_behind_the_other(x)).all()
     with pytest.raises(CalibrationError, match=r"^layer '' and all others got empty inputs: the samples hold no values$"):
         overq.quantize(nn.Linear(4, 4), torch.rand(4, 0, 4))
 

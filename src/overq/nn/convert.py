@@ -58,6 +58,8 @@ def quantize(
     check_weights(model)
     if held := next((name for name, module in model.named_modules() if isinstance(module, Quantized)), None):
         raise InputError(f"layer {held!r} is quantized already: quantize the float model")
+    if isinstance(samples, Observations) and (mask is not None or forward is not run):
+        raise CalibrationError("mask and forward belong to observe: these observations are made already")
     given = samples
     if seen is None:
         seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, mask=mask, seed=recipe.seed)

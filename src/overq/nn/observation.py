@@ -102,7 +102,8 @@ def observe(
         try:
             for part, keep in masked(model, stream, mask):
                 watch.new_run(part)
-                choosing.add(part, keep)
+                if only is None:
+                    choosing.add(part, keep)
                 stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
                 with (
                     counted(model) if stream.count is None else nullcontext(stream.count) as count,
@@ -119,9 +120,9 @@ def observe(
     assert stream.count is not None
     for name in [name for name, observed in seen.layers.items() if not observed.values]:  # an expert that no token was sent to
         del seen.layers[name], seen.readings[name]
-        if not seen.layers:
+        if not seen.layers and only is None:
             raise CalibrationError(f"layer {name!r} and all others got empty inputs: the samples hold no values")
-    return Observations(seen.layers, seen.readings, stream.count, stream, choosing.done(), seen.other)
+    return Observations(seen.layers, seen.readings, stream.count, stream, None if only else choosing.done(), seen.other)
 
 
 def check_weights(model: nn.Module) -> None:

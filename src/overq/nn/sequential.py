@@ -42,7 +42,7 @@ def observe_sequentially(
     layers = quantizable(partial, seen)
     for name, rule in recipe.rules(list(seen.layers)).items():
         again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
-        found.layers[name] = again.layers[name]
+        found.layers[name] = again.layers.get(name, seen.layers[name])  # an expert may get nothing behind quantized layers
         if not rule.skip and name in layers:
             convert_layer(layers[name], fit_layer(name, layers[name], found.layers[name], rule, found.fits).parts)
     return found
