@@ -283,24 +283,29 @@ def emit_halves(y, t, two, rule):  # type: ignore[no-untyped-def]
 
 @compiled
 def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # type: ignore[no-untyped-def]
+    """Everything is loaded first and nothing branches, so that many values go at once."""
     least, greatest, shift, mask = I32(rule.digit_min), I32(rule.digit_max), I32(rule.bits), I32((1 << rule.bits) - 1)
     bits, part_min, part = I32(rule.fraction), I32(rule.fraction_min), I32((1 << rule.fraction) - 1)
-    half = I32(1 << rule.fraction)
+    fine_min, fine_max, half = I32(rule.fine_min), I32(rule.fine_max), I32(1 << rule.fraction)
+    ranges = I32(-1) if rule.range_on else I32(0)
     for k in range(digits.size):
-        held = two_before[k] != 0 or after[k] != 0  # the lane holds something of the lane before it
-        a = t_before[k] if held else t[k]
+        own, before = t[k], t_before[k]
+        second, first, lifted = -I32(two_before[k]), -I32(two[k]), -I32(after[k])  # all ones or 0
+        held = second | lifted  # the lane holds something of the lane before it
+        a = I32((before & held) | (own & ~held))
         n = shift_right(I32(a + half), I32(bits + I32(1)))
         digit = I32(min(max(n, least), greatest))
-        ranged = n != digit and rule.range_on
+        ranged = (I32(-1) if n != digit else I32(0)) & ranges
         low = I32(I32(I32(n - least) & mask) + least)
         high = shift_right(I32(n - low), shift)
-        fine = I32(min(max(shift_right(I32(a + I32(1)), I32(1)), I32(rule.fine_min)), I32(rule.fine_max)))
+        fine = I32(min(max(shift_right(I32(a + I32(1)), I32(1)), fine_min), fine_max))
         fraction = I32(I32(I32(fine - part_min) & part) + part_min)
         whole = shift_right(I32(fine - fraction), bits)
-        second = two_before[k] != 0
-        pair = (high if ranged else fraction) if second else (low if ranged else whole)
-        digits[k] = pair if second or (two[k] != 0 and not held) else digit
-        states[k] = U8((1 if ranged else 3) if second else 2 if after[k] != 0 else 0)
+        two_of = (high & ranged) | (fraction & ~ranged)
+        one_of = (low & ranged) | (whole & ~ranged)
+        serves = first & ~held
+        digits[k] = I32((two_of & second) | (one_of & serves) | (digit & ~(second | serves)))
+        states[k] = I32((I32(I32(3) + I32(I32(2) * ranged)) & second) | (I32(2) & lifted & ~second))
 
 
 # The pass over memory --------------------------------------------------------------------------------
