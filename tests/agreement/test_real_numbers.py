@@ -14,7 +14,7 @@ from test_backends import backend  # noqa: F401  (the fixture)
 from overq.kernels.scale import factors
 from overq.spec import Format, seen
 
-FORMATS = [Format(4, 4), Format(3, 2, policy="largest", signed=True, lanes=6), Format.plain(8)]
+FORMATS = [Format(4, 4, 4, 4), Format(3, 2, 3, 2, "largest", signed=True, lanes=6), Format.plain(8)]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 LAYOUTS = {
     "NCHW": lambda x: x.contiguous(),
@@ -73,5 +73,5 @@ def test_counting_in_the_same_pass(backend: ModuleType, fmt: Format) -> None:  #
 
 def test_wide_integers_saturate_and_do_not_wrap(backend: ModuleType) -> None:  # noqa: F811
     t = np.array([[2**40, 0, -(2**40), 2**31, 0, 5]])
-    digits, _ = backend.encode(t, Format(4, 1))
+    digits, _ = backend.encode(t, Format(4, 1, 4, 4))
     assert np.asarray(digits).tolist() == [[15, 15, 0, 15, 15, 0]]

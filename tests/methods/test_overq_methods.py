@@ -55,7 +55,7 @@ def test_first_form_loses_what_overq_keeps():
         ("uniform", {"bits": 5}, Cost(5, 0, 5, 8)),
         ("overq", {"range_bits": 4, "fraction_bits": 4}, Cost(4, 1.5, 4, 8)),  # both digits full: a kind bit for two lanes
         ("overq", {"range_bits": 3, "fraction_bits": 3}, Cost(4, 1, 4, 8)),
-        ("overq", {"fraction_bits": 0}, Cost(4, 1, 4, 8)),
+        ("overq", {}, Cost(4, 1, 4, 8)),
         ("overq", {"cascade": 0}, Cost(4, 0, 4, 8)),
         ("overq_first", {}, Cost(4, 1, 4, 8)),
         ("ocs_activations", {"ratio": 0.02}, Cost(4 * 66 / 64, 0, 4, 8, 2 / 64)),  # ceil(1.28) channels of 64

@@ -60,7 +60,7 @@ def test_shape_dtype_and_strides_are_kept(layout: str, dtype: torch.dtype) -> No
 
 
 def test_nan_stays_and_is_a_free_lane_and_infinity_saturates() -> None:
-    fmt = Format(bits=2, cascade=1, fraction_bits=0)
+    fmt = Format(bits=2, cascade=1, range_bits=2, fraction_bits=0)
     y = overwrite(torch.tensor([[5.0, math.nan, math.inf, 0.0, -math.inf, math.inf, 1.0]]), 1.0, fmt)
     assert y[0, :1].tolist() == [5.0]  # served by the NaN's lane
     assert math.isnan(y[0, 1])

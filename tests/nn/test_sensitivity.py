@@ -77,14 +77,14 @@ def test_a_format_that_a_layer_cannot_use_counts_as_what_it_uses() -> None:
     assert first.trials[0].loss == first.trials[1].loss
     assert first.trials[1].candidate == Format(4, 4)
     assert all(t.format.signed for t in first.trials)
-    assert [t.bits for t in second.trials] == [4, 5.5]
+    assert [t.bits for t in second.trials] == [4, 5]
 
 
 def test_table_records_and_json() -> None:
     model, x = network(), samples()
     found = sensitivity(model, x, CANDIDATES, recipe=ALL, labels=torch.zeros(70, dtype=torch.long), loss="kl")
     text = str(found)
-    assert all(word in text for word in ("A3 plain", "A3 range+precision c=2", "KL to the float model", "points of top-1 lost"))
+    assert all(word in text for word in ("A3 plain", "A3 r2+f2 c2", "KL to the float model", "points of top-1 lost"))
     rows = list(found.records())
     assert len(rows) == 9
     out = io.StringIO()

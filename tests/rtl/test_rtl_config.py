@@ -18,7 +18,7 @@ from overq.spec.packing import to_wires
         ({"depth": 15}, r"^ArrayConfig\.depth must be an integer from 16 to \d+, not 15$"),
         ({"format": Format(lanes=8)}, r"^Format\.lanes is 8 but the array has 16 rows: one tile is one column of rows$"),
         ({"rows": 1}, r"^ArrayConfig\.rows is 1 but the format overwrites neighbours: use at least 2 rows or cascade=0$"),
-        ({"sum_bits": 20}, r"^ArrayConfig\.sum_bits is 20, but 16 lanes can need 23 bits$"),
+        ({"sum_bits": 20}, r"^ArrayConfig\.sum_bits is 20, but 16 lanes can need 21 bits$"),
     ],
 )
 def test_bad_configurations_get_one_line(fields, message):

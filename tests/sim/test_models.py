@@ -127,12 +127,12 @@ def test_traffic_of_one_layer() -> None:
     fmt = Format(4, 4)
     layer = plain_layer(5, 10, 6, fmt.with_(lanes=4))
     moved = layer_traffic(layer, ArrayConfig(fmt, 8, 4, 4))
-    assert (moved.array_digits, moved.array_states) == (5 * 10 * 2 * 4, 5 * 10 * 2 * 3 // 2)  # 1.5 state bits
-    assert (moved.memory_digits, moved.memory_states, moved.memory_unencoded) == (5 * 10 * 4, 5 * 10 * 3 // 2, 5 * 10 * 13)
+    assert (moved.array_digits, moved.array_states) == (5 * 10 * 2 * 4, 5 * 10 * 2)  # one state bit
+    assert (moved.memory_digits, moved.memory_states, moved.memory_unencoded) == (5 * 10 * 4, 5 * 10, 5 * 10 * 11)
     assert moved.memory_weights == 10 * 6 * 8
     assert unencoded_bits(Format.plain(4)) == 4
-    assert unencoded_bits(Format(4, 2, fraction_bits=0)) == 8
-    assert unencoded_bits(Format(4, 2, fraction_bits=0, policy="largest")) == 9
+    assert unencoded_bits(Format(4, 2, fraction_bits=0)) == 7
+    assert unencoded_bits(Format(4, 2, fraction_bits=0, policy="largest")) == 8
 
 
 def test_refusals() -> None:

@@ -20,37 +20,37 @@ def row(fmt: Format, *values: float) -> list[int]:
         # plain: an outlier clips
         (Format.plain(4), (20, 0, 3), [(15, O), (0, O), (3, O)]),
         # range, c = 1: 20 = 1 · 16 + 4
-        (Format(4, 1, fraction_bits=0), (20, 0, 3), [(4, O), (1, R), (3, O)]),
+        (Format(4, 1, 4, 0), (20, 0, 3), [(4, O), (1, R), (3, O)]),
         # the zero is not next door: c = 1 cannot reach it, c = 2 moves the 3 up
-        (Format(4, 1, fraction_bits=0), (20, 3, 0), [(15, O), (3, O), (0, O)]),
-        (Format(4, 2, fraction_bits=0), (20, 3, 0), [(4, O), (1, R), (3, M)]),
+        (Format(4, 1, 4, 0), (20, 3, 0), [(15, O), (3, O), (0, O)]),
+        (Format(4, 2, 4, 0), (20, 3, 0), [(4, O), (1, R), (3, M)]),
         # precision: 3.25 = 3 + 4/16
-        (Format(4, 1), (3.25, 0), [(3, O), (4, P)]),
+        (Format(4, 1, 4, 4), (3.25, 0), [(3, O), (4, P)]),
         # fraction digits carry: 2.96875 is nearest to 2 + 15.5/16 -> 3 + 0/16
-        (Format(4, 1), (2.96875, 0), [(3, O), (0, P)]),
+        (Format(4, 1, 4, 4), (2.96875, 0), [(3, O), (0, P)]),
         # an outlier goes before precision
-        (Format(4, 2), (20, 3.25, 0), [(4, O), (1, R), (3, M)]),
+        (Format(4, 2, 4, 4), (20, 3.25, 0), [(4, O), (1, R), (3, M)]),
         # first: the farthest outlier; largest: the worst clipped
-        (Format(4, 4), (20, 40, 0), [(4, O), (1, R), (15, M)]),
-        (Format(4, 4, policy="largest"), (20, 40, 0), [(15, O), (8, O), (2, R)]),
+        (Format(4, 4, 4, 4), (20, 40, 0), [(4, O), (1, R), (15, M)]),
+        (Format(4, 4, 4, 4, policy="largest"), (20, 40, 0), [(15, O), (8, O), (2, R)]),
         # on a tie the lower lane
-        (Format(4, 4, policy="largest"), (40, 40, 0), [(8, O), (2, R), (15, M)]),
+        (Format(4, 4, 4, 4, policy="largest"), (40, 40, 0), [(8, O), (2, R), (15, M)]),
         # precision under first serves the lane next door only, under largest the worst rounded
-        (Format(4, 4), (3.25, 5, 0), [(3, O), (5, O), (0, P)]),
-        (Format(4, 4, policy="largest"), (3.25, 5, 0), [(3, O), (4, P), (5, M)]),
+        (Format(4, 4, 4, 4), (3.25, 5, 0), [(3, O), (5, O), (0, P)]),
+        (Format(4, 4, 4, 4, policy="largest"), (3.25, 5, 0), [(3, O), (4, P), (5, M)]),
         # each zero serves one value; the second outlier waits for the next zero
-        (Format(4, 4), (20, 0, 40, 0), [(4, O), (1, R), (8, O), (2, R)]),
+        (Format(4, 4, 4, 4), (20, 0, 40, 0), [(4, O), (1, R), (8, O), (2, R)]),
         # a zero's reach ends at the previous zero, used or not
-        (Format(4, 4, fraction_bits=0), (20, 0, 0), [(4, O), (1, R), (0, O)]),
+        (Format(4, 4, 4, 0), (20, 0, 0), [(4, O), (1, R), (0, O)]),
         # nothing crosses a tile's edge
-        (Format(4, 4, fraction_bits=0, lanes=2), (1, 20, 0, 20), [(1, O), (15, O), (0, O), (15, O)]),
+        (Format(4, 4, 4, 0, lanes=2), (1, 20, 0, 20), [(1, O), (15, O), (0, O), (15, O)]),
         # two digits saturate
-        (Format(4, 1), (1000, 0), [(15, O), (15, R)]),
+        (Format(4, 1, 4, 4), (1000, 0), [(15, O), (15, R)]),
         # signed digits are balanced: 9 = 1 · 16 - 7, -9 = -1 · 16 + 7
-        (Format(4, 1, signed=True), (9, 0, -9, 0), [(-7, O), (1, R), (7, O), (-1, R)]),
-        (Format(4, 1, signed=True), (-1000, 0), [(-8, O), (-8, R)]),
+        (Format(4, 1, 4, 4, signed=True), (9, 0, -9, 0), [(-7, O), (1, R), (7, O), (-1, R)]),
+        (Format(4, 1, 4, 4, signed=True), (-1000, 0), [(-8, O), (-8, R)]),
         # a value that rounds to zero frees its lane
-        (Format(4, 1), (20, 0.49), [(4, O), (1, R)]),
+        (Format(4, 1, 4, 4), (20, 0.49), [(4, O), (1, R)]),
     ],
 )
 def test_hand_worked_rows(fmt: Format, values: tuple[float, ...], lanes: list[tuple[int, State]]) -> None:

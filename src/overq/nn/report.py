@@ -52,7 +52,7 @@ class LayerReport:
     @property
     def mode(self) -> str:
         """What the format does; of a method without one of ours, the method."""
-        return self.method if self.format is None else mode(self.format)
+        return self.method if self.format is None else self.format.label
 
     @property
     def coverage(self) -> float:
@@ -198,10 +198,3 @@ class Summary:
 def _as_text(value: object) -> str:
     """HTML that shows it and does nothing."""
     return html.escape(visible(value))
-
-
-def mode(fmt: Format) -> str:
-    """A short name of what a format does: plain, range c=4, range+precision c=2 largest, …"""
-    if not fmt.modes:
-        return "plain"
-    return f"{'+'.join(fmt.modes)} c={fmt.cascade}" + (" largest" if fmt.policy == "largest" else "")

@@ -21,7 +21,6 @@ from overq.nn.layers import FloatLayer, Parts, converted, kind
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
-from overq.nn.report import mode
 from overq.nn.samples import opened
 from overq.nn.trees import home, moved
 from overq.spec import Format
@@ -64,7 +63,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        return f"A{self.candidate.bits} {mode(self.candidate)}"
+        return self.candidate.label
 
     @property
     def bits(self) -> float:

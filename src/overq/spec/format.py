@@ -232,8 +232,9 @@ class Format:
 
 
 def second_bits(bits: int, signed: bool) -> int:
-    """r and f where nobody says otherwise."""
-    return bits
+    """r and f where nobody says otherwise: one bit less than a digit, so that the state is one bit. Against full digits that loses
+    little (docs/format.md). A signed high digit needs two bits."""
+    return max(bits - 1, 1 + signed)
 
 
 def _payload(bits: int, signed: bool) -> tuple[int, int]:
