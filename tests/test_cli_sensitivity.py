@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from overq.cli import main
-from overq.nn import Recipe
+from overq.methods import METHODS
+from overq.nn import LayerRule, Recipe
 from overq.nn.assign import best_assignment
 from overq.nn.sensitivity import Sensitivity
 from overq.spec import Format
@@ -29,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_table_assignment_and_files_tell_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = ["--recipe", str(tmp_path / "recipe.json"), "--json", str(tmp_path / "all.json"), "--csv", str(tmp_path / "rows.csv")]
+    files = ["--save-recipe", str(tmp_path / "recipe.json"), "--json", str(tmp_path / "all.json"), "--csv", str(tmp_path / "rows.csv")]
     assert run(monkeypatch, *SMALL, "--budget", "3.5", *files) == 0
     printed = capsys.readouterr().out
     stored = json.loads((tmp_path / "all.json").read_text())
@@ -56,7 +57,8 @@ def test_top1_of_the_labelled_half(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipe", "x.json"], "overq: --recipe needs --budget\n"),
+        (["--save-recipe", "x.json"], "overq: --save-recipe needs --budget\n"),
+        (["--recipe", "x.json", "--seed", "1"], "overq: --recipe says what --seed would: leave one out\n"),
         (["--labels", "x.csv"], "overq: --labels needs --top1\n"),
         ([*SMALL, "--budget", "2"], "overq: a budget of 2 stored bits cannot be kept: the cheapest candidates take 3 on average\n"),
         ([*SMALL, "--loss", "l1"], "overq: no loss 'l1'; there are mse, kl\n"),
@@ -69,3 +71,54 @@ def test_refusals_are_one_line(
 ) -> None:
     assert run(monkeypatch, *arguments) == 2
     assert capsys.readouterr().err == message
+
+
+def test_a_recipe_file_is_the_base_and_what_is_found_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = Recipe(METHODS["olive"](5), 6, overrides=(("blocks.0.*", LayerRule(METHODS["sparq"]())),), seed=3)
+    (tmp_path / "base.json").write_text(json.dumps(base.to_json()))
+    files = ["--recipe", str(tmp_path / "base.json"), "--save-recipe", str(tmp_path / "found.json"), "--csv", str(tmp_path / "rows.csv")]
+    assert run(monkeypatch, *SMALL, "--budget", "3.5", *files) == 0
+    found = Recipe.from_json(json.loads((tmp_path / "found.json").read_text()))
+    assert found.with_(overrides=base.overrides) == base
+    assert found.overrides[0] == base.overrides[0]
+    assert {rule.weight_bits for _, rule in found.overrides[1:]} == {6}
+    tried = {row["layer"] for row in csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text()))}
+    assert tried
+    assert not any(name.startswith("blocks.0.") for name in tried)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", [
+        "overq", "evaluate", "--limit", "60", "--samples", "40", "--json", "-",
+        "--recipe", str(tmp_path / "found.json"), "--recipe", str(tmp_path / "base.json"),
+    ])  # fmt: skip
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert not exit.value.code
+    result = json.loads(capsys.readouterr().out)
+    assert [(r["setting"], r["recipe"], r["weight_bits"]) for r in result["results"]] == [
+        ("float", "", 32), ("OliVe A5", "found", 6), ("OliVe A5", "base", 6),
+    ]  # fmt: skip
+    assert result["seed"] == 3
+    assert all(r["top1"] > 80 for r in result["results"])
+
+
+@pytest.mark.parametrize(("text", "more", "message"), [
+    ("{", [], "r.json: not a readable JSON file: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ('{"method": {"name": "olive", "bits": 99}}', [], "r.json: OliVe.bits must be an integer from 3 to 8, not 99"),
+    ('{"overrides": [["stages.*", {"skip": true}]]}', ["--samples", "20"],
+     "override 'stages.*' matches no layer; layers are stem.0, blocks.0.conv1, blocks.0.conv2, blocks.0.conv3, blocks.0.shortcut.0, "
+     "blocks.1.conv1, …"),
+    ("{}", ["--bits", "4"], "--recipe says what --bits would: leave one out"),
+    ('{"bias_correction": true}', ["--calibration-source", "statistics"],
+     "bias correction needs images: the calibration source statistics has none, distilled makes some"),
+])  # fmt: skip
+def test_recipes_that_cannot_be_evaluated_are_refused_in_one_line(
+    text: str, more: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.json").write_text(text)
+    monkeypatch.setattr("sys.argv", ["overq", "evaluate", "--recipe", str(tmp_path / "r.json"), *more])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.replace(f"{tmp_path}/", "") == f"overq: {message}\n"

@@ -23,12 +23,13 @@ class LayerCoverage:
 class Accuracy:
     """Top-1 of one setting.
 
-    setting    "float", "plain" or "overq"
+    setting    "float", "plain", "overq", or the method of a recipe in words
     mode       "", "range", "range+precision", …; cascade is 0 for plain
     bits       activation bits; weight_bits of the weights; 32 and 32 for float
     correct    of `images` scored images
     coverage   mean over the layers that had outliers, expected_coverage the mean of 1-(1-p)^c over the same; None where nothing is served
     seconds    for calibration and evaluation of this setting
+    recipe     name of the recipe, where one was given; the fields before tell its default rule only
     """
 
     setting: str
@@ -45,6 +46,7 @@ class Accuracy:
     zero_rate: float | None = None
     outlier_rate: float | None = None
     layers: tuple[LayerCoverage, ...] = ()
+    recipe: str = ""
 
     @property
     def top1(self) -> float:
@@ -54,6 +56,8 @@ class Accuracy:
     @property
     def label(self) -> str:
         """A short name for tables and plots."""
+        if self.recipe:
+            return f"{self.recipe} ({self.setting})" if self.setting not in ("plain", "overq") else self.recipe
         if self.setting == "float":
             return "float"
         if self.setting == "plain":

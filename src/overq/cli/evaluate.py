@@ -32,16 +32,17 @@ def evaluate(
     crop: Annotated[int | None, typer.Option(min=0, help="Center crop in pixels; 0 crops nothing.")] = 224,
     mean: Annotated[str, typer.Option(help="Per-channel mean of pixels scaled to 0 … 1.")] = "0.485,0.456,0.406",
     std: Annotated[str, typer.Option(help="Per-channel standard deviation.")] = "0.229,0.224,0.225",
-    bits: Annotated[str, typer.Option(help="Activation bits for OverQ, comma-separated.")] = "4,3",
-    plain_bits: Annotated[str, typer.Option(help="Activation bits for plain quantization.")] = "8,6,5,4,3",
-    cascades: Annotated[str, typer.Option(help="Cascade factors.")] = "1,2,4,6",
-    policy: Annotated[str, typer.Option(help="Which outlier a zero serves: first or largest.")] = "first",
-    weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
-    calibration: Annotated[str, typer.Option(help="max, moving-max, percentile[:99.9], std[:4], mse, kl, aciq-gauss, aciq-laplace, format-mse or output-mse.")] = "format-mse",
+    recipe: Annotated[list[Path] | None, typer.Option(help="JSON of a recipe, any method: run it in place of the formats below. May be given several times.")] = None,
+    bits: Annotated[str | None, typer.Option(help="Activation bits for OverQ, comma-separated. Default: 4,3.")] = None,
+    plain_bits: Annotated[str | None, typer.Option(help="Activation bits for plain quantization. Default: 8,6,5,4,3.")] = None,
+    cascades: Annotated[str | None, typer.Option(help="Cascade factors. Default: 1,2,4,6.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Which outlier a zero serves: first (default) or largest.")] = None,
+    weight_bits: Annotated[int | None, typer.Option(help="Weight bits, 4 to 8. Default: 8.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="max, moving-max, percentile[:99.9], std[:4], mse, kl, aciq-gauss, aciq-laplace, format-mse (default), least-error or output-mse.")] = None,
     bias_correction: Annotated[bool, typer.Option("--bias-correction", help="Give every layer's output the float layer's mean and spread; weights of fewer than 8 bits need it.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. Default: 64; 448 of the built-in digits, which are small.")] = None,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the calibration sample. Default: 0.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, per layer too; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per setting; - is standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Save the plot: .png, .svg or .pdf.")] = None,
@@ -55,14 +56,26 @@ def evaluate(
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     from overq.study.accuracy import Plan
 
-    plan = Plan(
-        integers("--plain-bits", plain_bits), integers("--bits", bits), integers("--cascades", cascades),
-        policy, weight_bits, calibration, batch_size or (64 if images else 448), seed, calibration_source, bias_correction,
-    )  # fmt: skip
+    size = batch_size or (64 if images else 448)
+    if recipe:
+        told = {
+            "--bits": bits, "--plain-bits": plain_bits, "--cascades": cascades, "--policy": policy, "--weight-bits": weight_bits,
+            "--calibration": calibration, "--bias-correction": bias_correction or None, "--seed": seed,
+        }  # fmt: skip
+        if doubled := [name for name, value in told.items() if value is not None]:
+            raise InputError(f"--recipe says what {doubled[0]} would: leave one out")
+        from overq.nn.recipe import read_recipe
+
+        plan = Plan(batch_size=size, source=calibration_source, given=tuple((path.stem, read_recipe(path)) for path in recipe))
+    else:
+        plan = Plan(
+            integers("--plain-bits", plain_bits or "8,6,5,4,3"), integers("--bits", bits or "4,3"),
+            integers("--cascades", cascades or "1,2,4,6"), policy or "first", 8 if weight_bits is None else weight_bits,
+            calibration or "format-mse", size, seed or 0, calibration_source, bias_correction,
+        )  # fmt: skip
     if calibration_images is not None and plan.source != "images":
         raise InputError(f"--calibration-images and --calibration-source {plan.source} exclude each other: leave one out")
-    for fmt in plan.formats():
-        plan.recipe(fmt)  # refuse a senseless setting before anything is read
+    plan.recipes()  # refuse a senseless setting before anything is read
     network, name = network_of(model, weights, images, device)
     if images is None:
         scored, calibrated = built_in_digits()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(epilog="Example: overq sensitivity --model nets.py:net --images val --budget 4.5 --recipe recipe.json")
+@app.command(epilog="Example: overq sensitivity --model nets.py:net --images val --budget 4.5 --save-recipe recipe.json")
 def sensitivity(
     model: Annotated[str | None, typer.Option(help="As in `overq evaluate`. Default: the built-in digits network.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load.")] = None,
@@ -39,16 +39,17 @@ def sensitivity(
     modes: Annotated[str, typer.Option(help="range, precision or both.")] = "both",
     policy: Annotated[str, typer.Option(help="first or largest.")] = "first",
     plain_bits: Annotated[str, typer.Option(help="Candidates: activation bits of plain quantization.")] = "8,6,5,4,3",
-    weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
-    calibration: Annotated[str, typer.Option(help="As in `overq evaluate`.")] = "format-mse",
+    recipe_file: Annotated[Path | None, typer.Option("--recipe", help="JSON of a recipe: what the layers get besides the candidates, and layers with a rule of their own.")] = None,
+    weight_bits: Annotated[int | None, typer.Option(help="Weight bits, 4 to 8. Default: 8.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="As in `overq evaluate`. Default: format-mse.")] = None,
     loss: Annotated[str, typer.Option(help="mse: squared error of the output, a share of its power; kl: divergence of class scores.")] = "mse",
     edges: Annotated[bool, typer.Option("--edges", help="Try the first layer and the classifier too; else they keep 8 plain bits.")] = False,
     budget: Annotated[float | None, typer.Option(help="Find the best format of each layer within so many bits on average.")] = None,
     unit: Annotated[str, typer.Option(help="Of --budget: stored (bits of a value, states included) or multiplier (A bits × W bits).")] = "stored",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, …")] = "cpu",
-    seed: Annotated[int, typer.Option(min=0, help="Of the calibration sample.")] = 0,
-    recipe_file: Annotated[Path | None, typer.Option("--recipe", help="With --budget: write the recipe found, as JSON; - is standard output.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the calibration sample. Default: 0.")] = None,
+    save_recipe: Annotated[Path | None, typer.Option(help="With --budget: write the recipe found, as JSON; - is standard output.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per layer and candidate; - is standard output.")] = None,
 ) -> None:  # fmt: skip
@@ -57,9 +58,9 @@ def sensitivity(
     Labels are not needed: losses compare the network's output with the float network's. The assignment is exact for the sum of
     the layers' losses; run the recipe to see what the layers do together.
     """
-    check_outputs(recipe_file, json_file, csv_file)
-    if recipe_file is not None and budget is None:
-        raise InputError("--recipe needs --budget")
+    check_outputs(save_recipe, json_file, csv_file)
+    if save_recipe is not None and budget is None:
+        raise InputError("--save-recipe needs --budget")
     if labels is not None and not top1:
         raise InputError("--labels needs --top1")
     cascade_factors = integers("--cascades", cascades)
@@ -68,11 +69,17 @@ def sensitivity(
 
     from overq.nn import Recipe
     from overq.nn.assign import best_assignment, unit_of
-    from overq.nn.recipe import EDGE
+    from overq.nn.recipe import EDGE, read_recipe
 
     unit_of(unit)
-    edge = None if edges else EDGE
-    recipe = Recipe(weight_bits=weight_bits, calibration=calibration, first=edge, last=edge, seed=seed)
+    if recipe_file is not None:
+        told = {"--weight-bits": weight_bits, "--calibration": calibration, "--edges": edges or None, "--seed": seed}
+        if doubled := [name for name, value in told.items() if value is not None]:
+            raise InputError(f"--recipe says what {doubled[0]} would: leave one out")
+        recipe = read_recipe(recipe_file)
+    else:
+        edge, width = None if edges else EDGE, 8 if weight_bits is None else weight_bits
+        recipe = Recipe(weight_bits=width, calibration=calibration or "format-mse", first=edge, last=edge, seed=seed or 0)
     network, name = network_of(model, weights, images, device)
     if images is None:
         source = built_in_digits()[0 if top1 else 1]
@@ -93,10 +100,10 @@ def sensitivity(
         watched = chosen.watched(lambda done: update("float network", done, chosen.count))
         measured = measure(network, watched.batches(batch_size), candidates, labels=known, recipe=recipe, loss=loss, progress=update)
     found = None if budget is None else best_assignment(measured, budget, unit)
-    if Path("-") not in (recipe_file, json_file, csv_file):
+    if Path("-") not in (save_recipe, json_file, csv_file):
         _show(f"{name} on {source.name}", measured, found, unit)
-    if recipe_file is not None and found is not None:
-        write(recipe_file, json.dumps(found.recipe.to_json(), indent=1) + "\n")
+    if save_recipe is not None and found is not None:
+        write(save_recipe, json.dumps(found.recipe.to_json(), indent=1) + "\n")
     if json_file is not None:
         write(json_file, json.dumps(measured.to_json() | {"assignment": found and _json(found, unit)}, indent=1) + "\n")
     if csv_file is not None:

@@ -125,10 +125,14 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
             raise CalibrationError(f"the observations are of another model: its layer {name!r} is not like this model's")
         if not torch.isfinite(layers[name].weight).all():
             raise CalibrationError(f"layer {name!r}: its weights hold NaN or infinity")
-    if unmatched := recipe.unmatched(list(layers)):
-        raise FormatError(
-            f"override {unmatched[0]!r} matches no layer; layers are {', '.join(list(layers)[:6])}{', …' if len(layers) > 6 else ''}"
-        )
+    check_overrides(recipe, list(layers))
+
+
+def check_overrides(recipe: Recipe, layers: list[str]) -> None:
+    """Refuse patterns that match no layer: most likely misspelled."""
+    if unmatched := recipe.unmatched(layers):
+        shown = f"{', '.join(layers[:6])}{', …' if len(layers) > 6 else ''}"
+        raise FormatError(f"override {unmatched[0]!r} matches no layer; layers are {shown}")
 
 
 def left_float(model: nn.Module, quantized: Iterable[str], seen: Observations) -> Iterator[tuple[str, str]]:

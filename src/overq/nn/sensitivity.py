@@ -15,9 +15,9 @@ from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.nn.call import Forward, run
-from overq.nn.convert import DEFAULT_RECIPE, quantizable
+from overq.nn.convert import DEFAULT_RECIPE, check_overrides, quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import FloatLayer, Parts, converted, kind
+from overq.nn.layers import FloatLayer, Parts, can_quantize, converted, kind
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
@@ -194,6 +194,7 @@ def sensitivity(
     seen = observe(model, kept, forward=forward, seed=recipe.seed) if seen is None else seen
     layers = quantizable(model, seen)
     names = [name for name in free_layers(recipe, seen) if name not in seen.other]
+    check_overrides(recipe, [name for name, module in model.named_modules() if can_quantize(module)])
     if not seen.layers:
         raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
     if not names:

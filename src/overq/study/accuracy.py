@@ -16,12 +16,13 @@ from torch import nn
 import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
-from overq.nn import Observations, Recipe, quantize
+from overq.nn import Recipe
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
 from overq.study.data import Images, at
 from overq.study.evaluate import correction_batch, observed, prepared
 from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
+from overq.study.recipes import installed
 
 SOURCES = ("images", "statistics", "distilled")
 PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
@@ -33,6 +34,7 @@ class Plan:
 
     source  what steps are chosen from: images, or no data: batch norm statistics, or images distilled from them
     bias_correction  as in `overq.Recipe`; on at most 64 of the images, in one batch
+    given   (name, recipe) pairs that are run in place of all that, with the batch size and the source
     """
 
     plain_bits: tuple[int, ...] = PLAIN_BITS
@@ -45,12 +47,17 @@ class Plan:
     seed: int = 0
     source: str = "images"
     bias_correction: bool = False
+    given: tuple[tuple[str, Recipe], ...] = ()
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise InputError(f"the calibration source must be one of {', '.join(SOURCES)}, not {self.source!r}")
-        if self.source == "statistics" and self.bias_correction:
-            raise InputError("bias correction needs images: the calibration source statistics has none, distilled makes some")
+        for what in ("bias_correction", "sequential"):
+            if self.source == "statistics" and (getattr(self, what, False) or any(getattr(recipe, what) for _, recipe in self.given)):
+                name = what.replace("_", " ").replace("sequential", "sequential observation")
+                raise InputError(f"{name} needs images: the calibration source statistics has none, distilled makes some")
+        if len({recipe.seed for _, recipe in self.given}) > 1:
+            raise InputError("the recipes have different seeds, and share one observation: run them one by one")
 
     def formats(self) -> Iterator[Format]:
         """In the order they are run."""
@@ -60,6 +67,10 @@ class Plan:
             for precision in (False, True):
                 for cascade in self.cascades:
                     yield Format(bits, cascade, fraction_bits=None if precision else 0, policy=self.policy)
+
+    def recipes(self) -> list[tuple[str, Recipe]]:
+        """(name, recipe) of all that is run; recipes of one format have no name."""
+        return list(self.given) or [("", self.recipe(fmt)) for fmt in self.formats()]
 
     def recipe(self, fmt: Format) -> Recipe:
         """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and 8-bit weights."""
@@ -83,7 +94,7 @@ def evaluate(
                  not used, and all images scored, where the plan's source is not images
     progress     called with (setting, images done, images to do) after every batch
     """
-    recipes = [plan.recipe(fmt) for fmt in plan.formats()]  # refuse a senseless plan before anything runs
+    recipes = plan.recipes()  # refuse a senseless plan before anything runs
     scored, chosen = _split(images, calibration, samples) if plan.source == "images" else (_all(images), ())
     _check_first_batch(model, images, scored[:1])
     total = len(scored) * (len(recipes) + 1)
@@ -96,11 +107,14 @@ def evaluate(
 
     model = prepared(copy.deepcopy(model))
     watched = (calibration or images).watched(lambda done: progress("calibration", done, len(chosen)))
-    seen, corrected_on = _observations(model, plan, watched, chosen)
+    seed = recipes[0][1].seed if plan.given else plan.seed
+    shape = tuple(watched.load([0]).shape[1:]) if plan.source == "distilled" else ()
+    seen, calibrated = observed(model, plan.source, at(watched, chosen), plan.batch_size, seed, shape)
+    batch = correction_batch(calibrated) if any(recipe.bias_correction for _, recipe in recipes) else None
     results = []
-    for recipe in (None, *recipes):
-        start, setting = time.perf_counter(), _setting(recipe, plan, len(scored))
-        network = model if recipe is None else quantize(model, corrected_on, recipe, seen=seen)
+    for name, recipe in (("", None), *recipes):
+        start, setting = time.perf_counter(), _setting(name, recipe, len(scored))
+        network = model if recipe is None else installed(model, seen, calibrated, recipe, batch)
         tick = partial(tick_of, setting.label)
         found = measured(network, images, scored, plan.batch_size, (TOP1,) if recipe is None else (TOP1, COVERAGE), progress=tick)
         mean = coverage(found.lanes)
@@ -110,23 +124,17 @@ def evaluate(
             layers=tuple(_layer(name, counts, cascade) for name, (counts, cascade) in found.lanes.items()),
         ))  # fmt: skip
     corrected = ["bias corrected"] if plan.bias_correction else []
+    how = [plan.calibration] if not plan.given else list(dict.fromkeys(recipe.calibration for _, recipe in recipes))
     return Evaluation(
         model=model_name,
         data=images.name,
-        calibration=", ".join([plan.calibration, *([plan.source] if plan.source != "images" else []), *corrected]),
+        calibration=", ".join([*how, *([plan.source] if plan.source != "images" else []), *corrected]),
         calibration_images=len(chosen),
-        seed=plan.seed,
+        seed=seed,
         backend=kernels.get("auto").__name__.rpartition(".")[2],
         versions={"overq": overq.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
         results=tuple(results),
     )
-
-
-def _observations(model: nn.Module, plan: Plan, source: Images, chosen: Sequence[int]) -> tuple[Observations, list[torch.Tensor]]:
-    """What the layers see, from the images at `chosen` or from the model alone; and the batch that bias correction runs, if it does."""
-    shape = tuple(source.load([0]).shape[1:]) if plan.source == "distilled" else ()
-    seen, samples = observed(model, plan.source, at(source, chosen), plan.batch_size, plan.seed, shape)
-    return seen, correction_batch(samples) if plan.bias_correction else []
 
 
 def _all(images: Images) -> Sequence[int]:
@@ -163,13 +171,15 @@ def _check_first_batch(model: nn.Module, images: Images, first: Sequence[int]) -
     images.labels_below(scores.shape[1])
 
 
-def _setting(recipe: Recipe | None, plan: Plan, images: int) -> Accuracy:
+def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
     """The record before it is measured; None is float."""
     if recipe is None:
         return Accuracy("float", 32, 32, "", 0, "", 0, images, 0.0)
-    fmt = recipe.format
+    fmt = recipe.method.format(False)  # type: ignore[union-attr]  # a recipe turns formats into methods
+    if fmt is None:
+        return Accuracy(recipe.method.describe(), recipe.method.bits, recipe.weight_bits, "", 0, "", 0, images, 0.0, recipe=name)  # type: ignore[union-attr]
     kind = "overq" if fmt.cascade else "plain"
-    return Accuracy(kind, fmt.bits, plan.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0)
+    return Accuracy(kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name)
 
 
 def _layer(name: str, counts: Counts, cascade: int) -> LayerCoverage:

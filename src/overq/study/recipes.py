@@ -122,10 +122,17 @@ def install_recipe(
     if parameters.get("reorder_network", False):
         model = reorder_network(model, seen, recipe)
         seen = observe(model, samples, seed=seed)
-    if parameters.get("sequential", False):
+    if parameters.get("sequential", False):  # a budget's recipe has it from here
         seen, recipe = observe_sequentially(model, samples, recipe, seen=seen), recipe.with_(sequential=False)
-    result = quantize(model, samples if corrected_on is None else corrected_on, recipe, seen=seen)
+    result = installed(model, seen, samples, recipe, corrected_on)
     return Integers(result) if parameters.get("integers", False) else result, cost_of(result, seen)
+
+
+def installed(model: nn.Module, seen: Observations, samples: Any, recipe: Recipe, corrected_on: Any = None) -> nn.Module:
+    """The quantized copy, its layers observed behind each other where the recipe says so, its biases corrected on `corrected_on`."""
+    if recipe.sequential:
+        seen, recipe = observe_sequentially(model, samples, recipe, seen=seen), recipe.with_(sequential=False)
+    return quantize(model, samples if corrected_on is None or not recipe.bias_correction else corrected_on, recipe, seen=seen)
 
 
 class Integers(nn.Module):
