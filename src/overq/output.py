@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -17,7 +16,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from overq.errors import InputError
 
@@ -39,14 +37,6 @@ def check_outputs(*paths: Path | None) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not os.access(target.parent, os.W_OK):
                     raise InputError(f"cannot write {path}: nothing may be written to the folder {target.parent}")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; InputError in one line where it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable JSON file: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -126,6 +126,11 @@ def in_json(content: bytes, random: Random) -> bytes:
     """A JSON file by its structure or, less often, by its text."""
     if random.random() < 0.25:
         return mutations.of_text(content, random)
+    return by_structure(content, random)
+
+
+def by_structure(content: bytes, random: Random) -> bytes:
+    """What is JSON still."""
     return json.dumps(mutations.of_json(json.loads(content), random)).encode()
 
 
@@ -277,9 +282,16 @@ def signed_again(content: bytes, random: Random) -> bytes:
 
 
 def _recipe(path: Path) -> object:
-    from overq.output import read_json
+    from overq.nn.recipe import read_recipe
 
-    return Recipe.from_json(read_json(path))
+    return read_recipe(path)
+
+
+def _make_recipe(folder: Path) -> Path:
+    from overq.methods import METHODS
+
+    rules = tuple((f"{name}.*", LayerRule(method())) for name, method in METHODS.items())
+    return text("r.json", json.dumps(Recipe(overrides=rules).to_json()))(folder)
 
 
 def _make_sensitivity(folder: Path) -> Path:
@@ -291,9 +303,8 @@ def _make_sensitivity(folder: Path) -> Path:
 
 def _sensitivity(path: Path) -> object:
     from overq.nn.sensitivity import Sensitivity
-    from overq.output import read_json
 
-    return Sensitivity.from_json(read_json(path))
+    return Sensitivity.from_json(json.loads(path.read_bytes()))
 
 
 def _make_vectors(folder: Path) -> Path:
@@ -391,8 +402,8 @@ READERS: dict[str, Reader] = {
     "store": Reader(_make_store, damaged_cells, _show),
     "artifact": Reader(_make_artifact, mutations.of_bytes, lambda path: overq.load(path, net())),
     "signed artifact": Reader(_make_artifact, signed_again, lambda path: overq.load(path, net())),
-    "recipe": Reader(text("r.json", json.dumps(Recipe(overrides=(("x.*", LayerRule()),)).to_json())), in_json, _recipe),
-    "sensitivity": Reader(_make_sensitivity, in_json, _sensitivity),
+    "recipe": Reader(_make_recipe, in_json, _recipe),
+    "sensitivity": Reader(_make_sensitivity, by_structure, _sensitivity),
     "layer vectors": Reader(_make_vectors, in_json, _vectors),
     "liberty": Reader(text("l.lib", LIBERTY), mutations.of_text, _liberty),
     "areas": Reader(text("a.csv", AREAS), mutations.of_text, _areas),

@@ -53,7 +53,7 @@ class MX(Method):
     block: int = 32
 
     def __post_init__(self) -> None:
-        if self.element not in ELEMENTS:
+        if not isinstance(self.element, str) or self.element not in ELEMENTS:
             raise FormatError(f"MX.element must be one of {', '.join(ELEMENTS)}, not {self.element!r}")
         check_integer(self, "block", 2, 2**16)
 

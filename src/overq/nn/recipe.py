@@ -190,7 +190,7 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe of a JSON file. InputError, FormatError in one line."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable JSON file: {error}") from error
     try:
