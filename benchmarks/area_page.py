@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, str]
+NONE = "Not measured since second digits may be short; `make area` does (an hour or two)."
 
 
 def rows(name: str) -> list[Row]:
@@ -51,7 +52,7 @@ def double() -> str:
     """A4W8 with a second weight register, both libraries."""
     found = [r for r in rows("elements") if r["sums"] == "two weights"]
     libraries = dict.fromkeys(r["library"] for r in found)
-    return "\n\n".join(f"{library}:\n\n{elements([r for r in found if r['library'] == library])}" for library in libraries)
+    return "\n\n".join(f"{library}:\n\n{elements([r for r in found if r['library'] == library])}" for library in libraries) or NONE
 
 
 def others() -> str:
@@ -61,7 +62,7 @@ def others() -> str:
     parts = []
     for library in dict.fromkeys(r["library"] for r in rest):
         parts.append(f"{library}:\n\n{elements([r for r in rest if r['library'] == library])}")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or NONE
 
 
 def nangate(row: Row) -> bool:
@@ -106,11 +107,11 @@ def ideas() -> str:
 
 def arrays() -> str:
     """Thousands of µm² by part."""
-    head = ["array, W8", "size", "sums", "bits", "elements", "encoder", "output stages", "skew, control", "all", "over A4 plain"]
+    head = ["array, W8", "size", "sum bits", "elements", "encoder", "output stages", "skew, control", "all", "over A4 plain"]
     body = []
-    for r in sorted(rows("arrays"), key=lambda r: (r["sums"] == "equal", int(r["size"]))):
+    for r in sorted(rows("arrays"), key=lambda r: int(r["size"])):
         areas = [f"{float(r[key]) / 1000:.0f}" for key in ("element", "encoder", "output_stage", "skew_and_control", "all")]
-        body.append([r["array"], f"{r['size']} × {r['size']}", r["sums"], r["sum_bits"], *areas, signed(r["over_A4_plain_percent"])])
+        body.append([r["array"], f"{r['size']} × {r['size']}", r["sum_bits"], *areas, signed(r["over_A4_plain_percent"])])
     return table(head, body)
 
 

@@ -43,18 +43,19 @@ def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe
     """Elements, encoder, output stage, and the registers that skew and deskew.
 
     Each block is synthesized alone, as a floor plan of blocks would be; none is counted twice. With `whole` (default: up to
-    16 rows and columns) encoder, skew and control are synthesized as they are; else the encoder is that of 16 lanes, so many times, and
-    skew and control are counted in flip-flops (`skew_flip_flops`).
+    16 rows and columns) encoder, skew and control are synthesized as they are; else row 0 counts like the others, the encoder is that
+    of 16 lanes, so many times, and skew and control are counted in flip-flops (`skew_flip_flops`).
     recipes   ways through Yosys for the elements, of which the smallest result counts
     """
     rows, columns = config.rows, config.columns
-    has_first = bool(config.format.cascade)
+    whole = max(rows, columns) <= SMALL if whole is None else whole
+    has_first = whole and config.format.cascade > 0
     made = []
     for first in (True, False) if has_first else (False,):
         count = columns * (1 if first else rows - has_first)
         text = verilog.to_verilog(ProcessingElement(config=config, first=first))
         made.append(_part("element, first row" if first else "element", count, text, library, recipes))
-    if not (max(rows, columns) <= SMALL if whole is None else whole):
+    if not whole:
         few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
         sixteen = _part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=few)), library)
         lane = replace(sixteen, name="encoder, one lane of 16", area=round(sixteen.area / SMALL, 3), flip_flops=sixteen.flip_flops // SMALL)
