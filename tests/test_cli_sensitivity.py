@@ -12,9 +12,9 @@ import pytest
 from overq.cli import main
 from overq.methods import METHODS
 from overq.nn import LayerRule, Recipe
-from overq.nn.assign import best_assignment
-from overq.nn.sensitivity import Sensitivity
 from overq.spec import Format
+from overq.tune.assign import best_assignment
+from overq.tune.sensitivity import Sensitivity
 
 SMALL = ["--samples", "40", "--plain-bits", "4,3", "--bits", "3", "--cascades", "1", "--modes", "range"]
 

@@ -295,14 +295,14 @@ def _make_recipe(folder: Path) -> Path:
 
 
 def _make_sensitivity(folder: Path) -> Path:
-    from overq.nn.sensitivity import sensitivity
+    from overq.tune.sensitivity import sensitivity
 
     measured = sensitivity(net(), torch.randn(4, 3, 8, 8), [Format.plain(4), Format(3, 2)], recipe=Recipe(first=None))
     return text("s.json", json.dumps(measured.to_json()))(folder)
 
 
 def _sensitivity(path: Path) -> object:
-    from overq.nn.sensitivity import Sensitivity
+    from overq.tune.sensitivity import Sensitivity
 
     return Sensitivity.from_json(json.loads(path.read_bytes()))
 

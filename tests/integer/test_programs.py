@@ -20,9 +20,9 @@ import overq
 from overq.errors import InputError
 from overq.integer import integer_network
 from overq.nn.graph import read
-from overq.nn.reorder_network import permuted
 from overq.nn.streams import Streams
 from overq.spec import Format
+from overq.tune.reorder_network import permuted
 
 Operation = Callable[[Any, torch.Tensor], torch.Tensor]
 PLAIN = overq.Recipe(Format.plain(8), calibration="max", first=None, last=None)

@@ -13,9 +13,9 @@ from overq.errors import CalibrationError
 from overq.integer import integer_network
 from overq.nn.graph import read
 from overq.nn.kinds import Unknown
-from overq.nn.reorder_network import permuted
 from overq.nn.streams import Streams
 from overq.spec import Format
+from overq.tune.reorder_network import permuted
 from shared_data import needs_data, networks
 
 # network: (steps of its integer network, channels that can move, layers that data-free calibration reaches or why it cannot)

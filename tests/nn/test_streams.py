@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations, prune
 
 from overq.nn.graph import read
 from overq.nn.kinds import Unknown
-from overq.nn.reorder_network import permuted
 from overq.nn.streams import Streams
+from overq.tune.reorder_network import permuted
 from zoo import FOLLOWED, REFUSED, Around, trained
 
 NETWORKS = FOLLOWED | {name: network[:2] for name, network in REFUSED.items()}

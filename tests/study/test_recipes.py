@@ -9,12 +9,13 @@ from overq import Format, Recipe, quantize
 from overq.errors import FormatError
 from overq.integer import integer_network
 from overq.methods import Cost
-from overq.nn import LayerRule, observe, observe_sequentially, reorder_network, summary
-from overq.nn.assign import best_assignment
-from overq.nn.sensitivity import sensitivity
+from overq.nn import LayerRule, observe, observe_sequentially, summary
 from overq.study import cell, digits, evaluate, recipes
 from overq.study.plan import Network, Setting, Study, expand
 from overq.study.recipes import install_recipe, recipe_of
+from overq.tune import reorder_network
+from overq.tune.assign import best_assignment
+from overq.tune.sensitivity import sensitivity
 
 EDGE = LayerRule(Format.plain(8), 8, "max")
 X = digits.images("calibration")[0]

@@ -16,8 +16,8 @@ from overq.spec import Format
 from overq.text import csv_text, visible
 
 if TYPE_CHECKING:
-    from overq.nn.assign import Assignment
-    from overq.nn.sensitivity import Sensitivity
+    from overq.tune.assign import Assignment
+    from overq.tune.sensitivity import Sensitivity
 
 app = typer.Typer()
 
@@ -68,8 +68,8 @@ def sensitivity(
     candidates += [format_of(b, c, modes, policy, False) for c in cascade_factors for b in integers("--bits", bits)]
 
     from overq.nn import Recipe
-    from overq.nn.assign import best_assignment, unit_of
     from overq.nn.recipe import EDGE, read_recipe
+    from overq.tune.assign import best_assignment, unit_of
 
     unit_of(unit)
     if recipe_file is not None:
@@ -90,8 +90,8 @@ def sensitivity(
         source = open_images(images, labels, preprocess, labelled=top1)
     import torch
 
-    from overq.nn.sensitivity import sensitivity as measure
     from overq.study.data import some_of
+    from overq.tune.sensitivity import sensitivity as measure
 
     prepare_kernels(device)
     chosen = some_of(source, samples)

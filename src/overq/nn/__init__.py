@@ -7,7 +7,6 @@ from overq.nn.measure import count_lanes
 from overq.nn.observation import Observations, observe
 from overq.nn.op import overwrite
 from overq.nn.recipe import LayerRule, Recipe
-from overq.nn.reorder_network import reorder_network
 from overq.nn.report import LayerReport, Summary
 from overq.nn.sequential import observe_sequentially
 
@@ -24,7 +23,6 @@ __all__ = [
     "observe_sequentially",
     "overwrite",
     "quantize",
-    "reorder_network",
     "save",
     "summary",
 ]

@@ -5,7 +5,7 @@ channels are zero *while* another is an outlier is a joint matter: the search sw
 of whole channel vectors, how much squared error second digits save (`kernels.rearranged`). A swap touches few lanes, so only windows
 around them are computed; what they add up to is the exact change.
 
-The same search serves one layer (`lane_order`) and channels that several layers read (`nn.reorder_network`): *channels* are swapped, and
+The same search serves one layer (`lane_order`) and channels that several layers read (`tune.reorder_network`): *channels* are swapped, and
 each `Reader` knows on which lane it meets a channel.
 """
 

@@ -19,7 +19,6 @@ from overq.nn import Observations, Recipe, observe, quantize
 from overq.nn.bias import choose
 from overq.nn.chosen import ENOUGH, Chosen
 from overq.nn.cost import cost_of
-from overq.nn.sensitivity import Sensitivity, sensitivity
 from overq.study import digits
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
@@ -28,6 +27,7 @@ from overq.study.models import function_of, load_model
 from overq.study.plan import CORRECTION, RECIPE, Network, Setting
 from overq.study.recipes import MIXES, install_recipe
 from overq.study.version import commit, package, versions
+from overq.tune.sensitivity import Sensitivity, sensitivity
 
 DISTILLED = 64  # images that the source "distilled" makes
 FLOAT_COST = Cost(32.0, 0.0, 32.0, 32)

@@ -13,11 +13,12 @@ from torch import nn
 from overq.errors import FormatError
 from overq.integer import integer_network
 from overq.methods import Cost
-from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize, reorder_network
-from overq.nn.assign import best_assignment, unit_of
+from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize
 from overq.nn.cost import cost_of
-from overq.nn.sensitivity import LOSSES, Sensitivity
 from overq.spec import Format
+from overq.tune import reorder_network
+from overq.tune.assign import best_assignment, unit_of
+from overq.tune.sensitivity import LOSSES, Sensitivity
 
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)

@@ -18,8 +18,8 @@ from torch import nn
 from overq.errors import FormatError
 from overq.nn.convert import DEFAULT_RECIPE
 from overq.nn.recipe import Recipe
-from overq.nn.sensitivity import LayerTrials, Sensitivity, Trial, rule_for, sensitivity
 from overq.spec import Format
+from overq.tune.sensitivity import LayerTrials, Sensitivity, Trial, rule_for, sensitivity
 
 # What a layer's trial costs in all: unit -> (weight of the layer, bits of the trial given weight bits).
 UNITS: dict[str, tuple[Callable[[LayerTrials], int], Callable[[Trial, int], float]]] = {

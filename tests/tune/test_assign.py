@@ -13,9 +13,9 @@ from torch import nn
 
 from overq.errors import FormatError
 from overq.nn import LayerRule, Recipe, quantize, summary
-from overq.nn.assign import UNITS, Assignment, assign, best_assignment, least_loss
-from overq.nn.sensitivity import LayerTrials, Sensitivity, Trial, sensitivity
 from overq.spec import Format
+from overq.tune.assign import UNITS, Assignment, assign, best_assignment, least_loss
+from overq.tune.sensitivity import LayerTrials, Sensitivity, Trial, sensitivity
 
 FORMATS = [*(Format.plain(bits) for bits in (2, 3, 4, 5, 6, 8)), Format(2, 2), Format(3, 4), Format(4, 1, fraction_bits=0)]
 

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 import overq
 from overq import Format, Recipe
 from overq.errors import InputError
-from overq.nn import observe, reorder_network
-from overq.nn.reorder_network import permuted
+from overq.nn import observe
 from overq.nn.streams import Streams
+from overq.tune import reorder_network
+from overq.tune.reorder_network import permuted
 
 
 class Block(nn.Module):

@@ -12,8 +12,8 @@ from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.nn import LayerRule, Recipe, observe, quantize
-from overq.nn.sensitivity import LOSSES, Sensitivity, sensitivity
 from overq.spec import Format
+from overq.tune.sensitivity import LOSSES, Sensitivity, sensitivity
 
 CANDIDATES = (Format.plain(3), Format(3, 2), Format.plain(8))
 ALL = Recipe(first=None, last=None)
