@@ -167,6 +167,11 @@ CASES: list[Case] = [
     case("ArgMax", axis=1),
     case("ArgMin", axis=-1, keepdims=0),
     case("Where", IMAGE),
+    case("Mod", IMAGE, np.float32(0.7), fmod=1),
+    case("Trilu", TOKENS, np.array(1)),
+    case("Trilu", TOKENS, upper=0),
+    case("CumSum", TOKENS, np.array(1)),
+    case("GatherElements", MATRIX, np.array([[0, -1, 2, 1, 0, 0]]), axis=0),
 ]
 
 
@@ -188,7 +193,7 @@ def test_operator_gives_what_onnxruntime_gives(tried: Case, tmp_path: Path) -> N
 
 
 def test_no_operator_goes_untried() -> None:
-    elsewhere = {"Range", "Split", "Cast", "ConstantOfShape", "QuantizeLinear", "DequantizeLinear", "Equal", "Less",
+    elsewhere = {"Range", "Xor", "IsNaN", "Split", "Cast", "ConstantOfShape", "QuantizeLinear", "DequantizeLinear", "Equal", "Less",
     "Greater", "GreaterOrEqual",
                  "LessOrEqual", "And", "Or", "Not", "Sqrt", "Log"}  # fmt: skip
     assert set(OPERATORS) - {c[0] for c in CASES} == elsewhere - {c[0] for c in CASES}
@@ -216,6 +221,27 @@ MANY: dict[str, tuple[list[Any], dict[str, np.ndarray], int]] = {
          helper.make_node("Reshape", ["x", "shape"], ["y"]), helper.make_node("ConstantOfShape", ["hw"], ["w"]),
          helper.make_node("Add", ["x", "w"], ["y1"])],
         {"i": np.array(0), "zero": ints(0), "two": ints(2), "four": ints(4), "rest": ints(-1)}, 13,
+    ),
+    "conditions": (
+        [helper.make_node("IsNaN", ["x"], ["a"]), helper.make_node("Less", ["x", "zero"], ["b"]),
+         helper.make_node("Xor", ["a", "b"], ["c"]),
+         helper.make_node("Where", ["c", "x", "zero"], ["y"]), helper.make_node("Cast", ["b"], ["y1"], to=7)],
+        {"zero": np.zeros((), np.float32)}, 17,
+    ),
+    "a shape with a choice, as exporters write expand": (
+        [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Equal", ["w", "minus"], ["e"]),
+         helper.make_node("Where", ["e", "s", "w"], ["t"]),
+         helper.make_node("Mod", ["s", "five"], ["u"]), helper.make_node("Not", ["e"], ["f"]), helper.make_node("Max", ["t", "s"], ["m"]),
+         helper.make_node("Min", ["m", "s"], ["n"]), helper.make_node("Expand", ["x", "n"], ["y"]),
+         helper.make_node("ConstantOfShape", ["u"], ["y1"])],
+        {"w": ints(2, -1, 9, -1), "minus": ints(-1, -1, -1, -1), "five": ints(5)}, 13,
+    ),
+    "the root of an extent as a factor": (
+        [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Slice", ["s", "three", "four"], ["n"]),
+         helper.make_node("Cast", ["n"], ["f"], to=1),
+         helper.make_node("Sqrt", ["f"], ["r"]), helper.make_node("Div", ["one", "r"], ["d"]), helper.make_node("Mul", ["x", "d"], ["y"]),
+         helper.make_node("Sub", ["f", "x"], ["y1"])],
+        {"three": ints(3), "four": ints(4), "one": np.ones(1, np.float32)}, 17,
     ),
     "a range of an extent": (
         [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "i"], ["n"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ OLDEST = 9
 # inputs that say how, after the first: lists of ints, constant or computed
 LISTS = ("Range", "Slice", "Reshape", "Expand", "Tile", "Resize", "ConstantOfShape", "Unsqueeze", "Squeeze", "Pad", "Split")
 KEEPING = ("BatchNormalization", "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSwish", "MaxPool", "AveragePool")
-NUMBERS = ("Add", "Sub", "Mul", "Div", "Pow", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+NUMBERS = ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,11 @@ class OnnxNetworkOfSeveral(OnnxNetwork):
         return self._run(inputs)
 
 
-def from_onnx(path: str | Path, samples: Tensor | None = None, *, check: bool = True) -> OnnxNetwork:
+def from_onnx(path: str | Path, samples: Tensor | Sequence[Tensor] | None = None, *, check: bool = True) -> OnnxNetwork:
     """An ONNX file, opset 9 or newer, as a module in eval mode.
 
-    samples  inputs on which it is compared with onnxruntime; without them, random ones of the shape that the file tells
+    samples  an input on which it is compared with onnxruntime, one tensor for each input of the file; without them, random ones of the
+             shapes that the file tells
     check    whether it is compared at all
 
     OverqWarning, and `notes`, say where it was not compared, and where a quantized file's activations are read as float.
@@ -156,23 +157,29 @@ class _Import:
             inputs.pop()
         outputs = [v for v in node.outputs if v.name]
         used = [v for v in outputs if v.uses() or v in self.graph.outputs]
-        spec = Spec(node.op_type, self.opset, attributes(node), tuple(inputs), len(used) or 1)
+        given = attributes(node) | {"real": outputs[0].dtype is not None and outputs[0].dtype.is_floating_point()}
+        spec = Spec(node.op_type, self.opset, given, tuple(inputs), len(used) or 1)
         if node.op_type == "Constant":
             self.values[outputs[0].name] = _constant(spec)
             return
         computed = [v for v in inputs if isinstance(v, Computed)]
         extents = bool(computed) and all(v.extents for v in computed) and node.op_type in EXTENTS
+        if node.op_type == "ConstantOfShape":  # a list of ints only where it is one: exporters compute shapes with it
+            extents = extents and _rank(outputs[0], "", []) == 1 and not given["real"]
         if node.op_type in ("Shape", "Size"):
             run: Any = _shape(spec) if node.op_type == "Shape" else lambda x: x.numel()
             extents = True
         else:
             run = (EXTENTS if extents else OPERATORS)[node.op_type](spec)
+            if not extents and node.op_type in NUMBERS and any(v.extents for v in computed):
+                run = _with_numbers(run)
         if not computed:
             self._fold(run, inputs, outputs, node.op_type)
             return
         if node.op_type == "QuantizeLinear" and not self.notes:
             self.notes.append("the file is quantized: its QuantizeLinear and DequantizeLinear were left out of the activations")
-        if any(v.extents for v in computed[:1]) and not extents and node.op_type not in (*LISTS, *NUMBERS):
+        first = isinstance(inputs[0], Computed) and inputs[0].extents and node.op_type not in ("ConstantOfShape", "Range", *NUMBERS)
+        if not extents and (first or (any(v.extents for v in computed) and node.op_type not in (*LISTS, *NUMBERS))):
             raise UnsupportedError("it computes with the extents of a tensor")
         name = ""
         if isinstance(run, nn.Module):
@@ -255,6 +262,15 @@ def _rank(value: Any, op: str, inputs: list[Value]) -> int | None:
     return first.rank if keeps and isinstance(first, Computed) else None
 
 
+def _with_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Extents as operands beside tensors."""
+
+    def number(value: Any) -> Any:
+        return (value[0] if len(value) == 1 else torch.tensor(value)) if isinstance(value, list) else value
+
+    return lambda *values: function(*map(number, values))
+
+
 def _constant(spec: Spec) -> Tensor:
     for name, value in spec.attributes.items():
         if name == "value":
@@ -267,13 +283,15 @@ def _constant(spec: Spec) -> Tensor:
 def _shape(spec: Spec) -> Callable[[Any], Any]:
     value = spec.input(0)
     start, end = spec.get("start", 0), spec.get("end")
+    if isinstance(value, Computed) and value.extents:
+        return lambda x: [len(x)] if isinstance(x, list) else []
     if isinstance(value, Computed) and value.rank is not None:
         places = range(value.rank)[start:end]
         return lambda x: [x.shape[i] for i in places]
     return lambda x: list(x.shape)[start:end]
 
 
-def _compared(path: Path, network: OnnxNetwork, samples: Tensor | None) -> list[str]:
+def _compared(path: Path, network: OnnxNetwork, samples: Tensor | Sequence[Tensor] | None) -> list[str]:
     """Beside onnxruntime: notes. InputError where they part."""
     try:
         runtime = library("onnxruntime")
@@ -286,7 +304,10 @@ def _compared(path: Path, network: OnnxNetwork, samples: Tensor | None) -> list[
     except Exception as error:  # onnxruntime has an exception of its own for every kind of fault
         raise InputError(f"{path}: onnxruntime does not run it: {' '.join(str(error).split())[:160]}") from error
     wanted = {v.name: v for v in session.get_inputs()}
-    drawn = [samples] if samples is not None else [_random(wanted[name]) for name in network.input_names]
+    names = network.input_names
+    drawn = [_random(wanted[n]) for n in names] if samples is None else [samples] if isinstance(samples, Tensor) else list(samples)
+    if len(drawn) != len(names):
+        raise InputError(f"{path}: it has {len(names)} inputs ({', '.join(names)}), but {len(drawn)} samples were given")
     given = [tensor for tensor in drawn if tensor is not None]
     if len(given) < len(network.input_names):
         return ["not compared: the file does not tell the shape of its inputs; give samples"]
@@ -299,7 +320,7 @@ def _compared(path: Path, network: OnnxNetwork, samples: Tensor | None) -> list[
     try:
         with torch.no_grad():
             ours = network(*given)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"{path}: it does not run here: {' '.join(str(error).split())[:160]}") from error
     for name, mine, other in zip(network.output_names, ours if isinstance(ours, tuple) else (ours,), theirs, strict=True):
         _close(path, name, np.asarray(mine), np.asarray(other))

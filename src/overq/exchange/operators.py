@@ -115,6 +115,28 @@ def _gather(spec: Spec) -> Built:
     return run
 
 
+def _gather_elements(spec: Spec) -> Built:
+    axis = spec.get("axis", 0)
+    return lambda x, at: torch.gather(x, axis, torch.where(at < 0, at + x.shape[axis], at))
+
+
+def _mod(spec: Spec) -> Built:
+    return torch.fmod if spec.get("fmod", 0) else torch.remainder
+
+
+def _trilu(spec: Spec) -> Built:
+    place = 0 if spec.input(1) is None else int(spec.constant(1, "its diagonal"))
+    function = torch.triu if spec.get("upper", 1) else torch.tril
+    return lambda x, *_: function(x, place)
+
+
+def _cumsum(spec: Spec) -> Built:
+    for option in ("exclusive", "reverse"):
+        spec.refuse_unless(not spec.get(option, 0), option)
+    axis = int(spec.constant(1, "its axis"))
+    return lambda x, *_: x.cumsum(axis)
+
+
 def _reshape(spec: Spec) -> Built:
     spec.refuse_unless(not spec.get("allowzero", 0), "allowzero")
 
@@ -331,7 +353,9 @@ OPERATORS: dict[str, Builder] = {
     "Equal": _plain(lambda a, b: a == b), "Greater": _plain(lambda a, b: a > b), "Less": _plain(lambda a, b: a < b),
     "GreaterOrEqual": _plain(lambda a, b: a >= b), "LessOrEqual": _plain(lambda a, b: a <= b),
     "And": _plain(torch.logical_and), "Or": _plain(torch.logical_or), "Where": _plain(torch.where),
-    "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "Reshape": _reshape, "Flatten": _flatten,
+    "Xor": _plain(torch.logical_xor), "IsNaN": _plain(torch.isnan), "Mod": _mod, "Trilu": _trilu, "CumSum": _cumsum,
+    "GatherElements": _gather_elements, "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather,
+    "Reshape": _reshape, "Flatten": _flatten,
     "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Pad": _pad, "Expand": _plain(_expand),
     "Tile": _plain(lambda x, times: x.repeat(_list(times))), "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
     "Resize": _resize, "Identity": _plain(lambda x: x), "Dropout": _plain(lambda x, *_: x), "Cast": _cast,
@@ -354,15 +378,28 @@ def _cut(sizes: list[Any], start: Any, end: Any, axes: Any = None, steps: Any = 
     return sizes[slice(_list(start)[0], _list(end)[0], 1 if steps is None else _list(steps)[0])]
 
 
-def _element(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    def run(a: Any, b: Any) -> Any:
-        if isinstance(a, list) or isinstance(b, list):
-            count = max(len(v) for v in (a, b) if isinstance(v, list))
-            pairs = ((v * count if len(v) == 1 else v) if isinstance(v, list) else [v] * count for v in (a, b))
-            return [function(x, y) for x, y in zip(*pairs, strict=True)]
-        return function(a, b)
+def _element(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of single numbers and lists, which a single number or a list of one joins."""
+
+    def run(*values: Any) -> Any:
+        if not any(isinstance(v, list) for v in values):
+            return function(*values)
+        count = max(len(v) for v in values if isinstance(v, list))
+        columns = ((v * count if len(v) == 1 else v) if isinstance(v, list) else [v] * count for v in values)
+        return [function(*row) for row in zip(*columns, strict=True)]
 
     return run
+
+
+def _filled(spec: Spec) -> Built:
+    value = spec.get("value")
+    fill = 0 if value is None else int(value)
+    return lambda shape: [fill] * shape[0]
+
+
+def _ratio(spec: Spec) -> Built:
+    """Whole for extents, not so for what was cast to real numbers."""
+    return _element((lambda a, b: a / b) if spec.get("real") else lambda a, b: a // b)
 
 
 # Shape arithmetic on lists of ints, and single ints, instead of tensors: Spec -> function
@@ -372,7 +409,10 @@ EXTENTS: dict[str, Builder] = {
     "Unsqueeze": _plain(lambda x, *_: x if isinstance(x, list) else [x]),
     "Squeeze": _plain(lambda x, *_: x[0] if isinstance(x, list) and len(x) == 1 else x),
     "Slice": _plain(_cut),
-    "Cast": _plain(lambda x: x), "Identity": _plain(lambda x: x),
+    "Cast": _plain(lambda x: x), "Reshape": _plain(lambda x, *_: x if isinstance(x, list) else [x]), "Identity": _plain(lambda x: x),
     "Add": _plain(_element(lambda a, b: a + b)), "Sub": _plain(_element(lambda a, b: a - b)), "Mul": _plain(_element(lambda a, b: a * b)),
-    "Div": _plain(_element(lambda a, b: a // b)), "ReduceProd": _plain(lambda x, *_: math.prod(x)),
+    "ConstantOfShape": _filled, "Div": _ratio, "Sqrt": _plain(_element(lambda a: a**0.5)),
+    "Mod": _plain(_element(lambda a, b: a % b)), "Not": _plain(_element(lambda a: not a)),
+    "Equal": _plain(_element(lambda a, b: a == b)), "Where": _plain(_element(lambda test, a, b: a if test else b)),
+    "Max": _plain(_element(max)), "Min": _plain(_element(min)), "ReduceProd": _plain(lambda x, *_: math.prod(x)),
 }  # fmt: skip
