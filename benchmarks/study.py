@@ -123,7 +123,7 @@ def _bare(study: Study, threads: int) -> tuple[float, float]:
     calibration = some_of(open_images(Path(network.calibration), None, preprocess), study.samples)
     seen = observe(model, calibration.batches(study.batch_size))
     for setting in study.settings:
-        quantized = quantize(model, [], Recipe(setting.build(), setting.weight_bits, "least-error"), seen=seen)
+        quantized = quantize(model, [], setting.recipe(study.seed), seen=seen)
         assert images.labels is not None
         with torch.no_grad():
             for start in range(0, images.count, study.batch_size):

@@ -40,7 +40,17 @@ def test_bias_correction_of_all_methods_or_of_some(tmp_path: Path) -> None:
     assert labels[-4:] == [
         "overq:bits=3,bias_correction=true:W8", "overq:bits=4,bias_correction=true:W8", "olive::W8", "olive:bias_correction=true:W8",
     ]  # fmt: skip
-    assert study.settings[-1].build() == study.settings[-2].build() == METHODS["olive"]()
+    corrected, plain = (setting.recipe() for setting in study.settings[-1:-3:-1])
+    assert corrected == plain.with_(bias_correction=True)
+    assert plain.method == METHODS["olive"]()
+
+
+def test_every_method_takes_every_key_of_a_recipe(tmp_path: Path) -> None:
+    keys = 'equalize = 0.5\nreorder = true\nsequential = true\nsource = "distilled"\nedges = false\n'
+    (*_, setting) = read(written(tmp_path, NETWORK + '[[methods]]\nmethod = "pwlq"\nbits = 3\n' + keys)).settings
+    assert setting.label == "pwlq:bits=3,equalize=0.5,reorder=true,sequential=true,source=distilled,edges=false:W8"
+    recipe = setting.recipe(7)
+    assert (recipe.method, recipe.equalize, recipe.reorder, recipe.seed, recipe.first) == (METHODS["pwlq"](bits=3), 0.5, True, 7, None)
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -62,10 +72,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ('[[networks]]\nname = "n"\nmodel = "m:f"\n' + METHOD, r"a network needs the keys 'images' and 'calibration'"),
         (NETWORK + NETWORK + METHOD, r"two networks of a study have the same name"),
         (NETWORK + '[[methods]]\nmethod = "oliv"\n', r"no method 'oliv'; there are uniform, overq, "),
-        (NETWORK + METHOD + "ratio = 3\n", r"method 'overq' has the parameters bits, cascade, "),
+        (NETWORK + METHOD + "ratio = 3\n", r"method 'overq' has no parameter 'ratio'; there are bits, cascade, "),
         (NETWORK + "[[methods]]\nbits = 3\n", r"a study needs 'method'"),
         (NETWORK + METHOD.replace("3", "1"), r"Format.bits must be an integer from 2 to 8, not 1"),
-        ("bias_correction = 1\n" + NETWORK + METHOD, r"bias_correction must be true or false, not 1"),
+        ("bias_correction = 1\n" + NETWORK + METHOD, r"uniform's bias_correction must be true or false, not 1"),
         (f"shards = 1000000000\n{NETWORK}{METHOD}", r"a study may have 1,000,000 cells, .* this one would have 9,000,000,000 or more"),
         (f"shards = 200000\n{NETWORK}{METHOD}", r"a study may have 1,000,000 cells"),
         (
@@ -77,6 +87,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (f"weight_bits = [8, 4.0]\n{NETWORK}{METHOD}", r"weight_bits must be whole numbers from 4 to 8, not 4.0"),
         (f"weight_bits = true\n{NETWORK}{METHOD}", r"weight_bits must be whole numbers from 4 to 8, not True"),
         (f"seed = {10**30}\n{NETWORK}{METHOD}", r"a study's seed must be a whole number from 0 on"),
+        (NETWORK + METHOD + "budget = 4.0\n", r"a budget finds a format for each layer: write it below \[\[recipes\]\]"),
+        (NETWORK + '[[methods]]\nmethod = "mx"\ncalibration = "kl"\n', r"MX.* finds its step by the least squared error"),
         (f"{NETWORK}mean = [nan, 0.0, 0.0]\n{METHOD}", r"mean must be finite numbers"),
         (f"{NETWORK}std = [0.2, inf, 0.2]\n{METHOD}", r"std must be finite numbers"),
         (f"{NETWORK}std = [0.2, 0.0, 0.2]\n{METHOD}", r"mean .* and std .* must both have 1 or 3 numbers, std positive"),

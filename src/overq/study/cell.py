@@ -20,7 +20,7 @@ RUN = ("shards", "limit", "samples", "batch_size", "seed", "measures")  # what a
 
 @dataclass(frozen=True)
 class Cell:
-    """All that a result depends on.
+    """All that a result depends on. As JSON it also holds the whole recipe that its setting spells.
 
     study     its name; like the network's it is a part of the key, so that a store tells whose a cell is
     shard     0 … shards - 1: every shards-th of the images
@@ -46,13 +46,15 @@ class Cell:
         """Plain JSON values."""
         plain = asdict(self) | {"versions": dict(self.versions)}
         plain["setting"]["parameters"] = dict(self.setting.parameters)
+        plain["recipe"] = None if self.setting.method == "float" else self.setting.recipe(self.seed).to_json()
         return plain
 
     @classmethod
     def from_json(cls, data: Any) -> Cell:
         """The inverse of `to_json`; InputError where anything is missing, unknown or senseless. Nothing is imported or opened."""
         try:
-            values = dict(_exactly(cls, data))
+            values = dict(_exactly(cls, data, "recipe"))
+            recipe = values.pop("recipe")
             network = dict(_exactly(Network, values["network"]))
             network |= {key: tuple(network[key]) for key in ("mean", "std")}
             setting = dict(_exactly(Setting, values["setting"]))
@@ -64,6 +66,8 @@ class Cell:
             Study(cell.study, (cell.network,), (cell.setting,), **{name: values[name] for name in RUN})  # checks them
         except (TypeError, AttributeError, FormatError) as error:
             raise InputError(f"not a cell of a study: {error}") from error
+        if json.loads(json.dumps(cell.to_json()["recipe"])) != recipe:
+            raise InputError("not a cell of a study: its recipe is not what its setting spells")
         if not isinstance(cell.shard, int) or not 0 <= cell.shard < cell.shards or not isinstance(cell.content, str):
             raise InputError(f"not a cell of a study: shard {cell.shard!r} of {cell.shards}")
         return cell
@@ -99,8 +103,8 @@ def _cells(study: Study, network: Network, content: str, made: tuple[tuple[str, 
             yield Cell(study.name, network, setting, shard, content, made, **run)
 
 
-def _exactly(cls: type, data: Any) -> dict[str, Any]:
-    wanted = {f.name for f in fields(cls)}
+def _exactly(cls: type, data: Any, *more: str) -> dict[str, Any]:
+    wanted = {*(f.name for f in fields(cls)), *more}
     if not isinstance(data, dict) or set(data) != wanted:
         got = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise InputError(f"a {cls.__name__.lower()} has the fields {', '.join(sorted(wanted))}, not {got}")

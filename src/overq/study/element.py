@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from overq.spec import Format
-from overq.study.plan import RECIPE, Setting
-from overq.study.recipes import recipe_of
+from overq.study.plan import Setting
 
 
 def element(setting: Setting) -> str:
@@ -12,16 +13,13 @@ def element(setting: Setting) -> str:
 
     OCS computes on plain elements, more of them.
     """
-    if setting.method == "float":
+    if setting.method == "float" or "budget" in dict(setting.parameters):
         return ""
-    if setting.method == RECIPE:
-        if "budget" in dict(setting.parameters):
-            return ""  # of several
-        return _of_format(recipe_of(dict(setting.parameters), setting.weight_bits).format)
-    method = setting.build()
-    if setting.method == "overq":
-        return _of_format(method.format(False))
-    plain = setting.method in ("uniform", "ocs_activations", "ocs_weights")
+    method: Any = setting.recipe().method
+    fmt = method.format(False)
+    if fmt is not None:
+        return _of_format(fmt)
+    plain = setting.method in ("ocs_activations", "ocs_weights")
     return f"A{method.bits} {'plain' if plain else setting.method}"
 
 

@@ -15,16 +15,15 @@ from torch import nn
 from overq.datafree import distill, observe_statistics
 from overq.errors import InputError
 from overq.methods import Cost
-from overq.nn import Observations, Recipe, observe, quantize
+from overq.nn import Observations, Recipe, observe
 from overq.nn.bias import choose
 from overq.nn.chosen import ENOUGH, Chosen
-from overq.nn.cost import cost_of
 from overq.study import digits
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
 from overq.study.measure import SQNR, Measured, all_scores, measured
 from overq.study.models import function_of, load_model
-from overq.study.plan import CORRECTION, RECIPE, Network, Setting
+from overq.study.plan import CORRECTION, Network, Setting
 from overq.study.recipes import MIXES, install_recipe
 from overq.study.version import commit, package, versions
 from overq.tune.sensitivity import Sensitivity, sensitivity
@@ -135,18 +134,14 @@ def _exact(cell: Cell) -> torch.Tensor:
 
 @lru_cache(1)
 def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
-    parameters = dict(setting.parameters)
-    model, source = _model(cell.network), parameters.get("source", "images") if setting.method == RECIPE else "images"
     if setting.method == "float":
-        return model, FLOAT_COST
+        return _model(cell.network), FLOAT_COST
+    parameters = dict(setting.parameters)
+    source = parameters.get("source", "images")
     seen, samples = _observed(cell, source)
     batch = _corrected_on(cell, source) if parameters.get(CORRECTION) else None
-    if setting.method == RECIPE:
-        measured = partial(_sensitivity, cell, setting.weight_bits, parameters.get("loss", "mse"))
-        return install_recipe(model, seen, samples, parameters, setting.weight_bits, cell.seed, batch, measured)
-    recipe = Recipe(setting.build(), setting.weight_bits, "least-error", seed=cell.seed, bias_correction=batch is not None)
-    result = quantize(model, batch or samples, recipe, seen=seen)
-    return result, cost_of(result, seen)
+    measured = partial(_sensitivity, cell, setting.weight_bits, parameters.get("loss", "mse"))
+    return install_recipe(_model(cell.network), seen, samples, parameters, setting.weight_bits, cell.seed, batch, measured, setting.method)
 
 
 @lru_cache(2)

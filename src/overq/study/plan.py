@@ -7,16 +7,15 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from overq.errors import FormatError, InputError
-from overq.methods import METHODS
-from overq.nn.recipe import WEIGHT_BITS
+from overq.nn.recipe import WEIGHT_BITS, Recipe
 from overq.study.data import Preprocess
 from overq.study.measure import MEASURES, check_measure
-from overq.study.recipes import canonical, recipe_of
+from overq.study.recipes import RECIPE, canonical, recipe_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +23,7 @@ else:
     import tomli as tomllib
 
 PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # always in a study, so that every plot has its baseline
-CORRECTION = "bias_correction"  # a parameter that every method takes: not its own, see `nn.bias`
-RECIPE = "recipe"  # in place of a method's name: the parameters are a recipe's, for `overq.quantize`
+CORRECTION = "bias_correction"
 MOST_CELLS = 10**6
 MOST = 2**63 - 1  # of a whole number in a study file; TOML itself has no limit
 
@@ -66,9 +64,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Setting:
-    """A method with parameters (name, value) and its weight bits.
+    """A recipe, spelled: a method, parameters (name, value) of it and of the recipe, weight bits.
 
-    method "float" leaves the network as it is, "recipe" stands for `overq.quantize` with the recipe that the parameters spell.
+    method "float" leaves the network as it is; "recipe": the parameters spell a number format.
     """
 
     method: str
@@ -84,23 +82,13 @@ class Setting:
         for name, value in (("method", self.method), *self.parameters):
             if not isinstance(value, (bool, int, float, str)):
                 raise FormatError(f"{name} must be one value or a list of values, not {value!r}")
-        if self.method == RECIPE:
-            recipe_of(dict(self.parameters), self.weight_bits)
-        else:
-            self.build()
+        _ = self.recipe()  # checks them
 
-    def build(self) -> Any:
-        """The Method; FormatError where name or parameters do not exist."""
-        parameters = dict(self.parameters)
-        if not isinstance(parameters.pop(CORRECTION, False), bool):
-            raise FormatError(f"{CORRECTION} must be true or false, not {dict(self.parameters)[CORRECTION]!r}")
-        if self.method not in METHODS:
-            raise FormatError(f"no method {self.method!r}; there are {', '.join(METHODS)}")
-        try:
-            return METHODS[self.method](**parameters)
-        except TypeError as error:
-            known = ", ".join([*(f.name for f in fields(METHODS[self.method])), CORRECTION])
-            raise FormatError(f"method {self.method!r} has the parameters {known}: {error}") from error
+    def recipe(self, seed: int = 0) -> Recipe:
+        """What `overq.quantize` gets; FormatError where method or parameters do not exist, InputError of float."""
+        if self.method == "float":
+            raise InputError("float is no recipe")
+        return recipe_of(dict(self.parameters), self.weight_bits, seed, self.method)
 
     @property
     def family(self) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from overq.errors import FormatError
 from overq.integer import integer_network
-from overq.methods import Cost
+from overq.methods import METHODS, Cost
 from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize
 from overq.nn.cost import cost_of
 from overq.spec import Format
@@ -20,12 +20,13 @@ from overq.tune import reorder_network
 from overq.tune.assign import best_assignment, unit_of
 from overq.tune.sensitivity import LOSSES, Sensitivity
 
+RECIPE = "recipe"  # in place of a method's name: the keys of a number format stand for the method
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
 OWN_KEYS = ("source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
-FLAGS = ("sequential", "reorder_network", "integers", "edges")
+FLAGS = ("sequential", "bias_correction", "reorder_network", "integers", "edges")
 _DEFAULTS = [
     (key, value, str(value))  # the text tells False from 0
     for key, value in {
@@ -50,19 +51,27 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: parameters[key] for key in sorted(kept, key=lambda key: order.get(key, len(order)))}
 
 
-def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) -> Recipe:
-    """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense."""
-    known = (*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS)
+def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, method: str = RECIPE) -> Recipe:
+    """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense.
+
+    method  a name in METHODS: its own parameters stand beside the recipe's, and its step is that of least error unless they say
+            otherwise; "recipe": the keys of a number format stand there
+    """
+    if method not in (RECIPE, *METHODS):
+        raise FormatError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    own = FORMAT_KEYS if method == RECIPE else tuple(f.name for f in fields(METHODS[method]))
+    known = (*own, *RECIPE_KEYS, *OWN_KEYS)
     for key, value in parameters.items():
         if key not in known:
-            raise FormatError(f"a recipe has no key {key!r}; there are {', '.join(known)}")
+            what = "a recipe has no key" if method == RECIPE else f"method {method!r} has no parameter"
+            raise FormatError(f"{what} {key!r}; there are {', '.join(known)}")
         if key in ("calibration", "policy") and not isinstance(value, str):
             raise FormatError(f"a recipe's {key} must be a name, not {value!r}")
     for key in FLAGS:
         if not isinstance(parameters.get(key, False), bool):
-            raise FormatError(f"a recipe's {key} must be true or false, not {parameters[key]!r}")
-    _check_budget(parameters)
-    wanted = {key: value for key, value in parameters.items() if key in FORMAT_KEYS}
+            raise FormatError(f"{'a recipe' if method == RECIPE else method}'s {key} must be true or false, not {parameters[key]!r}")
+    _check_budget(parameters, method)
+    wanted = {key: value for key, value in parameters.items() if key in own}
     if wanted.get("cascade") == 0:
         wanted = {key: value for key, value in wanted.items() if key not in OLD_KEYS}
     source = parameters.get("source", "images")
@@ -71,11 +80,16 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0) ->
     if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
         raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
-    recipe = Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
+    if method == RECIPE:
+        recipe = Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
+    else:
+        recipe = Recipe(METHODS[method](**wanted), weight_bits, seed=seed, **{"calibration": "least-error", **rest})
     return recipe if parameters.get("edges", True) else recipe.with_(first=None, last=None)
 
 
-def _check_budget(parameters: Mapping[str, Any]) -> None:
+def _check_budget(parameters: Mapping[str, Any], method: str) -> None:
+    if "budget" in parameters and method != RECIPE:
+        raise FormatError(f"a budget finds a format for each layer: write it below [[recipes]], not for the method {method!r}")
     if "budget" not in parameters:
         for key in ("unit", "mix", "loss"):
             if key in parameters:
@@ -109,6 +123,7 @@ def install_recipe(
     seed: int,
     corrected_on: Any = None,
     measured: Callable[[], Sensitivity] | None = None,
+    method: str = RECIPE,
 ) -> tuple[nn.Module, Cost]:
     """The quantized copy of `model` and its average cost.
 
@@ -116,7 +131,7 @@ def install_recipe(
     corrected_on: what bias correction runs, if not all samples: some of them, or `nn.chosen.Chosen`.
     measured: what each layer loses in every format of MIXES, for a recipe with a budget.
     """
-    recipe = recipe_of(parameters, weight_bits, seed)
+    recipe = recipe_of(parameters, weight_bits, seed, method)
     if "budget" in parameters:
         assert measured is not None  # the caller looks at the parameters, too
         recipe = mixed(measured(), parameters)
