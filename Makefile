@@ -9,7 +9,7 @@ demo: $(VENV)/.base
 	$(BIN)/overq evaluate --bits 3,2 --plain-bits 8,6,5,4,3,2 --plot out/digits.png --csv out/digits.csv
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -85,7 +85,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("forward", "batch", "args", "keywords"), PASSED, ids=str)
+@pytest.mark.parametrize(("forward", "batch", "args", "keywords"), PASSED)
 def test_what_is_passed(forward: Any, batch: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     got = arguments(model(forward), batch)
     (tensors, structure), (wanted, alike) = flatten(got), flatten((args, keywords))
@@ -93,7 +93,7 @@ def test_what_is_passed(forward: Any, batch: Any, args: tuple[Any, ...], keyword
     assert all(a is b for a, b in zip(tensors, wanted, strict=True))
 
 
-@pytest.mark.parametrize(("forward", "batch", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("forward", "batch", "message"), REFUSED)
 def test_what_is_refused(forward: Any, batch: Any, message: str) -> None:
     with pytest.raises(CalibrationError, match=message) as caught:
         arguments(model(forward), batch)
