@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import weakref
 from collections import OrderedDict, UserDict
 from collections.abc import Callable, Iterator
@@ -338,3 +340,12 @@ def test_a_tuple_that_could_be_one_batch_or_several_is_refused() -> None:
         observe(model, (ids, mask))
     assert bits(observe(model, ids.split(4))) == bits(observe(model, ids))
     assert observe(model, list(ids.split(6))).layers["layer"].values == ids.numel() * 4
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda seen: pickle.loads(pickle.dumps(seen))], ids=["deepcopy", "pickle"])
+def test_observations_can_be_copied_and_kept(copied: Callable[[Observations], Observations]) -> None:
+    model, x = Net(), IMAGES[:40]
+    seen = observe(model, (part for part in x.split(7)))
+    wanted = overq.quantize(model, seen, ALL)  # finds the float outputs
+    got = overq.quantize(model, copied(seen), ALL)
+    assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), got.parameters(), strict=True))

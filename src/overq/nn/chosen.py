@@ -34,6 +34,9 @@ class Chosen:
     of: int
     known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "known": {}}  # what was found belongs to a model of this process
+
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[Any]:
         """Within the block, a function from a unit to the model's answer; layers know what is padded."""
@@ -92,4 +95,5 @@ class Choosing:
     def done(self) -> Chosen:
         parts = [part for _, _, part in sorted(self.kept, key=lambda entry: entry[1])]
         units = joined(parts, lambda part: self.stream.rows(part, ENOUGH)) if self.stream.together else iter(parts)
+        self.stream.parts = iter(())  # all went by; a copy of what is kept holds no generator
         return Chosen(tuple(units), self.stream, self.rows, self.seen)
