@@ -18,6 +18,7 @@ from overq.errors import FormatError, InputError
 from overq.integer import integer_layer, integer_network, scaling
 from overq.integer.scaling import MULTIPLIER_BITS
 from overq.integer.steps import steps
+from overq.methods import METHODS
 from overq.nn import LayerRule, Recipe
 from overq.nn.graph import read
 from overq.nn.layers import quantize_layer
@@ -239,3 +240,18 @@ def test_a_layer_left_in_float_is_named() -> None:
     quantized = overq.quantize(model, torch.randn(4, 2, 6, 6), Recipe(overrides=(("2", LayerRule(skip=True)),)))
     with pytest.raises(InputError, match=r"\(Conv2d\) has no integer form"):
         integer_network(quantized)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_integers_or_says_that_it_has_none(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 4)).eval(), torch.randn(16, 3, 6, 6)
+    quantized = overq.quantize(model, x, Recipe(METHODS[name](), first=None, last=None))
+    if name in ("uniform", "overq", "ocs_weights"):
+        net = integer_network(quantized)
+        assert net.sqnr is not None
+        assert net.sqnr > 40
+        assert all(int(layer.weights.abs().max()) <= 1 << (layer.weight_bits - 1) for layer in net.layers.values())
+    else:
+        with pytest.raises(FormatError, match=r"^layer '0': integers are for methods with OverQ's or plain digits, not for "):
+            integer_network(quantized)

@@ -121,10 +121,13 @@ def _product(x: Tensor, weights: Tensor) -> Tensor:
 def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer:
     """The integers of a quantized Conv1d, Conv2d or Linear."""
     fmt = layer.format
+    if fmt is None:
+        raise FormatError(f"layer {name!r}: integers are for methods with OverQ's or plain digits, not for {layer.fitted.describe()}")
     one = layer.step / (1 << fmt.fraction_bits)
     scale = [one * float(s) for s in layer.weight_scale]
     weights = layer.weight_integers.detach().cpu().to(torch.int64)
     order, divisors = (None if values is None else values.detach().cpu() for values in (layer.lane_order, layer.input_scale))
+    weight_bits = max(weight_bits, 1 + max(int(weights.max()), -int(weights.min()) - 1).bit_length())  # split weights have levels beyond
     make = partial(IntegerLayer, name, layer.step, fmt, weight_bits=weight_bits, scale=scale, order=order, input_scale=divisors)
     if isinstance(layer, nn.Linear):
         return make(weights=weights[:, :, None, None], dims=0)
