@@ -34,7 +34,7 @@ def test_a_recipe_s_cell_is_quantize_with_that_recipe() -> None:
         assert torch.equal(result(test), expected(test))
         plain = install_recipe(model, seen, BATCHES, {**keys, "sequential": False}, 8, 3)[0]
         assert not torch.equal(result(test), plain(test)), "sequential observation changes the steps"
-    assert cost == Cost(3, 1.5, 3, 8)
+    assert cost == Cost(3, 1, 3, 8)
 
 
 def test_what_means_the_same_is_one_setting() -> None:
