@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from overq.cli.inputs import built_in_digits, integers, network_of, numbers
+from overq.cli.inputs import built_in_digits, given, integers, network_of, numbers
 from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
@@ -69,9 +69,9 @@ def evaluate(
         plan = Plan(batch_size=size, source=calibration_source, given=tuple((path.stem, read_recipe(path)) for path in recipe))
     else:
         plan = Plan(
-            integers("--plain-bits", plain_bits or "8,6,5,4,3"), integers("--bits", bits or "4,3"),
-            integers("--cascades", cascades or "1,2,4,6"), policy or "first", 8 if weight_bits is None else weight_bits,
-            calibration or "format-mse", size, seed or 0, calibration_source, bias_correction,
+            integers("--plain-bits", given(plain_bits, "8,6,5,4,3")), integers("--bits", given(bits, "4,3")),
+            integers("--cascades", given(cascades, "1,2,4,6")), given(policy, "first"), given(weight_bits, 8),
+            given(calibration, "format-mse"), size, given(seed, 0), calibration_source, bias_correction,
         )  # fmt: skip
     if calibration_images is not None and plan.source != "images":
         raise InputError(f"--calibration-images and --calibration-source {plan.source} exclude each other: leave one out")

@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from overq.errors import InputError
 from overq.spec import Format
+
+T = TypeVar("T")
+
+
+def given(value: T | None, default: T) -> T:
+    """What an option says, also where that is empty; the default only where it was not given."""
+    return default if value is None else value
 
 
 def integers(option: str, text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.inputs import built_in_digits, format_of, integers, network_of, numbers
+from overq.cli.inputs import built_in_digits, format_of, given, integers, network_of, numbers
 from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
@@ -79,7 +79,7 @@ def sensitivity(
         recipe = read_recipe(recipe_file)
     else:
         edge, width = None if edges else EDGE, 8 if weight_bits is None else weight_bits
-        recipe = Recipe(weight_bits=width, calibration=calibration or "format-mse", first=edge, last=edge, seed=seed or 0)
+        recipe = Recipe(weight_bits=width, calibration=given(calibration, "format-mse"), first=edge, last=edge, seed=seed or 0)
     network, name = network_of(model, weights, images, device)
     if images is None:
         source = built_in_digits()[0 if top1 else 1]
