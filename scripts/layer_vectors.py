@@ -50,6 +50,8 @@ def layer_vectors(
     padded = torch.nn.functional.pad(seen[name], (layer.padding[1], layer.padding[1], layer.padding[0], layer.padding[0]))
     kernel = layer.weights.shape[2], layer.weights.shape[3]
     used = layer.weights[:columns]
+    if layer.order is not None:  # lane i carries channel order[i]
+        padded, used = padded[:, layer.order], used[:, layer.order]
     tiles = []
     for index, tap in enumerate(taps(padded, kernel, layer.stride, layer.dilation, dim=2)):
         rows_of_tap = pixels(tap)[:vectors]

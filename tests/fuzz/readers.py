@@ -93,11 +93,11 @@ library (small) {
 }
 """
 AREAS = """element,activation_bits,weight_bits,area,sums,library
-plain,4,8,100.5,equal,lib
-range c=4,4,8,120,equal,lib
-full c=4,3,4,90,own,lib
+A4 plain,4,8,100.5,equal,lib
+A4 r3 c4,4,8,120,equal,lib
+SPARQ,3,4,90,own,lib
 """
-CYCLES = "network,format,cycles\nnet,A4 plain,100\nnet,A4 range c=4,101.5\n"
+CYCLES = "network,format,cycles\nnet,A4 plain,100\nnet,A4 r3 c4,101.5\n"
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,12 @@ def test_the_csv_has_a_line_for_each_result_and_nothing_where_a_cost_is_unknown(
 def test_areas_of_one_library_and_of_equal_sums_are_joined_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(
-        "element,activation_bits,weight_bits,sums,area,library\nplain,4,8,equal,10,x\nplain,4,8,own,5,x\nplain,5,8,equal,13,x\n"
-        "plain,5,8,beside A4,12,x\nfull c=4,4,8,equal,11,x\nplain,4,8,equal,99,y\nSPARQ,4,8,beside A4,14,x\n"
+        "element,activation_bits,weight_bits,sums,area,library\nA4 plain,4,8,equal,10,x\nA4 plain,4,8,own,5,x\nA5 plain,5,8,equal,13,x\n"
+        "plain,5,8,beside A4,12,x\nA4 r3+f3 c4,4,8,equal,11,x\nA4 plain,4,8,equal,99,y\nSPARQ,4,8,beside A4,14,x\n"
     )
     table = read_areas(path)
     assert (table.source, table.get("A4 plain", 8), table.get("A5 plain", 8)) == ("x", 10, 12)
-    assert (table.get("A4 range+precision c=4", 8), table.get("A4 sparq", 8), table.get("A4 plain", 4)) == (11, 14, None)
+    assert (table.get("A4 r3+f3 c4", 8), table.get("A4 sparq", 8), table.get("A4 plain", 4)) == (11, 14, None)
 
 
 def test_cycles_belong_to_their_network(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from study_cases import DIGITS, STUDY, cells, command, cost_of, fill, first
 
+from overq.spec import Format
 from overq.study.cell import cells_of
 from overq.study.plan import Network
 from overq.study.store import Store
 from overq.study.table import of_one_version, settled
 
-AREAS = "element,activation_bits,weight_bits,area\nplain,3,8,401\nplain,4,8,465\nfull c=4,3,8,448\nfull c=4,4,8,508\n"
-CYCLES = "format,cycles\nA3 plain,1000\nA4 plain,1000\nA3 range+precision c=4,1001\n"
+OURS = Format(3, 4).label
+AREAS = f"element,activation_bits,weight_bits,area\nA3 plain,3,8,401\nA4 plain,4,8,465\n{OURS},3,8,448\n{Format(4, 4).label},4,8,508\n"
+CYCLES = f"format,cycles\nA3 plain,1000\nA4 plain,1000\n{OURS},1001\n"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ class CostTable:
 def read_areas(path: Path) -> CostTable:
     """A CSV as `make area` writes it: columns element, activation_bits, weight_bits, area, and, where present, sums and library.
 
-    element is plain, range c=1, full c=4, a method's name, …. Elements with sums of their own width ("own") are left out, of
-    several others the smallest counts; of several libraries the first.
+    element is a format's label (A4 plain, A4 r3+f3 c4), or a method's name (SPARQ) whose bits stand beside it. Elements with sums of
+    their own width ("own") are left out, of several others the smallest counts; of several libraries the first.
     """
     rows = _rows(path, ("element", "activation_bits", "weight_bits", "area"))
     library = rows[0].get("library", "")
@@ -38,7 +39,8 @@ def read_areas(path: Path) -> CostTable:
     for row in rows:
         if row.get("sums") == "own" or row.get("library", "") != library:
             continue
-        name = f"A{row['activation_bits']} {row['element'].replace('full', 'range+precision')}".lower()
+        labelled = re.match(r"A\d", row["element"])
+        name = (row["element"] if labelled else f"A{row['activation_bits']} {row['element']}").lower()
         try:
             key, area = (name, int(row["weight_bits"])), _cost(row["area"])
         except ValueError as error:
@@ -48,7 +50,7 @@ def read_areas(path: Path) -> CostTable:
 
 
 def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
-    """A CSV with the columns format (A4 plain, A4 range c=1, A4 range+precision c=4, …), cycles and, for several networks, network."""
+    """A CSV with the columns format (labels: A4 plain, A4 r3+f3 c4, …), cycles and, for several networks, network."""
     rows = _rows(path, ("format", "cycles"))
     tables = {name: CostTable(path.name, {}) for name in networks}
     if len(tables) > 1 and "network" not in rows[0]:

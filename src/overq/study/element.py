@@ -9,7 +9,7 @@ from overq.study.plan import Setting
 
 
 def element(setting: Setting) -> str:
-    """ "A4 plain", "A4 range+precision c=4", "A4 sparq", …; "" for float and for a mixture of formats.
+    """ "A4 plain", "A4 r3+f3 c4", "A4 sparq", …; "" for float and for a mixture of formats.
 
     OCS computes on plain elements, more of them.
     """
@@ -24,4 +24,5 @@ def element(setting: Setting) -> str:
 
 
 def _of_format(fmt: Format) -> str:
-    return f"A{fmt.bits} {'+'.join(fmt.modes)} c={fmt.cascade}" if fmt.modes else f"A{fmt.bits} plain"
+    """The label of the format that stands for all with the same element: policy, tiles and how far a zero reaches are the encoder's."""
+    return fmt.with_(policy="first", lanes=None, cascade=4 if fmt.cascade > 1 else fmt.cascade).label
