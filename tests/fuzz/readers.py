@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -379,6 +380,30 @@ def _pages(path: Path) -> object:
     return made(read(path)[0])
 
 
+def _make_onnx(folder: Path) -> Path:
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    state = {key: value.numpy() for key, value in net().state_dict().items() if value.is_floating_point()}
+    nodes = [
+        helper.make_node("Conv", ["x", "0.weight", "0.bias"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("BatchNormalization", ["a", *(f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var"))], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "5.weight", "5.bias"], ["y"], transB=1),
+    ]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in (("x", [1, 3, 8, 8]), ("y", [1, 4]))]
+    graph = helper.make_graph(nodes, "g", *ends, [numpy_helper.from_array(value, key) for key, value in state.items()])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def _onnx(path: Path) -> object:
+    from overq.exchange import from_onnx
+
+    return from_onnx(path)(torch.zeros(1, 3, 8, 8))
+
+
 def _options(path: Path) -> object:
     from overq.cli.inputs import integers, numbers
     from overq.study.data import Preprocess
@@ -410,5 +435,6 @@ READERS: dict[str, Reader] = {
     "cycles": Reader(text("c.csv", CYCLES), mutations.of_text, _cycles),
     "records": Reader(_make_records, mutations.of_text, _records),
     "pages": Reader(_make_pages, mutations.of_text, _pages),
+    **({"onnx": Reader(_make_onnx, mutations.of_bytes, _onnx)} if find_spec("onnx") and find_spec("onnx_ir") else {}),
     "options": Reader(text("o.txt", "bits=4,3\nmean=0.5,0.5,0.5\nstd=0.2,0.2,0.2\n"), mutations.of_text, _options),
 }
