@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from overq.study.cell import Cell
+from overq.text import visible
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def _no_interrupt() -> Iterator[None]:
 def _work(pipe: Connection, threads: int) -> None:
     """A worker's life: it ends when its parent does, because the pipe then closes."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = lambda message, *_, **__: f"overq: warning: {visible(message)}\n"  # as the command line says it
     import torch
 
     from overq.study.evaluate import evaluate
