@@ -9,16 +9,18 @@ pytest.importorskip("amaranth", reason="the rtl extra (amaranth) is not installe
 
 from rtl_array import run
 
+from overq.rtl import RowState
 from overq.sim import ArrayLayer, Snapshot, stepped, total_cycles
-from overq.spec import ArrayConfig, Format, State, encode
+from overq.spec import ArrayConfig, Format, Lane, State, encode
 
 FORMATS = {
     "plain": Format.plain(4),
     "range c1": Format(3, 1, fraction_bits=0),
     "range c3": Format(4, 3, fraction_bits=0),
     "precision": Format(4, 1, range_bits=0),
-    "full c3": Format(4, 3),
-    "full signed": Format(3, 2, signed=True),
+    "full c3": Format(4, 3, 4, 4),
+    "one bit c3": Format(4, 3, 3, 3),
+    "one bit signed": Format(3, 2, 2, 2, signed=True),
 }
 ROWS, COLUMNS = 4, 3
 
@@ -51,8 +53,10 @@ def test_every_register_after_every_clock(name: str, vectors: int, double_buffer
     if fmt.cascade or not double_buffered:  # the plain array's second weight register has no port
         ports["weight_out"] = "weights"
     ran = run(config, machine, layer, tuple(ports))
+    wires = np.vectorize(lambda digit, state: RowState(fmt).wires(Lane(int(digit), State(state)))[0])
     for port, field in ports.items():
-        assert np.array_equal(ran.registers[port], [getattr(snapshot, field) for snapshot in model]), port
+        held = [wires(snapshot.digits, snapshot.states) if field == "digits" else getattr(snapshot, field) for snapshot in model]
+        assert np.array_equal(ran.registers[port], held), port
     assert np.array_equal(ran.sums, slow.sums)
     assert ran.cycles == slow.cycles == total_cycles(machine, vectors, 6)
     met = {State(int(s)) for s in np.unique(layer.states)}

@@ -12,18 +12,18 @@ from overq.spec import ArrayConfig, Format, encode
 FORMATS = {
     "plain4": Format.plain(4),
     "plain3s": Format.plain(3, signed=True),
-    "range_c1": Format(4, cascade=1, fraction_bits=0),
+    "range_c1": Format(4, 1, 4, 0),
     "range_c4": Format(4, cascade=4, fraction_bits=0),
     "precision": Format(4, cascade=1, range_bits=0),
     "precision_largest": Format(3, cascade=3, range_bits=0, policy="largest"),
-    "full_c1": Format(4, cascade=1),
-    "full_c4": Format(4, cascade=4),
-    "full_largest": Format(3, cascade=3, policy="largest"),
-    "full_signed": Format(4, cascade=3, signed=True),
+    "full_c1": Format(4, 1, 4, 4),
+    "full_c4": Format(4, 4, 4, 4),
+    "full_largest": Format(3, 3, 3, 3, policy="largest"),
+    "full_signed": Format(4, 3, 4, 4, signed=True),
     "one_bit": Format(4, 4, 3, 3),
     "one_bit_largest": Format(4, 3, 1, 2, policy="largest"),
     "one_bit_signed": Format(4, 4, 3, 2, signed=True),
-    "full_signed_largest": Format(2, cascade=2, signed=True, policy="largest"),
+    "full_signed_largest": Format(2, 2, 2, 2, signed=True, policy="largest"),
 }
 
 

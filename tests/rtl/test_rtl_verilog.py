@@ -70,8 +70,13 @@ def test_one_plain_module_per_file(tmp_path):
         assert re.findall(r"^module (\w+)", text, re.M) == [path.stem]
         assert "(*" not in text
         assert not re.search(r"\b(logic|always_ff|always_comb)\b", text)
-    assert "input [1:0] state_in;" in (tmp_path / "overq_element.v").read_text()
+    assert re.search(r"input state_in\b", (tmp_path / "overq_element.v").read_text())  # one state bit
     assert "state_in" not in (tmp_path / "overq_element_first.v").read_text()
+
+
+def test_second_digits_of_all_bits_in_both_modes_take_a_second_state_bit(tmp_path):
+    verilog.write(ArrayConfig(Format(4, 4, 4, 4), rows=3, columns=2), tmp_path)
+    assert "input [1:0] state_in;" in (tmp_path / "overq_element.v").read_text()
 
 
 def test_the_plain_element_carries_nothing_of_overq(tmp_path):
@@ -82,7 +87,7 @@ def test_the_plain_element_carries_nothing_of_overq(tmp_path):
 
 def test_readme_states_ports_and_timing():
     text = readme.text(ArrayConfig(Format(4, 4), rows=16, columns=8))
-    assert "| `in_t` | in | 208 | 16 × 13 bits |" in text
+    assert "| `in_t` | in | 176 | 16 × 11 bits |" in text
     assert "come 26 cycles after the transfer" in text
 
 
