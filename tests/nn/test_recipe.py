@@ -43,7 +43,7 @@ def test_what_json_leaves_out_has_its_default_and_recipes_from_before_methods_ar
         "lanes": None,
     }
     old = {"format": fmt, "first": None, "overrides": [["a*", {"format": fmt, "skip": True}]]}
-    ranged = Format(3, 2, fraction_bits=0)
+    ranged = Format(3, 2, range_bits=3, fraction_bits=0)
     assert Recipe.from_json(old) == Recipe(ranged, first=None, overrides=(("a*", LayerRule(ranged, skip=True)),))
 
 
