@@ -134,7 +134,7 @@ def test_a_file_of_layout_version_2_still_loads() -> None:
     printed = [[0.4333, 0.1923, 0.4338, 0.0115], [0.3995, 0.2252, 0.5373, 0.0178],
                [0.4676, 0.2368, 0.5059, 0.0422], [0.4279, 0.3159, 0.5379, 0.0747]]  # fmt: skip
     assert torch.allclose(loaded(X[:4]), torch.tensor(printed), rtol=0, atol=6e-5)
-    assert loaded.overq_recipe.format == Format(3, 4, policy="largest")
+    assert loaded.overq_recipe.format == Format(3, 4, range_bits=3, fraction_bits=3, policy="largest")
     assert [layer.format.bits for layer in overq.summary(loaded)] == [8, 3, 6, 8]
 
 
