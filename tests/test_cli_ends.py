@@ -82,8 +82,14 @@ def evaluated(tmp_path: Path, images: list[str], what: str) -> list[str]:
     return ["evaluate", "--model", f"{tmp_path}/nets.py:net", *images]
 
 
-def test_control_c_that_a_library_swallows_is_pressed_again(tmp_path: Path, images: list[str]) -> None:
-    swallowed = "exec('try: os.kill(os.getpid(), signal.SIGINT)\\nexcept BaseException: pass'); import time; time.sleep(60)"
+SWALLOWED = (
+    "exec('try: os.kill(os.getpid(), signal.SIGINT)\\nexcept BaseException: pass'); import time; time.sleep(60)",
+    "exec('class A:\\n def __del__(self): os.kill(os.getpid(), signal.SIGINT)\\nA()'); import time; time.sleep(60)",
+)
+
+
+@pytest.mark.parametrize("swallowed", SWALLOWED, ids=["by a library", "by the interpreter"])
+def test_control_c_that_is_swallowed_is_pressed_again(tmp_path: Path, images: list[str], swallowed: str) -> None:
     ended = python("-m", "overq", *evaluated(tmp_path, images, swallowed))
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "overq: interrupted\n")
 

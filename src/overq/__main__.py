@@ -18,6 +18,11 @@ def main() -> None:
         _raise_again(AGAIN)
         raise KeyboardInterrupt
 
+    def ignored(what: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(what.exc_value, KeyboardInterrupt):  # one that came where nothing can be raised is raised again
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = ignored
     signal.signal(signal.SIGINT, interrupt)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, interrupt)
