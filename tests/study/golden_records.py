@@ -28,6 +28,7 @@ FILE = Path(__file__).with_name("records.json")
 CALIBRATION, SCORED = 8, 24  # images
 
 A4 = {"bits": 4, "cascade": 4, "modes": "range+precision", "policy": "first", "lanes": None}
+PARAMETERS_OF = {"mx": {"element": "int4"}, "overq": {"bits": 4, "range_bits": 4, "fraction_bits": 4}}
 PLAIN = {**A4, "cascade": 0, "modes": ""}
 
 
@@ -35,10 +36,15 @@ def specs() -> dict[str, dict[str, Any]]:
     """Name -> what is run, in plain words. `format` and `method` exclude each other."""
     found: dict[str, dict[str, Any]] = {}
     for name in METHODS:
-        parameters = {"element": "int4"} if name == "mx" else {"bits": 4}
+        parameters = PARAMETERS_OF.get(name, {"bits": 4})
         found[f"{name} W8"] = {"method": name, "parameters": parameters}
     for name in ("uniform", "overq", "ocs_weights", "olive"):
-        found[f"{name} W4 corrected"] = {"method": name, "parameters": {"bits": 4}, "weight_bits": 4, "bias_correction": True}
+        found[f"{name} W4 corrected"] = {
+            "method": name,
+            "parameters": PARAMETERS_OF.get(name, {"bits": 4}),
+            "weight_bits": 4,
+            "bias_correction": True,
+        }
     found["plain recipe"] = {"format": PLAIN}
     found["plain recipe kl"] = {"format": {**PLAIN, "bits": 3}, "calibration": "kl"}
     for key, values in {
