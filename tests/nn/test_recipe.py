@@ -30,6 +30,17 @@ def test_a_format_in_place_of_a_method_is_the_method_of_that_format() -> None:
     assert LayerRule(Format.plain(5)).format == Format.plain(5)
 
 
+def test_the_old_keyword_format_still_works_and_says_so() -> None:
+    fmt = Format(3, 2)
+    for make in (Recipe, LayerRule):
+        with pytest.warns(DeprecationWarning, match=r"format=…\) is .*method=…\) now"):
+            assert make(format=fmt, weight_bits=6) == make(fmt, 6)
+        with pytest.raises(FormatError, match="give one of them"):
+            make(fmt, format=fmt)
+    with pytest.warns(DeprecationWarning, match="method"):
+        assert Recipe(seed=3).with_(format=fmt) == Recipe(fmt, seed=3)
+
+
 def test_what_json_leaves_out_has_its_default_and_recipes_from_before_methods_are_read() -> None:
     assert Recipe.from_json({}) == Recipe()
     assert Recipe.from_json({"method": {"name": "olive", "bits": 5}, "weight_bits": 4}) == Recipe(METHODS["olive"](5), 4)

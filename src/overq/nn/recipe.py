@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+import warnings
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from overq import calib
 from overq.errors import FormatError, InputError
@@ -40,6 +42,27 @@ def _format(method: Any) -> Format:
     return fmt
 
 
+Configured = TypeVar("Configured", bound=type)
+
+
+def _old_keyword(cls: Configured) -> Configured:
+    """`format=`, which `method` was called until version 0.1, works one release more."""
+    made: Any = cls.__init__  # type: ignore[misc]
+
+    @wraps(made)
+    def init(self: Any, *args: Any, **named: Any) -> None:
+        if "format" in named:
+            if args or "method" in named:
+                raise FormatError(f"{cls.__name__}: format is the old name of method; give one of them")
+            warnings.warn(f"{cls.__name__}(format=…) is {cls.__name__}(method=…) now", DeprecationWarning, stacklevel=2)
+            named["method"] = named.pop("format")
+        made(self, *args, **named)
+
+    cls.__init__ = init  # type: ignore[misc]
+    return cls
+
+
+@_old_keyword
 @dataclass(frozen=True)
 class LayerRule:
     """What one layer gets. A `Format` as method means the method of that format; `signed` is decided in calibration; `skip` leaves
@@ -86,6 +109,7 @@ class LayerRule:
 EDGE = LayerRule(Uniform(8), calibration="max")  # the design's rule for the first layer and the classifier
 
 
+@_old_keyword
 @dataclass(frozen=True)
 class Recipe:
     """How `quantize` treats a model.
@@ -165,7 +189,9 @@ class Recipe:
 
     def with_(self, **changes: Any) -> Recipe:
         """A copy with some fields changed, checked again."""
-        return replace(self, **changes)
+        return type(self)(
+            **{**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "method" or "format" not in changes}, **changes}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
