@@ -90,10 +90,14 @@ def _higher_on_a_tie(outliers: list[int], row: Sequence[int], fmt: Format) -> in
     return max(outliers, key=lambda lane: (spec_encode.clipping_error(row[lane], fmt), lane))
 
 
-def _precision_past_an_outlier(zero: int, row: Sequence[int], fmt: Format) -> Any:
+def _fraction_of_the_farthest(zero: int, row: Sequence[int], fmt: Format) -> Any:
     chosen = TRUE["choose"](zero, row, fmt)
-    normal = [lane for lane in TRUE["reach"](zero, row, fmt) if not TRUE["is_outlier"](row[lane], fmt)]
-    return (normal[-1], State.PRECISION) if chosen is None and fmt.precision_on and normal else chosen
+    return (TRUE["reach"](zero, row, fmt)[0], State.PRECISION) if chosen is not None and chosen[1] is State.PRECISION else chosen
+
+
+def _fraction_before_range(zero: int, row: Sequence[int], fmt: Format) -> Any:
+    next_door = zero - 1 in TRUE["reach"](zero, row, fmt) and not TRUE["is_outlier"](row[zero - 1], fmt)
+    return (zero - 1, State.PRECISION) if fmt.precision_on and next_door else TRUE["choose"](zero, row, fmt)
 
 
 def _edit(change: Callable[[Lane], Lane]) -> Callable[..., list[Lane]]:
@@ -128,7 +132,8 @@ BROKEN = {
     "reaches past the previous zero": Implementation(reach=_reach(stop_at_zero=False)),
     "serves the nearest outlier": Implementation(choose=_choose(lambda outliers, row, fmt: outliers[-1])),
     "tie to the higher lane": Implementation(choose=_choose(_higher_on_a_tie)),
-    "precision past an outlier": Implementation(choose=_precision_past_an_outlier),
+    "fraction of the farthest value": Implementation(choose=_fraction_of_the_farthest),
+    "fraction before range": Implementation(choose=_fraction_before_range),
     "high and low digit swapped": Implementation(range_pair=_swapped),
     "digits not balanced": Implementation(_split=_unbalanced),
     "a fraction of b bits": Implementation(precision_pair=_fraction_of_a_level),

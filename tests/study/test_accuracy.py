@@ -22,20 +22,24 @@ def test_overq_on_cifar10_resnet20() -> None:
     """600 test images, A3 W8: overwrite wins back most of what plain quantization loses, and serves most outliers."""
     loader = networks()
     test, calibration = loader.images("cifar10", "test", 600), loader.images("cifar10", "calibration", 128)
-    plan = Plan(plain_bits=(8, 3), bits=(3,), cascades=(1, 4), batch_size=200)
-    result = evaluate(
-        loader.load("cifar10/resnet20"),
-        from_tensors("test", *test),
-        plan,
-        model_name="resnet20",
-        calibration=from_tensors("c", calibration[0]),
-    )
-    by_label = {r.label: r for r in result.results}
-    floating, plain, ours = by_label["float"], by_label["A3 plain"], by_label["A3 range+precision c=4"]
+    full = ("full", Recipe(Format(3, 4, range_bits=3, fraction_bits=3)))
+    by_label = {
+        r.label: r
+        for plan in (Plan(plain_bits=(8, 3), bits=(3,), cascades=(1, 4), batch_size=200), Plan(batch_size=200, given=(full,)))
+        for r in evaluate(
+            loader.load("cifar10/resnet20"),
+            from_tensors("test", *test),
+            plan,
+            model_name="resnet20",
+            calibration=from_tensors("c", calibration[0]),
+        ).results
+    }
+    floating, plain, ours = by_label["float"], by_label["A3 plain"], by_label["full"]
     assert floating.top1 > 90
     assert abs(by_label["A8 plain"].top1 - floating.top1) < 1
     assert floating.top1 - plain.top1 > 1.5
     assert floating.top1 - ours.top1 < 0.75 * (floating.top1 - plain.top1)
+    assert by_label["A3 range+precision c=4"].top1 > plain.top1  # the default: one state bit
     next_door, cascaded = by_label["A3 range c=1"], by_label["A3 range c=4"]
     assert 0.5 < next_door.coverage < 0.6 < 0.85 < cascaded.coverage < 0.92
     assert next_door.zero_rate == pytest.approx(0.58, abs=0.03)
@@ -48,7 +52,10 @@ def test_a_real_layer_s_lanes_are_those_of_the_definition() -> None:
     quantized = quantize(model, x, Recipe(Format(3, 4, lanes=16)))
     layer, inputs = quantized.layer3[0].conv2, observe(model, x).layers["layer3.0.conv2"].sample[:300]
     rows = array.to_fixed(inputs, layer.step, layer.format).tolist()
-    expected = [[E * layer.step / 8 for E in spec.effective(spec.encode(row, layer.format), layer.format)] for row in rows]
+    expected = [
+        [E * layer.step / 2**layer.format.fraction_bits for E in spec.effective(spec.encode(row, layer.format), layer.format)]
+        for row in rows
+    ]
     got = layer.quantize_input(torch.from_numpy(inputs).reshape(-1, 64, 1, 1)).reshape(-1, 64)
     torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-6, atol=0)
 
