@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from overq.nn import Recipe, observe, quantize, summary
 from overq.spec import Format
 from overq.study.data import Preprocess, open_images, some_of
 from overq.study.models import load_model
+from overq.study.version import commit, package
 
 FIELDS = ("network", "format", "bits", "range_bits", "fraction_bits", "cascade", "policy", "stored_bits", "sqnr", "coverage",
           "calibrated_on",
@@ -61,7 +61,6 @@ def run(options: argparse.Namespace) -> None:
     calibration, test = (_batch(path, preprocess, count) for path, count in
                          ((options.calibration, options.calibrate), (options.test, options.images)))  # fmt: skip
     seen, expected = observe(model, calibration), scores(model, test)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     for fmt in dict.fromkeys(formats(options.everything)):
         if (name, fmt.label) in done:
             continue
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
             "sqnr": f"{10 * torch.log10(expected.square().sum() / error.square().sum()).item():.2f}",
             "coverage": f"{sum(c.served for c in counts) / outliers if outliers else 0:.3f}",
             "calibrated_on": len(calibration), "images": len(test),
-            "overq": overq.__version__, "torch": torch.__version__, "commit": commit,
+            "overq": overq.__version__, "torch": torch.__version__, "commit": commit(package()),
         }  # fmt: skip
         new = not out.exists()
         with out.open("a", newline="", encoding="utf-8") as file:

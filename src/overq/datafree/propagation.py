@@ -129,22 +129,12 @@ def _operation(node: Node, inputs: list[Any], correlation: float) -> Known:
         return _pool(node, op, x)
     if isinstance(op, kinds.Reduce) and op.how != "average":
         return _unknown(node)
-    for kind, change in MOVES:
+    # an average keeps the mean; its variance is at most that of one value, reached where the pixels are equal
+    for kind, change in channels.CHANGES:
         if isinstance(op, kind):
             place = change(x.place, op)
             return _unknown(node) if place is None else _taken(x, place)
     return _unknown(node)
-
-
-# an average keeps the mean; its variance is at most that of one value, reached where the pixels are equal
-MOVES: tuple[tuple[type, Any], ...] = (
-    (kinds.Upsample, channels.upsampled),
-    (kinds.Reduce, channels.reduced),
-    (kinds.Flatten, channels.flattened),
-    (kinds.Reshape, channels.reshaped),
-    (kinds.Pick, channels.picked),
-    (kinds.Move, channels.moved),
-)
 
 
 def _taken(x: Spread, place: Channels) -> Spread:

@@ -5,8 +5,9 @@ Channels are a list of whatever stands for one of them: atoms of `nn.streams`, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from overq.nn.kinds import AdaptivePool, Cat, Flatten, Move, Pad, Pick, Pool, Reduce, Ref, Reshape, Split, Upsample
 
@@ -152,3 +153,14 @@ def moved(x: Channels, op: Move) -> Channels | None:
         return None
     axis = order.index(x.axis)
     return replace(x, last=axis == rank - 1) if order[0] == 0 and axis in (1, rank - 1) else None
+
+
+# What an operation of each kind that reads one tensor does to where its channels lie.
+CHANGES: tuple[tuple[type, Callable[[Channels, Any], Channels | None]], ...] = (
+    (Upsample, upsampled),
+    (Reduce, reduced),
+    (Flatten, flattened),
+    (Reshape, reshaped),
+    (Pick, picked),
+    (Move, moved),
+)

@@ -184,12 +184,7 @@ class Streams:
 
 CHANGES: tuple[tuple[Any, Callable[[Channels, Any], Channels | None]], ...] = (
     ((kinds.Pool, kinds.AdaptivePool), channels.pooled),
-    (kinds.Upsample, channels.upsampled),
-    (kinds.Reduce, channels.reduced),
-    (kinds.Flatten, channels.flattened),
-    (kinds.Reshape, channels.reshaped),
-    (kinds.Pick, channels.picked),
-    (kinds.Move, channels.moved),
+    *channels.CHANGES,
 )
 
 
