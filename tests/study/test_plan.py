@@ -31,6 +31,13 @@ def test_lists_multiply_out_and_plain_settings_always_stand(tmp_path: Path) -> N
     ]
 
 
+def test_a_study_says_which_plain_widths_always_stand(tmp_path: Path) -> None:
+    study = read(written(tmp_path, f"plain = [5]\n{NETWORK}{METHOD}"))
+    assert [s.label for s in study.settings] == ["float", "uniform:bits=5:W8", "overq:bits=3:W8", "overq:bits=4:W8"]
+    with pytest.raises(OverqError, match="plain is a list of the widths"):
+        read(written(tmp_path, f"plain = 5\n{NETWORK}{METHOD}"))
+
+
 def test_bias_correction_of_all_methods_or_of_some(tmp_path: Path) -> None:
     study = read(
         written(tmp_path, f'bias_correction = true\n{NETWORK}{METHOD}[[methods]]\nmethod = "olive"\nbias_correction = [false, true]\n')
@@ -124,8 +131,9 @@ STUDIES = sorted(path.stem for path in (Path(__file__).parents[2] / "studies").g
 def test_the_studies_of_the_repository_are_readable(name: str) -> None:
     study = read(Path(__file__).parents[2] / "studies" / f"{name}.toml")
     assert study.name == name
-    assert {s.method for s in study.settings} >= {"float", "uniform"}
-    assert {s.method for s in study.settings} & {"overq", "recipe"}
+    assert "float" in {s.method for s in study.settings}
+    assert {s.family for s in study.settings} & {"uniform", "plain_recipe", "mixed_recipe"}, "nothing to compare with"
+    assert {s.family for s in study.settings} & {"overq", "overq_recipe"}
 
 
 def test_the_files_that_the_page_shows_are_readable(tmp_path: Path) -> None:

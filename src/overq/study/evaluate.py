@@ -45,7 +45,8 @@ def evaluate(key: str, cell: Cell) -> Outcome:
     images = _scored(shared)
     positions = range(cell.shard, images.count, cell.shards)
     exact = _exact(replace(cell, setting=Setting("float"))) if SQNR in cell.measures else None
-    found = measured(model, images, positions, cell.batch_size, cell.measures, exact)
+    known = exact if cell.setting.method == "float" else None
+    found = measured(model, images, positions, cell.batch_size, cell.measures, exact, known=known)
     return found, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
 
 

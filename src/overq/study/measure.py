@@ -88,18 +88,20 @@ def measured(
     measures: Sequence[str],
     exact: torch.Tensor | None = None,
     progress: Callable[[int], None] = lambda images: None,
+    known: torch.Tensor | None = None,
 ) -> Measured:
     """Run the images at `positions` through the model and measure.
 
     exact     the float network's scores of the same images, which sqnr compares with
     progress  called with the number of images after every batch
+    known     the model's own scores, where somebody has run it already
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures if name in (TOP1, SQNR)}
     counted: AbstractContextManager[dict[str, Counts]] = count_lanes(model) if COVERAGE in measures else nullcontext({})
     with counted as lanes:
         for start in range(0, len(positions), batch_size) if found or COVERAGE in measures else ():
             part = positions[start : start + batch_size]
-            scores = scores_of(model, images.load(part))
+            scores = scores_of(model, images.load(part)) if known is None else known[start : start + len(part)]
             if TOP1 in found:
                 labels = images.labels_below(scores.shape[1])[list(part)]
                 found[TOP1].append((scores.argmax(1).numpy() == labels)[:, None].astype(float))

@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # always in a study, so that every plot has its baseline
+PLAIN_BITS = (3, 4, 5, 6, 7, 8)  # in a study that does not say otherwise, so that every plot has its baseline
 CORRECTION = "bias_correction"
 MOST_CELLS = 10**6
 MOST = 2**63 - 1  # of a whole number in a study file; TOML itself has no limit
@@ -160,11 +160,14 @@ def read(path: Path) -> Study:
         tables = {name: _tables(data, name) for name in ("networks", "methods", "recipes")}
         if not tables["methods"] and not tables["recipes"]:
             raise InputError("a study needs at least one of [[methods]] or [[recipes]]")
-        corrected = data.pop(CORRECTION, False)
+        corrected, plain = data.pop(CORRECTION, False), data.pop("plain", list(PLAIN_BITS))
+        if not isinstance(plain, list):
+            raise InputError(f"plain is a list of the widths of plain activations that every study runs, not {plain!r}")
         if "measures" in data:
             listed = data["measures"] if isinstance(data["measures"], list) else [data["measures"]]
             data["measures"] = tuple(_beside(path.parent, measure) for measure in listed)
-        settings = expand(tables["methods"], tuple(widths) if isinstance(widths, list) else (widths,), tables["recipes"], corrected)
+        weights = tuple(widths) if isinstance(widths, list) else (widths,)
+        settings = expand(tables["methods"], weights, tables["recipes"], corrected, plain)
         networks = tuple(_network(entry, path.parent) for entry in tables["networks"])
         study = Study(networks=networks, settings=settings, **{"name": path.stem, **data})
     except KeyError as missing:
@@ -177,13 +180,18 @@ def read(path: Path) -> Study:
 
 
 def expand(
-    methods: list[dict[str, Any]], widths: tuple[int, ...], recipes: Sequence[dict[str, Any]] = (), corrected: bool | list[bool] = False
+    methods: list[dict[str, Any]],
+    widths: tuple[int, ...],
+    recipes: Sequence[dict[str, Any]] = (),
+    corrected: bool | list[bool] = False,
+    plain: Sequence[int] = PLAIN_BITS,
 ) -> tuple[Setting, ...]:
-    """float, plain A3 … A8, then every combination of the listed values; each once, weight widths side by side.
+    """float, plain at the widths `plain`, then every combination of the listed values; each once, weight widths side by side.
 
     corrected: whether methods get bias correction where their table does not say; a list runs both.
     """
-    rivals = [{**entry, CORRECTION: entry.get(CORRECTION, corrected)} for entry in ({"method": "uniform", "bits": [*PLAIN_BITS]}, *methods)]
+    baseline = {"method": "uniform", "bits": [*plain]}
+    rivals = [{**entry, CORRECTION: entry.get(CORRECTION, corrected)} for entry in (baseline, *methods)]
     wanted = [*rivals, *({**entry, "method": RECIPE} for entry in recipes)]
     listed = [
         (entry["method"], {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "method"})
