@@ -21,7 +21,7 @@ from overq.integer.steps import steps
 from overq.methods import METHODS
 from overq.nn import LayerRule, Recipe
 from overq.nn.graph import read
-from overq.nn.layers import quantize_layer
+from overq.nn.quantized import quantize_layer
 from overq.spec import Format, dot, encode
 from overq.study import digits
 

@@ -18,7 +18,7 @@ from overq.integer.steps import Step
 from overq.integer.streams import Stream
 from overq.nn import kinds
 from overq.nn.graph import Graph
-from overq.nn.layers import Quantized
+from overq.nn.quantized import Quantized
 
 if TYPE_CHECKING:
     from overq.integer.network import IntegerNetwork

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from overq import kernels
 from overq.errors import FormatError
 from overq.integer.windows import padded, taps
-from overq.nn.layers import Quantized, input_groups
+from overq.nn.layers import input_groups
+from overq.nn.quantized import Quantized
 from overq.spec import Format, accumulator_bits
 
 

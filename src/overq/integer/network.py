@@ -28,7 +28,7 @@ from overq.integer.steps import Affine, Step, norm_affine, steps
 from overq.integer.streams import STREAM_BITS, Stream, streams_of
 from overq.nn.convert import summary
 from overq.nn.graph import read
-from overq.nn.layers import Quantized
+from overq.nn.quantized import Quantized
 
 Watch = Callable[[IntegerLayer, Tensor, Tensor], None]
 LARGEST_AREA = 1 << 16  # values of 32 bits that may be summed before a 16-bit multiplier

@@ -15,7 +15,7 @@ from overq.errors import InputError
 from overq.integer import windows
 from overq.nn import kinds
 from overq.nn.graph import Graph, Node
-from overq.nn.layers import Quantized
+from overq.nn.quantized import Quantized
 
 Affine = tuple[Sequence[float], Sequence[float]]  # (factors, offsets): one for all channels, or one each
 

@@ -29,11 +29,13 @@ from torch import nn
 
 from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
+from overq.nn.candidates import can_quantize
 from overq.nn.chosen import Choosing, Chosen
-from overq.nn.layers import CHANNEL_DIM, Quantized, can_quantize, give_bias, kind
+from overq.nn.layers import CHANNEL_DIM, kind
 from overq.nn.lockstep import lockstep
 from overq.nn.observation import Observations, check_weights, masked
 from overq.nn.padding import Mask, current
+from overq.nn.quantized import Quantized, give_bias
 from overq.nn.replica import ready
 from overq.nn.samples import opened
 from overq.nn.weights import dequantize_weight

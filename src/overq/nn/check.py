@@ -18,7 +18,8 @@ from torch import nn
 
 from overq.errors import FidelityError
 from overq.nn.chosen import Chosen
-from overq.nn.layers import Arrangement, Quantized
+from overq.nn.layers import Arrangement
+from overq.nn.quantized import Quantized
 from overq.nn.replica import replica
 from overq.nn.samples import Part
 

@@ -13,13 +13,15 @@ from torch import nn
 from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn.bias import choose, correct_outputs, observe_outputs
 from overq.nn.call import Forward, run
+from overq.nn.candidates import can_quantize, why_float
 from overq.nn.check import check_copy
 from overq.nn.chosen import one_input
 from overq.nn.fit import fit_layer
-from overq.nn.layers import FloatLayer, Quantized, can_quantize, convert_layer, input_lanes, why_float
+from overq.nn.layers import FloatLayer, input_lanes
 from overq.nn.notes import layer_notes, run_notes
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.padding import Mask
+from overq.nn.quantized import Quantized, convert_layer
 from overq.nn.reads import STRAY
 from overq.nn.recipe import Recipe
 from overq.nn.replica import ready

@@ -6,8 +6,9 @@ from torch import nn
 
 from overq import calib
 from overq.methods import Cost
-from overq.nn.layers import Arrangement, Quantized
+from overq.nn.layers import Arrangement
 from overq.nn.observation import Observations
+from overq.nn.quantized import Quantized
 
 COST_ROWS = 4096  # sampled channel vectors that a data-dependent cost is averaged over
 

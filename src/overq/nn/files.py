@@ -30,8 +30,10 @@ from torch import nn
 
 from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
+from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, summary
-from overq.nn.layers import Arrangement, Parts, Quantized, can_quantize, convert_layer, give_bias
+from overq.nn.layers import Arrangement
+from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary

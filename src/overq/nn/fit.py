@@ -11,7 +11,8 @@ from overq import calib, kernels
 from overq.calib import Observed
 from overq.methods import Fitted, Method
 from overq.nn.equalize import channel_scales, output_error
-from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, Parts, input_groups, kind, parts_of, suited
+from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited
+from overq.nn.quantized import Parts, parts_of
 from overq.nn.recipe import LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport

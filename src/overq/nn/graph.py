@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from overq.errors import InputError
+from overq.nn.candidates import can_quantize
 from overq.nn.kinds import (
     Constant,
     Conv,
@@ -42,8 +43,8 @@ from overq.nn.kinds import (
     Split,
     Unknown,
 )
-from overq.nn.layers import Quantized, can_quantize
 from overq.nn.options import FUNCTIONS, MANY, parse, parse_module
+from overq.nn.quantized import Quantized
 
 
 @dataclass(frozen=True)

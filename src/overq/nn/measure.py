@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from overq import kernels
-from overq.nn.layers import Quantized, by_group, input_groups
+from overq.nn.layers import by_group, input_groups
+from overq.nn.quantized import Quantized
 from overq.spec import Counts
 
 

@@ -17,9 +17,10 @@ from torch.nn.parameter import is_lazy
 from overq.calib import Observed
 from overq.errors import CalibrationError, OverqError
 from overq.nn.call import Forward, parameters, run
+from overq.nn.candidates import can_quantize
 from overq.nn.chosen import Choosing, Chosen
 from overq.nn.compute import Count, counted
-from overq.nn.layers import CHANNEL_DIM, FloatLayer, can_quantize, input_groups, kind
+from overq.nn.layers import CHANNEL_DIM, FloatLayer, input_groups, kind
 from overq.nn.padding import Keep, Mask, current, followed, keep_of, known
 from overq.nn.reads import other_uses
 from overq.nn.replica import ready

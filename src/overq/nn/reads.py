@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from overq.nn.layers import can_quantize
+from overq.nn.candidates import can_quantize
 
 STRAY = "called through a reference to the original model, e.g. in a closure, that no copy follows"
 

@@ -12,9 +12,9 @@ from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
 from overq.nn.convert import quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import convert_layer
 from overq.nn.observation import Observations, observe
 from overq.nn.padding import Mask
+from overq.nn.quantized import convert_layer
 from overq.nn.recipe import Recipe
 from overq.nn.replica import ready
 

@@ -22,7 +22,8 @@ from torch import nn
 from overq.nn import channels, kinds
 from overq.nn.channels import Channels
 from overq.nn.graph import Node, read
-from overq.nn.layers import Quantized, input_lanes
+from overq.nn.layers import input_lanes
+from overq.nn.quantized import Quantized
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 Value = Channels | list[Channels] | None  # None: channels unknown, and fixed

@@ -15,10 +15,12 @@ from torch import nn
 
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
 from overq.nn.call import Forward, run
+from overq.nn.candidates import can_quantize
 from overq.nn.convert import DEFAULT_RECIPE, check_overrides, quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import FloatLayer, Parts, can_quantize, converted, kind
+from overq.nn.layers import FloatLayer, kind
 from overq.nn.observation import Observations, check_weights, observe
+from overq.nn.quantized import Parts, converted
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.samples import opened
