@@ -3,7 +3,7 @@
 encode(t, fmt, axis=-1)            integers t -> (digits int16, states uint8), lanes along `axis`
 effective(digits, states, fmt)     -> E int32, f fraction bits, lanes last
 counts(t, fmt, axis=-1)            -> spec.Counts over the whole array
-overwrite(x, step, fmt, axis=-1)   real x -> E · step / 2^f, same shape, dtype and device
+overwrite(x, step, fmt, axis=-1)   real x -> E · step / 2^f, same shape, dtype and device; a step for the tensor, each vector or tile
 overwrite_counted(…)               -> (overwrite(…), counts), in one pass where the backend can
 available()                        None, or one line saying why this backend cannot run here
 MODES                              the overwrite modes it implements

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 
 from overq.errors import NonFiniteError
-from overq.kernels.scale import factors
+from overq.kernels.scale import Step, factors, is_one, scaled
 from overq.spec import Counts, Format, State, seen, shift
 
 Array = Any  # numpy.ndarray, torch.Tensor, …
@@ -26,41 +26,59 @@ def available() -> str | None:
 # In and out ------------------------------------------------------------------------------------------
 
 
-def fixed(x: Array, step: float, fmt: Format) -> Array:
-    """t = floor(x · r), saturated: int32, f+1 fraction bits. NaN becomes 0 (`overwrite` puts it back); infinity saturates."""
-    return _fixed(x, step, fmt, fmt.t_min, fmt.t_max)
+def fixed(x: Array, step: Step, fmt: Format, axis: int = -1) -> Array:
+    """t = floor(x · r), saturated: int32, f+1 fraction bits. NaN becomes 0 (`overwrite` puts it back); infinity saturates.
+
+    axis: where the lanes lie, asked only where step is not one number.
+    """
+    return _floor(_scaled(x, step, fmt, axis)[0], fmt.t_min, fmt.t_max)
 
 
-def _fixed(x: Array, step: float, fmt: Format, low: int, high: int) -> Array:
+def _scaled(x: Array, step: Step, fmt: Format, axis: int) -> tuple[Array, Array]:
+    """(x · r in float32, q)"""
+    if not is_one(step):
+        return scaled(x, step, fmt, axis)
     xp = array_api_compat.array_namespace(x)
-    r, _ = factors(step, fmt)
-    t = xp.floor(xp.astype(x, xp.float32) * float(r))
+    r, q = factors(step, fmt)
+    return xp.astype(x, xp.float32) * float(r), float(q)
+
+
+def _floor(product: Array, low: int, high: int) -> Array:
+    xp = array_api_compat.array_namespace(product)
+    t = xp.floor(product)
     t = xp.clip(xp.where(xp.isnan(t), 0.0, t), float(low), float(high))
     return xp.astype(t, xp.int32)
 
 
-def to_fixed(x: Array, step: float, fmt: Format) -> Array:
+def to_fixed(x: Array, step: Step, fmt: Format, axis: int = -1) -> Array:
     """The encoder's integers t (int32) of real x; NaN is refused with NonFiniteError, infinity saturates."""
     xp = array_api_compat.array_namespace(x)
     if bool(xp.any(xp.isnan(x))):
         raise NonFiniteError(f"x holds NaN, which no digit can spell ({int(xp.sum(xp.isnan(x)))} of {array_api_compat.size(x)} values)")
-    return fixed(x, step, fmt)
+    return fixed(x, step, fmt, axis)
 
 
-def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
+def overwrite(x: Array, step: Step, fmt: Format, axis: int = -1) -> Array:
     """What the hardware would compute with: E · step / 2^f, in x's shape and dtype.
 
     x: real array, lanes along `axis`. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
+    step: one number; an array with one for each vector or tile (`scale.factors_each`); or how each vector gives it (`scale.Dynamic`).
     """
+    product, q = _scaled(x, step, fmt, axis)
+    return _values(x, _floor(product, fmt.t_min, fmt.t_max), q, fmt, axis)
+
+
+def _values(x: Array, t: Array, q: Array, fmt: Format, axis: int) -> Array:
     xp = array_api_compat.array_namespace(x)
-    _, q = factors(step, fmt)
-    y = xp.astype(values(fixed(x, step, fmt), fmt, axis), xp.float32) * float(q)
+    y = xp.astype(values(t, fmt, axis), xp.float32) * q
     return xp.where(xp.isnan(x), x, xp.astype(y, x.dtype))
 
 
-def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
+def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
     """`overwrite`, and the counts of what it did; a NaN counts as a zero."""
-    return overwrite(x, step, fmt, axis), counts(_fixed(x, step, fmt, *seen(fmt)), fmt, axis)
+    product, q = _scaled(x, step, fmt, axis)
+    y = _values(x, _floor(product, fmt.t_min, fmt.t_max), q, fmt, axis)
+    return y, counts(_floor(product, *seen(fmt)), fmt, axis)
 
 
 # Who serves whom -------------------------------------------------------------------------------------

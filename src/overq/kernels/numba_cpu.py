@@ -21,7 +21,7 @@ import numpy as np
 from overq.errors import InputError
 from overq.kernels import compiled
 from overq.kernels.array import effective
-from overq.kernels.scale import factors
+from overq.kernels.scale import Step, factors, is_one, scaled
 from overq.spec import Counts, Format, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
@@ -38,19 +38,25 @@ def available() -> str | None:
     return None
 
 
-def overwrite(x: Array, step: float, fmt: Format, axis: int = -1, threads: int | None = None) -> Array:
+def overwrite(x: Array, step: Step, fmt: Format, axis: int = -1, threads: int | None = None) -> Array:
     """E · step / 2^f, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
 
     x: float16, float32, float64 or (torch) bfloat16, lanes along `axis`.
+    step: one number; an array with one for each vector or tile (`scale.factors_each`); or how each vector gives it (`scale.Dynamic`).
     """
     return overwrite_counted(x, step, fmt, axis, threads)[0]
 
 
-def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1, threads: int | None = None) -> tuple[Array, Counts]:
+def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1, threads: int | None = None) -> tuple[Array, Counts]:
     """`overwrite` and the counts of what it did, in the same pass. A NaN counts as a zero."""
-    out = array_api_compat.array_namespace(x).empty_like(x)
-    total = _run(x, (out,), axis, rule_of(fmt, float(step), _is_bfloat(x)), threads)
-    return out, total
+    xp = array_api_compat.array_namespace(x)
+    if is_one(step):
+        out = xp.empty_like(x)
+        return out, _run(x, (out,), axis, rule_of(fmt, float(step), _is_bfloat(x)), threads)
+    product, q = scaled(x, step, fmt, axis)
+    E = xp.empty_like(product)
+    total = _run(product, (E,), axis, rule_of(fmt)._replace(r=compiled.F32(1), q=compiled.F32(1)), threads)
+    return xp.astype(E * q, x.dtype), total
 
 
 def encode(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ import triton.language as tl
 
 from overq.errors import InputError
 from overq.kernels.array import effective
-from overq.kernels.scale import factors
+from overq.kernels.scale import Dynamic, Step, factors, is_one, scaled
 from overq.spec import Counts, Format, State, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
@@ -169,18 +169,29 @@ def _digits_kernel(t, served, digits, states, outer, lanes, inner, tile, F: tl.c
 # The functions of a backend --------------------------------------------------------------------------
 
 
-def overwrite(x: Array, step: float, fmt: Format, axis: int = -1) -> Array:
-    """E · step / 2^f, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates."""
+def overwrite(x: Array, step: Step, fmt: Format, axis: int = -1) -> Array:
+    """E · step / 2^f, in x's shape, dtype and memory layout. A NaN stays NaN and is a free lane to its neighbours; ±inf saturates.
+
+    step: one number; an array with one for each vector or tile (`scale.factors_each`); or how each vector gives it (`scale.Dynamic`).
+    """
     x = _tensor(given := x)
-    out = torch.empty_like(x)
-    _launch(_overwrite_kernel, axis, fmt, (x, out), *map(float, factors(step, fmt)))
-    return _like(given, out)
+    if is_one(step):
+        out = torch.empty_like(x)
+        _launch(_overwrite_kernel, axis, fmt, (x, out), *map(float, factors(step, fmt)))
+        return _like(given, out)
+    product, q = scaled(x, step if isinstance(step, Dynamic) else _tensor(step), fmt, axis)
+    E = torch.empty_like(product)
+    _launch(_overwrite_kernel, axis, fmt, (product, E), 1.0, 1.0)
+    return _like(given, (E * q).to(x.dtype))
 
 
-def overwrite_counted(x: Array, step: float, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
+def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1) -> tuple[Array, Counts]:
     """`overwrite`, and the counts of what it did; a NaN counts as a zero."""
-    r = float(factors(step, fmt)[0])
-    t = (_tensor(x).float() * r).floor().nan_to_num(nan=0.0).clamp(*seen(fmt)).to(torch.int32)
+    if is_one(step):
+        product = _tensor(x).float() * float(factors(step, fmt)[0])
+    else:
+        product, _ = scaled(_tensor(x), step if isinstance(step, Dynamic) else _tensor(step), fmt, axis)
+    t = product.floor().nan_to_num(nan=0.0).clamp(*seen(fmt)).to(torch.int32)
     return overwrite(x, step, fmt, axis), counts(t, fmt, axis)
 
 

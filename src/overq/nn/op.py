@@ -5,7 +5,7 @@
 Gradient (straight-through, exact rule): dL/dx = dL/dy where the lane spells x up to rounding, and 0 where it clips x.
 In integers: it passes where -2^f <= floor(x · r) - 2·E < 2^f, the floor taken before saturation. So an outlier passes if and
 only if it was served and two digits hold it; NaN and infinity do not pass. For `cascade=0` this is the rule of
-torch.fake_quantize_per_tensor_affine.
+torch.fake_quantize_per_tensor_affine. A step that the vectors give themselves counts as a constant.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from torch import Tensor
 
 from overq import kernels
 from overq.errors import InputError
-from overq.kernels.scale import factors
+from overq.kernels.scale import Dynamic, Step, factors, factors_each, steps
 from overq.spec import Format
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def overwrite(x: Tensor, step: float, fmt: Format, dim: int = 1) -> Tensor:
+def overwrite(x: Tensor, step: Step, fmt: Format, dim: int = 1) -> Tensor:
     """What hardware computing in `fmt` would see of x: E · step / 2^f.
 
     x     float16/32/64 or bfloat16, any layout; lanes along `dim` (negative counts from the end)
-    step  Δ, one positive number for the whole tensor
+    step  Δ: one positive number for the whole tensor; or a tensor with one for each vector, of x's shape but 1 along `dim` (for each
+          tile of `fmt.lanes` lanes: as many as there are tiles); or `Dynamic`, the rule by which each vector gives its own
 
     A NaN stays NaN and is a free lane to its neighbours; ±inf saturates. Arithmetic is float32 whatever x's dtype.
-    Raises InputError for a tensor that is not floating point, a dim it does not have, or a step that is not positive.
+    Raises InputError for a tensor that is not floating point, a dim it does not have, or a step that is not positive or does not fit.
     """
     if not isinstance(x, Tensor):
         raise InputError(f"x must be a torch tensor, not {type(x).__name__}")
@@ -39,6 +40,10 @@ def overwrite(x: Tensor, step: float, fmt: Format, dim: int = 1) -> Tensor:
         raise InputError(f"x must be float16, bfloat16, float32 or float64, not {str(x.dtype).removeprefix('torch.')}")
     if not -x.ndim <= dim < x.ndim:
         raise InputError(f"dim {dim} does not exist in a tensor of shape {tuple(x.shape)}")
+    if isinstance(step, Dynamic):
+        return torch.ops.overq.overwrite_dynamic(x, step.alpha, step.measure, step.tiles, _text(fmt), dim)
+    if isinstance(step, Tensor):
+        return torch.ops.overq.overwrite_each(x, step.detach(), _text(fmt), dim)
     return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim)
 
 
@@ -62,9 +67,7 @@ def _overwrite(
     lanes: int | None,
     dim: int,
 ) -> Tensor:
-    fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes)
-    y = kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim)
-    return y if y.stride() == (out := torch.empty_like(x)).stride() else out.copy_(y)
+    return _in_layout_of(x, step, _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes), dim)
 
 
 @_overwrite.register_fake
@@ -88,10 +91,7 @@ def _unclipped(
     """bool, where the gradient passes."""
     fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes)
     r, q = factors(step, fmt)
-    x = x.float()
-    E = (kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim) / float(q)).round()  # |E| < 2^24: exact
-    off, half = (x * float(r)).floor() - 2 * E, fmt.unit // 2
-    return (off >= -half) & (off < half)
+    return _passes(x.float(), step, float(r), float(q), fmt, dim % x.ndim)
 
 
 @_unclipped.register_fake
@@ -111,3 +111,67 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _overwrite.register_autograd(_backward, setup_context=_keep)
+
+
+# A step for each vector ------------------------------------------------------------------------------
+# These take the format as text, since an operator's arguments are numbers and strings: its fields in order.
+
+
+def _text(fmt: Format) -> str:
+    return f"{fmt.bits} {fmt.cascade} {fmt.range_bits} {fmt.fraction_bits} {fmt.policy} {int(fmt.signed)} {fmt.lanes or 0}"
+
+
+@lru_cache(maxsize=256)
+def _read(text: str) -> Format:
+    bits, cascade, range_bits, fraction_bits, policy, signed, lanes = text.split()
+    return Format(int(bits), int(cascade), int(range_bits), int(fraction_bits), policy, signed == "1", int(lanes) or None)
+
+
+@torch.library.custom_op("overq::overwrite_each", mutates_args=())
+def _overwrite_each(x: Tensor, step: Tensor, fmt: str, dim: int) -> Tensor:
+    return _in_layout_of(x, step, _read(fmt), dim)
+
+
+@torch.library.custom_op("overq::overwrite_dynamic", mutates_args=())
+def _overwrite_dynamic(x: Tensor, alpha: float, measure: str, tiles: bool, fmt: str, dim: int) -> Tensor:
+    return _in_layout_of(x, Dynamic(alpha, measure, tiles), _read(fmt), dim)
+
+
+def _in_layout_of(x: Tensor, step: Step, fmt: Format, dim: int) -> Tensor:
+    y = kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim % x.ndim)
+    return y if y.stride() == (out := torch.empty_like(x)).stride() else out.copy_(y)
+
+
+@torch.library.custom_op("overq::unclipped_each", mutates_args=())
+def _unclipped_each(x: Tensor, step: Tensor, fmt: str, dim: int) -> Tensor:
+    """bool, where the gradient passes."""
+    made, dim = _read(fmt), dim % x.ndim
+    r, q = factors_each(step, x, made, dim)
+    return _passes(x.float(), step, r, q, made, dim)
+
+
+@torch.library.custom_op("overq::unclipped_dynamic", mutates_args=())
+def _unclipped_dynamic(x: Tensor, alpha: float, measure: str, tiles: bool, fmt: str, dim: int) -> Tensor:
+    """bool, where the gradient passes."""
+    made, dim = _read(fmt), dim % x.ndim
+    step = steps(x, Dynamic(alpha, measure, tiles), made, dim)
+    return _passes(x.float(), step, *factors_each(step, x, made, dim), made, dim)
+
+
+def _passes(x: Tensor, step: Step, r: Any, q: Any, fmt: Format, dim: int) -> Tensor:
+    E = (kernels.get("auto", fmt, x.device.type).overwrite(x, step, fmt, dim) / q).round()  # |E| < 2^24: exact
+    off, half = (x * r).floor() - 2 * E, fmt.unit // 2
+    return (off >= -half) & (off < half)
+
+
+def _backward_each(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    unclipped = torch.ops.overq.unclipped_each if isinstance(ctx.arguments[0], Tensor) else torch.ops.overq.unclipped_dynamic
+    return torch.where(unclipped(x, *ctx.arguments), grad, torch.zeros_like(grad)), *([None] * len(ctx.arguments))
+
+
+for _made in (_overwrite_each, _overwrite_dynamic):
+    _made.register_fake(lambda x, *_: torch.empty_like(x))
+    _made.register_autograd(_backward_each, setup_context=_keep)
+for _made in (_unclipped_each, _unclipped_dynamic):
+    _made.register_fake(lambda x, *_: torch.empty_like(x, dtype=torch.bool))
