@@ -8,11 +8,11 @@ import torch
 from overq import Format, Recipe, quantize
 from overq.errors import FormatError
 from overq.integer import integer_network
-from overq.methods import Cost
+from overq.methods import METHODS, Cost, Dynamic, OverQ
 from overq.nn import LayerRule, observe, observe_sequentially, summary
 from overq.study import cell, digits, evaluate, recipes
 from overq.study.plan import Network, Setting, Study, expand
-from overq.study.recipes import install_recipe, recipe_of
+from overq.study.recipes import canonical, install_recipe, recipe_of
 from overq.tune import reorder_network
 from overq.tune.assign import best_assignment
 from overq.tune.sensitivity import sensitivity
@@ -133,3 +133,14 @@ def test_orders_integers_and_mixtures_are_what_the_package_s_own_functions_make(
     assert costs[3].metadata_bits == 0
     bare = install_recipe(model, seen, [x], {"bits": 3, "edges": False}, 8, 0)[0]
     assert {layer.format.bits for layer in summary(bare).layers} == {3}
+
+
+def test_dynamic_steps_are_two_more_keys_of_every_method():
+    made = recipe_of({"bits": 4, "cascade": 8, "dynamic": "max", "group": 32}, 8)
+    assert made.method == Dynamic(OverQ(4, 8), "max", 32)
+    assert recipe_of({"bits": 5, "dynamic": "rms"}, 8, method="olive").method == Dynamic(METHODS["olive"](5), "rms")
+    assert list(canonical({"dynamic": "max", "cascade": 0, "bits": 4})) == ["bits", "cascade", "dynamic"]
+    with pytest.raises(FormatError, match='group 32 is of dynamic steps: give dynamic = "max" or "rms", too'):
+        recipe_of({"bits": 4, "group": 32}, 8)
+    with pytest.raises(FormatError, match="takes its scales from each block"):
+        recipe_of({"dynamic": "max"}, 8, method="mx")

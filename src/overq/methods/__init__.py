@@ -14,6 +14,7 @@ from typing import Any
 
 from overq.errors import FormatError
 from overq.methods.biscaled import BiScaled
+from overq.methods.dynamic import Dynamic, dynamic
 from overq.methods.highprecision import HighPrecision
 from overq.methods.method import Cost, Fitted, Method
 from overq.methods.mx import MX
@@ -48,6 +49,8 @@ def method_of(fmt: Format) -> Method:
 
 def method_to_json(method: Method) -> dict[str, Any]:
     """Plain JSON values: its name in METHODS and its parameters."""
+    if isinstance(method, Dynamic):
+        return {**method_to_json(method.of), "dynamic": method.by, "group": method.group}
     name = next(name for name, cls in METHODS.items() if cls is type(method))
     return {"name": name, **asdict(method)}
 
@@ -60,13 +63,18 @@ def method_from_json(data: Any) -> Method:
 
 
 def build(name: str, parameters: dict[str, Any]) -> Method:
-    """The method of that name in METHODS. FormatError where name or parameters do not exist, or a parameter makes no sense."""
+    """The method of that name in METHODS, with `dynamic` ("max", "rms") and `group` in its dynamic form (`Dynamic`).
+
+    FormatError where name or parameters do not exist, or a parameter makes no sense.
+    """
     if name not in METHODS:
         raise FormatError(f"no method {name!r}; there are {', '.join(METHODS)}")
+    parameters = dict(parameters)
+    by, group = parameters.pop("dynamic", ""), parameters.pop("group", None)
     known = {field.name for field in fields(METHODS[name])}
     if odd := sorted(parameters.keys() - known):
         raise FormatError(f"method {name!r} has no parameter {odd[0]!r}; there are {', '.join(f.name for f in fields(METHODS[name]))}")
-    return METHODS[name](**parameters)
+    return dynamic(METHODS[name](**parameters), by, group)
 
 
 def fitted_to_json(fitted: Fitted) -> dict[str, Any]:
@@ -96,11 +104,13 @@ def fitted_from_json(data: Any) -> Fitted:
 __all__ = [
     "METHODS",
     "Cost",
+    "Dynamic",
     "Fitted",
     "Method",
     "OverQ",
     "Uniform",
     "build",
+    "dynamic",
     "fitted_from_json",
     "fitted_to_json",
     "method_from_json",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import array_api_compat
 import numpy as np
@@ -17,6 +18,9 @@ class Threshold(Fitted):
     """threshold: magnitudes above it stay as they are."""
 
     threshold: float
+
+    def times(self, statistic: Array) -> Any:
+        return replace(super().times(statistic), threshold=self.threshold * statistic)
 
 
 @dataclass(frozen=True)

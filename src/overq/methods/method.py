@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import array_api_compat
@@ -16,6 +16,7 @@ import numpy as np
 
 from overq.calib.least_error import best
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
+from overq.methods.numbers import bfloat
 from overq.methods.weights import integers
 from overq.spec import Format
 
@@ -85,6 +86,11 @@ class Fitted:
         """Average cost per value of x (a sample will do); some methods depend on the data, some only on the number of lanes."""
         return self.method.count(x, self, axis, weight_bits)
 
+    def times(self, statistic: Array) -> Any:
+        """With a step for each vector, and all else that is in units of the input alike: products with an array that broadcasts
+        against the tensor. Steps are stored beside their vectors, so they are rounded to bfloat16."""
+        return replace(self, step=bfloat(self.step * statistic))
+
     @property
     def format(self) -> Format | None:
         """The number format of the tensor, where the method is one of ours."""
@@ -111,6 +117,10 @@ class Method(ABC):
     def format(self, signed: bool) -> Format | None:
         """The number format of a tensor, for methods that `overq.spec` defines; else None."""
         return None
+
+    def step_format(self, signed: bool) -> Format | None:
+        """The number format whose step the calibrations of `overq.calib` can find; else None."""
+        return self.format(signed)
 
     def fit(self, sample: np.ndarray, signed: bool, step: float | None = None) -> Fitted:
         """Fix what the tensor needs.

@@ -10,9 +10,21 @@ import numpy as np
 Array = Any
 
 
-def scaled(x: Array, step: float) -> Array:
-    """x in units of the step."""
-    return x * float(np.float32(1 / step))
+def device_of(x: Array) -> str:
+    """Where its values are: a torch device type; "cpu" for NumPy."""
+    return x.device.type if array_api_compat.is_torch_array(x) else "cpu"
+
+
+def scaled(x: Array, step: Any) -> Array:
+    """x in units of the step; a number, or float32 that broadcasts against x."""
+    return x * (float(np.float32(1 / step)) if not getattr(step, "ndim", 0) else 1 / step)
+
+
+def bfloat(x: Array) -> Array:
+    """Nearest bfloat16, ties to even, of positive float32; as float32."""
+    xp = array_api_compat.array_namespace(x)
+    pattern = x.view(xp.int32)
+    return ((pattern + 0x7FFF + ((pattern >> 16) & 1)) & -0x10000).view(xp.float32)
 
 
 def nearest(v: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 from overq.kernels import get
 from overq.methods.method import Array, Cost, Fitted, Method
+from overq.methods.numbers import device_of
 from overq.spec import Format
 from overq.spec.format import second_bits
 
@@ -56,7 +57,7 @@ class OverQ(Method):
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         fmt = self.format(fitted.signed)
-        return get("auto", fmt).overwrite(x, fitted.step, fmt, axis)
+        return get("auto", fmt, device_of(x)).overwrite(x, fitted.step, fmt, axis)
 
     def count(self, x: Array, fitted: Fitted, axis: int, weight_bits: int) -> Cost:
         return Cost(self.bits, self.format(fitted.signed).state_bits, self.bits, weight_bits)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer
-from overq.methods.numbers import magnitude, nearest, scaled, with_sign
+from overq.methods.numbers import bfloat, magnitude, nearest, scaled, with_sign
 
 RATIOS = tuple(2.0 ** (k / 2) for k in range(11))  # tail step / centre step, 1 … 32
 
@@ -18,6 +19,9 @@ class TwoPiece(Fitted):
     """tail: distance of two levels beyond the breakpoint (step: before it)."""
 
     tail: float
+
+    def times(self, statistic: Array) -> Any:
+        return replace(super().times(statistic), tail=bfloat(self.tail * statistic))
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class PWLQ(Method):
         assert fitted.step is not None
         xp = array_api_compat.array_namespace(x)
         top, size = self.top(fitted.signed), magnitude(x, fitted.signed)
-        breakpoint_ = float(np.float32(top * fitted.step))
+        end: Any = top * fitted.step
+        breakpoint_ = end if getattr(end, "ndim", 0) else float(np.float32(end))
         centre = xp.clip(nearest(scaled(size, fitted.step)), None, top) * fitted.step
         tail = xp.clip(nearest(scaled(size - breakpoint_, fitted.tail)), None, top) * fitted.tail + breakpoint_
         y = xp.where(size <= breakpoint_, centre, tail)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from overq.kernels import get
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer
+from overq.methods.numbers import device_of
 from overq.spec import Format
 
 
@@ -26,7 +27,7 @@ class Uniform(Method):
         return Format.plain(self.bits, signed)
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
-        return get("auto").overwrite(x, fitted.step, self.format(fitted.signed), axis)
+        return get("auto", device=device_of(x)).overwrite(x, fitted.step, self.format(fitted.signed), axis)
 
     def count(self, x: Array, fitted: Fitted, axis: int, weight_bits: int) -> Cost:
         return Cost(self.bits, 0, self.bits, weight_bits)

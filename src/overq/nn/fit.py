@@ -9,7 +9,7 @@ import numpy as np
 
 from overq import calib, kernels
 from overq.calib import Observed
-from overq.methods import Fitted, Method
+from overq.methods import Dynamic, Fitted, Method
 from overq.nn.equalize import channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited
 from overq.nn.quantized import Parts, parts_of
@@ -94,13 +94,16 @@ def _found(module: FloatLayer, observed: Observed, rule: LayerRule) -> Found:
 def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
     """The method with the step that the rule's calibration finds for the arranged input.
 
-    Scaled inputs are known by the sample only: their extremes and histogram are the sample's.
+    Scaled inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and histogram are the
+    sample's.
     """
     vectors, signed = arrangement.vectors(observed.sample), observed.signed
-    fmt = method.format(signed)
+    fmt = method.step_format(signed)
     if fmt is None:
         return method.fit(vectors, signed)
-    if arrangement.scale is None:
+    if isinstance(method, Dynamic):
+        vectors = method.relative(vectors)
+    if arrangement.scale is None and not isinstance(method, Dynamic):
         observed = replace(observed, sample=vectors)
     else:
         observed = Observed()

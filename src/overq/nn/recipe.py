@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from overq import calib
 from overq.errors import FormatError, InputError
-from overq.methods import Method, OverQ, Uniform, method_from_json, method_of, method_to_json
+from overq.methods import Dynamic, Method, OverQ, Uniform, method_from_json, method_of, method_to_json
 from overq.spec import Format
 
 WEIGHT_BITS = (4, 8)
@@ -20,7 +20,7 @@ WEIGHT_BITS = (4, 8)
 
 def check_calibration(method: Any, calibration: str) -> None:
     """FormatError where the method has no number format that the calibration could reach a clip point of."""
-    if method.format(False) is None and calibration not in ("format-mse", "least-error"):
+    if method.step_format(False) is None and calibration not in ("format-mse", "least-error"):
         raise FormatError(
             f'{method.describe()} finds its step by the least squared error of what it decodes (calibration "format-mse"); '
             f"{calibration!r} is for overq and uniform"
@@ -118,7 +118,8 @@ class Recipe:
     weight_bits  4 to 8, symmetric, per output channel
     calibration  how a layer's step is chosen: a name in `overq.calib`. Methods without a number format find it with the least squared
                  error of what they decode, which is "least-error", and "format-mse" of a method that is no format
-    first, last  rule for the first and the last layer reached (the classifier); None treats them like the others
+    first, last  rule for the first and the last layer reached (the classifier); None treats them like the others. The default's steps
+                 are dynamic where the method's are, and by the same statistic
     overrides    (pattern, rule) pairs: layers whose dotted name matches the shell-style pattern get that rule; the last
                  match wins, also over `first` and `last`
     seed         of the calibration sample
@@ -151,6 +152,8 @@ class Recipe:
         for name in ("first", "last"):
             if not isinstance(getattr(self, name), (LayerRule, type(None))):
                 raise FormatError(f"Recipe.{name} must be a LayerRule or None, not {getattr(self, name)!r}")
+            if isinstance(self.method, Dynamic) and getattr(self, name) == EDGE:
+                object.__setattr__(self, name, replace(EDGE, method=Dynamic(Uniform(8), self.method.by, self.method.group)))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, not {self.seed!r}")
         for name in ("bias_correction", "sequential"):

@@ -12,7 +12,7 @@ from torch import nn
 
 from overq.errors import FormatError
 from overq.integer import integer_network
-from overq.methods import METHODS, Cost
+from overq.methods import METHODS, Cost, dynamic, method_of
 from overq.nn import Observations, Recipe, observe, observe_sequentially, quantize
 from overq.nn.cost import cost_of
 from overq.spec import Format
@@ -23,6 +23,7 @@ from overq.tune.sensitivity import LOSSES, Sensitivity
 RECIPE = "recipe"  # in place of a method's name: the keys of a number format stand for the method
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
+DYNAMIC_KEYS = ("dynamic", "group")  # of steps for each vector, or for each group of its lanes: `overq.methods.Dynamic`
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
 OWN_KEYS = ("source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
@@ -46,7 +47,7 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(parameters.get(old), bool) and new not in parameters:
             parameters = {key: value for key, value in parameters.items() if key != old} | ({} if parameters[old] else {new: 0})
     plain = parameters.get("cascade") == 0
-    order = {key: i for i, key in enumerate((*FORMAT_KEYS, *RECIPE_KEYS, *OWN_KEYS))}
+    order = {key: i for i, key in enumerate((*FORMAT_KEYS, *DYNAMIC_KEYS, *RECIPE_KEYS, *OWN_KEYS))}
     kept = [key for key in parameters if not (plain and key in MODE_KEYS) and (key, parameters[key], str(parameters[key])) not in _DEFAULTS]
     return {key: parameters[key] for key in sorted(kept, key=lambda key: order.get(key, len(order)))}
 
@@ -60,7 +61,7 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     if method not in (RECIPE, *METHODS):
         raise FormatError(f"no method {method!r}; there are {', '.join(METHODS)}")
     own = FORMAT_KEYS if method == RECIPE else tuple(f.name for f in fields(METHODS[method]))
-    known = (*own, *RECIPE_KEYS, *OWN_KEYS)
+    known = (*own, *DYNAMIC_KEYS, *RECIPE_KEYS, *OWN_KEYS)
     for key, value in parameters.items():
         if key not in known:
             what = "a recipe has no key" if method == RECIPE else f"method {method!r} has no parameter"
@@ -80,10 +81,10 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
         raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
-    if method == RECIPE:
-        recipe = Recipe(Format(**wanted), weight_bits, seed=seed, **rest)
-    else:
-        recipe = Recipe(METHODS[method](**wanted), weight_bits, seed=seed, **{"calibration": "least-error", **rest})
+    static = method_of(Format(**wanted)) if method == RECIPE else METHODS[method](**wanted)
+    made = dynamic(static, parameters.get("dynamic", ""), parameters.get("group"))
+    usual = {} if method == RECIPE else {"calibration": "least-error"}
+    recipe = Recipe(made, weight_bits, seed=seed, **{**usual, **rest})
     return recipe if parameters.get("edges", True) else recipe.with_(first=None, last=None)
 
 
@@ -95,7 +96,7 @@ def _check_budget(parameters: Mapping[str, Any], method: str) -> None:
             if key in parameters:
                 raise FormatError(f"a recipe's {key} says how a budget is kept: give a budget, too")
         return
-    if fixed := [key for key in FORMAT_KEYS if key in parameters]:
+    if fixed := [key for key in (*FORMAT_KEYS, *DYNAMIC_KEYS) if key in parameters]:
         raise FormatError(f"a recipe with a budget finds its formats itself: leave {fixed[0]} out")
     budget = parameters["budget"]
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not math.isfinite(budget):
