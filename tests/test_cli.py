@@ -76,7 +76,7 @@ def own(folder: Path, **changed: object) -> list[object]:
 def test_own_network_and_images(folder: Path, capsys, monkeypatch) -> None:
     code, out, err = run(capsys, monkeypatch, *own(folder, json=folder / "r.json", csv=folder / "sub" / "r.csv", plot=folder / "r.svg"))
     assert (code, err) == (0, "")
-    assert "A3 range+precision c=2" in out
+    assert "A3 r2+f2 c2" in out
     result = json.loads((folder / "r.json").read_text())
     assert [r["setting"] for r in result["results"]] == ["float", "plain"] + ["overq"] * 4
     assert {r["images"] for r in result["results"]} == {24 - 6}  # calibration images are not scored
@@ -205,7 +205,7 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
         "calibration": (own(folder, calibration="best"), "no calibration method 'best'"),
         "source": (own(folder, **{"calibration-source": "guess"}), "must be one of images, statistics, distilled, not 'guess'"),
         "source and images": (own(folder, **{"calibration-source": "statistics", "calibration-images": folder}), "exclude each other"),
-        "correction": (["evaluate", "--bias-correction", "--calibration-source", "statistics"], "bias correction needs images"),
+        "correction": (["evaluate", "--bias-correction", "--calibration-source", "statistics"], "has no images, which"),
         "no batch norm": (own(folder, **{"calibration-source": "distilled"}), "the model has no batch norm; give calibration images"),
         "plot name": (own(folder, plot=folder / "r.txt"), "the name must end in one of .png, .svg, .pdf"),
         "output is a folder": (own(folder, json=folder), "it is a folder"),

@@ -110,8 +110,9 @@ def test_a_recipe_file_is_the_base_and_what_is_found_is_run(
      "override 'stages.*' matches no layer; layers are stem.0, blocks.0.conv1, blocks.0.conv2, blocks.0.conv3, blocks.0.shortcut.0, "
      "blocks.1.conv1, …"),
     ("{}", ["--bits", "4"], "--recipe says what --bits would: leave one out"),
-    ('{"bias_correction": true}', ["--calibration-source", "statistics"],
-     "bias correction needs images: the calibration source statistics has none, distilled makes some"),
+    ("{}", ["--calibration-source", "statistics"], "--recipe says what --calibration-source would: leave one out"),
+    ('{"bias_correction": true, "source": "statistics"}', [],
+     'r.json: a recipe with source = "statistics" has no images, which sequential and bias_correction need'),
 ])  # fmt: skip
 def test_recipes_that_cannot_be_evaluated_are_refused_in_one_line(
     text: str, more: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

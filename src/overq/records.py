@@ -29,7 +29,8 @@ class Accuracy:
     correct    of `images` scored images
     coverage   mean over the layers that had outliers, expected_coverage the mean of 1-(1-p)^c over the same; None where nothing is served
     seconds    for calibration and evaluation of this setting
-    recipe     name of the recipe, where one was given; the fields before tell its default rule only
+    recipe     name of the recipe, where one was given; the other fields tell its default rule only
+    format     `Format.label`, "" for float and rivals
     """
 
     setting: str
@@ -47,6 +48,7 @@ class Accuracy:
     outlier_rate: float | None = None
     layers: tuple[LayerCoverage, ...] = ()
     recipe: str = ""
+    format: str = ""
 
     @property
     def top1(self) -> float:
@@ -58,11 +60,7 @@ class Accuracy:
         """A short name for tables and plots."""
         if self.recipe:
             return f"{self.recipe} ({self.setting})" if self.setting not in ("plain", "overq") else self.recipe
-        if self.setting == "float":
-            return "float"
-        if self.setting == "plain":
-            return f"A{self.bits} plain"
-        return f"A{self.bits} {self.mode} c={self.cascade}"
+        return self.format or self.setting
 
 
 @dataclass(frozen=True)

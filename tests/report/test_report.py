@@ -16,10 +16,10 @@ EVALUATION = Evaluation(
     "net", "pictures", "max", 7, 3, "array", {"overq": "1"},
     (
         Accuracy("float", 32, 32, "", 0, "", 180, 200, 1.0),
-        Accuracy("plain", 3, 8, "", 0, "first", 100, 200, 1.0),
-        Accuracy("overq", 3, 8, "range", 1, "first", 120, 200, 1.0, 0.4, 0.5, 0.55, 0.005, LAYERS),
-        Accuracy("overq", 3, 8, "range", 4, "first", 170, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS),
-        Accuracy("overq", 3, 8, "range+precision", 4, "first", 175, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS),
+        Accuracy("plain", 3, 8, "", 0, "first", 100, 200, 1.0, format="A3 plain"),
+        Accuracy("overq", 3, 8, "range", 1, "first", 120, 200, 1.0, 0.4, 0.5, 0.55, 0.005, LAYERS, format="A3 r2 c1"),
+        Accuracy("overq", 3, 8, "range", 4, "first", 170, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS, format="A3 r2 c4"),
+        Accuracy("overq", 3, 8, "range+precision", 4, "first", 175, 200, 1.0, 0.8, 0.9, 0.55, 0.005, LAYERS, format="A3 r2+f2 c4"),
     ),
 )  # fmt: skip
 
@@ -27,9 +27,9 @@ EVALUATION = Evaluation(
 def test_table_shows_the_distance_to_float_and_the_coverage() -> None:
     out = io.StringIO()
     Console(file=out, width=120).print(table(EVALUATION))
-    row = next(line for line in out.getvalue().splitlines() if "A3 range c=4" in line)
+    row = next(line for line in out.getvalue().splitlines() if "A3 r2 c4" in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "A3 range c=4",
+        "A3 r2 c4",
         "8",
         "85.00",
         "-5.00",
@@ -50,8 +50,8 @@ def test_csv_repeats_the_facts_of_the_run() -> None:
 def test_charts_draw_every_result_and_start_each_line_at_plain() -> None:
     by_bits, by_cascade, coverage = evaluation_figure(EVALUATION).axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in by_cascade.lines}
-    assert lines["A3 range"] == [[0, 50.0], [1, 60.0], [4, 85.0]]
-    assert lines["A3 range+precision"] == [[0, 50.0], [4, 87.5]]
-    assert {line.get_label(): line.get_xydata().tolist() for line in by_bits.lines}["A3 range c=4"] == [[3, 85.0]]
+    assert lines["A3 r2"] == [[0, 50.0], [1, 60.0], [4, 85.0]]
+    assert lines["A3 r2+f2"] == [[0, 50.0], [4, 87.5]]
+    assert {line.get_label(): line.get_xydata().tolist() for line in by_bits.lines}["A3 r2 c4"] == [[3, 85.0]]
     points = [c.get_offsets().tolist() for c in coverage.collections]
     assert points == [[[0.5, 0.4]], [[0.5, 0.4]]]  # a layer without outliers has no point

@@ -7,7 +7,7 @@ import torch
 
 from overq import Format, Recipe, quantize, spec
 from overq.datafree import distill
-from overq.errors import CalibrationError, InputError
+from overq.errors import CalibrationError, FormatError, InputError
 from overq.kernels import array
 from overq.nn import observe
 from overq.study import digits
@@ -39,8 +39,8 @@ def test_overq_on_cifar10_resnet20() -> None:
     assert abs(by_label["A8 plain"].top1 - floating.top1) < 1
     assert floating.top1 - plain.top1 > 1.5
     assert floating.top1 - ours.top1 < 0.75 * (floating.top1 - plain.top1)
-    assert by_label["A3 range+precision c=4"].top1 > plain.top1  # the default: one state bit
-    next_door, cascaded = by_label["A3 range c=1"], by_label["A3 range c=4"]
+    assert by_label["A3 r2+f2 c4"].top1 > plain.top1  # the default: one state bit
+    next_door, cascaded = by_label["A3 r2 c1"], by_label["A3 r2 c4"]
     assert 0.5 < next_door.coverage < 0.6 < 0.85 < cascaded.coverage < 0.92
     assert next_door.zero_rate == pytest.approx(0.58, abs=0.03)
 
@@ -96,7 +96,7 @@ def test_bias_correction_is_quantize_s(source: str) -> None:
 
 
 def test_bias_correction_without_images_is_refused() -> None:
-    with pytest.raises(InputError, match="^bias correction needs images: the calibration source statistics has none"):
+    with pytest.raises(FormatError, match='^a recipe with source = "statistics" has no images'):
         Plan(source="statistics", bias_correction=True)
 
 

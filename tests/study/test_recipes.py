@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from overq import Format, Recipe, quantize
-from overq.errors import FormatError
+from overq import Format, Recipe, datafree, quantize
+from overq.errors import FormatError, OverqError
 from overq.integer import integer_network
 from overq.methods import METHODS, Cost, Dynamic, OverQ
 from overq.nn import LayerRule, observe, observe_sequentially, summary
 from overq.study import cell, digits, evaluate, recipes
-from overq.study.plan import Network, Setting, Study, expand
+from overq.study.element import element
+from overq.study.plan import Network, Setting, Study, expand, read
 from overq.study.recipes import canonical, install_recipe, recipe_of
 from overq.tune import reorder_network
 from overq.tune.assign import best_assignment
@@ -28,11 +35,11 @@ def test_a_recipe_s_cell_is_quantize_with_that_recipe() -> None:
     keys = {"bits": 3, "cascade": 2, "policy": "largest", "calibration": "mse", "bias_correction": True, "sequential": True}
     recipe = Recipe(Format(3, 2, policy="largest"), 8, "mse", EDGE, EDGE, seed=3, bias_correction=True)
     expected = quantize(model, BATCHES, recipe, seen=observe_sequentially(model, BATCHES, recipe))
-    result, cost = install_recipe(model, seen, BATCHES, keys, 8, 3)
+    result, cost = install_recipe(model, seen, BATCHES, recipe_of(keys, 8, 3), keys)
     test = digits.images("test")[0][:64]
     with torch.no_grad():
         assert torch.equal(result(test), expected(test))
-        plain = install_recipe(model, seen, BATCHES, {**keys, "sequential": False}, 8, 3)[0]
+        plain = install_recipe(model, seen, BATCHES, recipe_of({**keys, "sequential": False}, 8, 3), {})[0]
         assert not torch.equal(result(test), plain(test)), "sequential observation changes the steps"
     assert cost == Cost(3, 1, 3, 8)
 
@@ -69,7 +76,7 @@ def test_cascade_0_is_plain_and_its_modes_are_dropped() -> None:
 
 @pytest.mark.parametrize("source", ["statistics", "distilled"])
 def test_a_cell_without_calibration_images(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "DISTILLED", 16)
+    monkeypatch.setattr(datafree.seen, "__defaults__", (16, 64))
     network = Network("digits", "overq.study.digits:network", "digits", "there are none")
     monkeypatch.setattr(cell, "fingerprint", lambda network, measures: "c")
     (only,), _ = cell.cells_of(Study("s", (network,), (Setting("recipe", (("bits", 6), ("source", source)), 8),), limit=100))
@@ -103,6 +110,72 @@ def test_a_senseless_recipe_is_refused_when_the_study_is_read(keys: dict, messag
         Setting("recipe", tuple(keys.items()), 8)
 
 
+def test_a_budget_s_recipe_keeps_its_transforms() -> None:
+    model, x = digits.network(), X[:10]
+    seen = observe(model, [x])
+    keys = {"budget": 8.0, "mix": "plain", "bias_correction": True, "calibration": "mse"}
+    recipe = recipe_of(keys, 8)
+    table = sensitivity(model, [x], [Format.plain(8)], recipe=recipe, seen=seen)
+    result, _ = install_recipe(model, seen, [x], recipe, keys, measured=lambda: table)
+    plain = quantize(model, seen, Recipe(Format.plain(8), calibration="mse"))
+    assert [layer.step for layer in summary(result).layers] == [layer.step for layer in summary(plain).layers]
+    assert all("bias corrected" in layer.note for layer in summary(result).layers)
+
+
+def test_a_recipe_of_a_file_runs_as_quantize_runs_it(tmp_path: Path) -> None:
+    recipe = Recipe(METHODS["sparq"](bits=3), 4, "format-mse", equalize=0.5, overrides=(("*", LayerRule(Format(3, 2), 4)),), seed=9)
+    (tmp_path / "mine.json").write_text(json.dumps(recipe.to_json()))
+    head = 'weight_bits = [8, 4]\nlimit = 30\n[[networks]]\nname = "d"\nmodel = "overq.study.digits:network"\n'
+    (tmp_path / "s.toml").write_text(head + 'images = "digits"\ncalibration = "digits"\n[[recipes]]\nfile = "mine.json"\n')
+    study = read(tmp_path / "s.toml")
+    setting = study.settings[-1]
+    assert (setting.label, setting.recipe(3), element(setting)) == ("recipe:file=mine:W4", recipe.with_(seed=3), "")
+    assert [s.label for s in study.settings].count(setting.label) == 1
+    only = next(c for c in cell.cells_of(study)[0] if c.setting == setting)
+    again = cell.Cell.from_json(json.loads(json.dumps(only.to_json())))
+    assert again == only, "the recipe itself stands in the store: the file is not read again"
+    found, cost, _, _ = evaluate.evaluate(only.key, only)
+    model = evaluate.prepared(digits.network())
+    quantized = quantize(model, X, recipe.with_(seed=0))
+    test = evaluate._scored(replace(only, setting=Setting("float"))).load(range(30))
+    with torch.no_grad():
+        right = quantized(test).argmax(1).numpy() == digits.images("test")[1][[i * 896 // 30 for i in range(30)]].numpy()
+    assert np.array_equal(found.columns["top1"][:, 0], right)
+    assert cost.weight_bits == 4
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('file = "mine.json"\nbits = 3', "a recipe of a file says itself what 'bits' would; there are file, reorder_network, integers"),
+        ('file = "absent.json"', "absent.json: not a readable JSON file"),
+        ("file = 3", "a recipe's file must be a path, not 3"),
+        ('file = ["mine.json", "sub/mine.json"]', "two recipe files of a study have the same name"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_when_the_study_is_read(tmp_path: Path, entry: str, message: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.json").write_text(json.dumps(Recipe().to_json()))
+    (tmp_path / "sub" / "mine.json").write_text(json.dumps(Recipe(Format(3)).to_json()))
+    head = '[[networks]]\nname = "d"\nmodel = "overq.study.digits:network"\nimages = "digits"\ncalibration = "digits"\n'
+    (tmp_path / "s.toml").write_text(f"{head}[[recipes]]\n{entry}\n")
+    with pytest.raises(OverqError, match=re.escape(message)):
+        read(tmp_path / "s.toml")
+
+
+def test_a_cell_of_before_recipes_had_a_source_is_read() -> None:
+    network = Network("digits", "overq.study.digits:network", "digits", "digits")
+    setting = Setting("recipe", (("bits", 6), ("source", "distilled")), 8)
+    now = cell.Cell("s", network, setting, 0, "c", (("code", "1"),))
+    old = now.to_json()
+    del old["recipe"]["source"]
+    assert cell.Cell.from_json(json.loads(json.dumps(old))) == now
+    assert cell.key_of(old) != now.key, "its key is that of what was written"
+    old["recipe"]["weight_bits"] = 4
+    with pytest.raises(OverqError, match="its recipe is not what its setting spells"):
+        cell.Cell.from_json(json.loads(json.dumps(old)))
+
+
 def test_orders_integers_and_mixtures_are_what_the_package_s_own_functions_make(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = (Format.plain(3), Format.plain(5))
     monkeypatch.setattr(recipes, "MIXES", {"overq": (*plain, Format(2, 4)), "plain": plain})
@@ -110,7 +183,7 @@ def test_orders_integers_and_mixtures_are_what_the_package_s_own_functions_make(
     seen = observe(model, [x])
 
     def scores(**keys: object) -> torch.Tensor:
-        result, cost = install_recipe(model, seen, [x], keys, 8, 0, measured=lambda: table)
+        result, cost = install_recipe(model, seen, [x], recipe_of(keys, 8), keys, measured=lambda: table)
         costs.append(cost)
         with torch.no_grad():
             return result(test)
@@ -131,7 +204,7 @@ def test_orders_integers_and_mixtures_are_what_the_package_s_own_functions_make(
     assert costs[0] == Cost(3, 1, 3, 8)
     assert costs[2].bits <= 4
     assert costs[3].metadata_bits == 0
-    bare = install_recipe(model, seen, [x], {"bits": 3, "edges": False}, 8, 0)[0]
+    bare = install_recipe(model, seen, [x], recipe_of({"bits": 3, "edges": False}, 8), {})[0]
     assert {layer.format.bits for layer in summary(bare).layers} == {3}
 
 

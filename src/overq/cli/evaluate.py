@@ -25,7 +25,7 @@ def evaluate(
     images: Annotated[Path | None, typer.Option(help="Folder with one subfolder per class, or a flat folder with --labels, or .npz (images, labels).")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,
     calibration_images: Annotated[Path | None, typer.Option(help="Unlabelled images to calibrate on. Default: --samples of --images, which are then not scored.")] = None,
-    calibration_source: Annotated[str, typer.Option(help="images; or no data: statistics (batch norm) or distilled (synthetic images), which score all of --images.")] = "images",
+    calibration_source: Annotated[str | None, typer.Option(help="images (default); or no data: statistics (batch norm) or distilled (synthetic images), which score all of --images.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only that many images, evenly spread.")] = None,
     resize: Annotated[int | None, typer.Option(min=0, help="Short side in pixels; 0 keeps the size.")] = 256,
@@ -60,22 +60,22 @@ def evaluate(
     if recipe:
         told = {
             "--bits": bits, "--plain-bits": plain_bits, "--cascades": cascades, "--policy": policy, "--weight-bits": weight_bits,
-            "--calibration": calibration, "--bias-correction": bias_correction or None, "--seed": seed,
+            "--calibration": calibration, "--bias-correction": bias_correction or None, "--seed": seed, "--calibration-source": calibration_source,
         }  # fmt: skip
         if doubled := [name for name, value in told.items() if value is not None]:
             raise InputError(f"--recipe says what {doubled[0]} would: leave one out")
         from overq.nn.recipe import read_recipe
 
-        plan = Plan(batch_size=size, source=calibration_source, given=tuple((path.stem, read_recipe(path)) for path in recipe))
+        plan = Plan(batch_size=size, given=tuple((path.stem, read_recipe(path)) for path in recipe))
     else:
         plan = Plan(
             integers("--plain-bits", given(plain_bits, "8,6,5,4,3")), integers("--bits", given(bits, "4,3")),
             integers("--cascades", given(cascades, "1,2,4,6")), given(policy, "first"), given(weight_bits, 8),
-            given(calibration, "format-mse"), size, given(seed, 0), calibration_source, bias_correction,
+            given(calibration, "format-mse"), size, given(seed, 0), given(calibration_source, "images"), bias_correction,
         )  # fmt: skip
-    if calibration_images is not None and plan.source != "images":
-        raise InputError(f"--calibration-images and --calibration-source {plan.source} exclude each other: leave one out")
-    plan.recipes()  # refuse a senseless setting before anything is read
+    for _, each in plan.recipes():  # refuse a senseless setting before anything is read
+        if calibration_images is not None and each.source != "images":
+            raise InputError(f"--calibration-images and the calibration source {each.source} exclude each other: leave one out")
     network, name = network_of(model, weights, images, device)
     if images is None:
         scored, calibrated = built_in_digits()

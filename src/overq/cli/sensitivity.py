@@ -96,9 +96,16 @@ def sensitivity(
     prepare_kernels(device)
     chosen = some_of(source, samples)
     known = torch.from_numpy(chosen.labels) if top1 else None
+    seen = None
+    if recipe.source != "images":
+        from overq import datafree
+
+        seen, _ = datafree.seen(network, recipe, tuple(chosen.load([0]).shape[1:]), batch_size=batch_size)
     with progress() as update:
         watched = chosen.watched(lambda done: update("float network", done, chosen.count))
-        measured = measure(network, watched.batches(batch_size), candidates, labels=known, recipe=recipe, loss=loss, progress=update)
+        measured = measure(
+            network, watched.batches(batch_size), candidates, labels=known, recipe=recipe, seen=seen, loss=loss, progress=update
+        )
     found = None if budget is None else best_assignment(measured, budget, unit)
     if Path("-") not in (save_recipe, json_file, csv_file):
         _show(f"{name} on {source.name}", measured, found, unit)

@@ -46,7 +46,8 @@ def quantize(
 
     model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and a quantized input, and keeps its
              hooks and attributes. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` says why.
-    samples  unlabelled calibration batches as for `observe`, or the Observations it returned
+    samples  unlabelled calibration batches as for `observe`, or the Observations it returned; those of `overq.datafree.seen` where the
+             recipe's source is not "images"
     recipe   method, calibration, transforms, exceptions
     forward, mask  as for `observe`
     seen     what `observe` returned on these samples, where that is known already: saves a run of the model
@@ -63,6 +64,8 @@ def quantize(
     if isinstance(samples, Observations) and (mask is not None or forward is not run):
         raise CalibrationError("mask and forward belong to observe: these observations are made already")
     given = samples
+    if recipe.source != "images" and seen is None and not isinstance(samples, Observations):
+        raise InputError(f'the recipe\'s source is "{recipe.source}": quantize what overq.datafree.seen(model, recipe, shape) gives')
     if seen is None:
         seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, mask=mask, seed=recipe.seed)
         samples = seen

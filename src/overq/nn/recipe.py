@@ -16,6 +16,7 @@ from overq.methods import Dynamic, Method, OverQ, Uniform, method_from_json, met
 from overq.spec import Format
 
 WEIGHT_BITS = (4, 8)
+SOURCES = ("images", "statistics", "distilled")  # of steps: samples; or none: batch norm statistics, or images made from them
 
 
 def check_calibration(method: Any, calibration: str) -> None:
@@ -127,6 +128,7 @@ class Recipe:
     equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
+    source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
     method: Method | Format = OverQ()
@@ -140,9 +142,12 @@ class Recipe:
     equalize: float | str = 0.0
     bias_correction: bool = False
     sequential: bool = False
+    source: str = "images"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
+        if self.source not in SOURCES:
+            raise FormatError(f"a recipe's source must be one of {', '.join(SOURCES)}, not {self.source!r}")
         if not isinstance(self.overrides, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in self.overrides):
             raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {self.overrides!r}")
         object.__setattr__(self, "overrides", tuple(tuple(pair) for pair in self.overrides))
@@ -159,6 +164,8 @@ class Recipe:
         for name in ("bias_correction", "sequential"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.source == "statistics" and (self.sequential or self.bias_correction):
+            raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
         _ = self.default  # a LayerRule checks the fields it shares
 
     @property

@@ -81,7 +81,7 @@ def _against_cascade(axes: Axes, evaluation: Evaluation) -> None:
         line = ([plain[bits]] if bits in plain else []) + results
         axes.plot(
             [r.cascade for r in line], [r.top1 for r in line], color=_color(evaluation, bits), marker=MARKERS[mode],
-            linestyle="-" if mode == "range" else "--", label=f"A{bits} {mode}",
+            linestyle="-" if mode == "range" else "--", label=results[0].format.rpartition(" c")[0],
         )  # fmt: skip
     _float_line(axes, evaluation)
     axes.set(xlabel="cascade factor c (0 is plain)", ylabel="top-1 (%)", title="accuracy against cascade factor")

@@ -8,7 +8,7 @@ from overq.records import Accuracy, Evaluation
 from overq.text import add_row, csv_text, visible
 
 COLUMNS = ("setting", "bits", "weight_bits", "mode", "cascade", "policy", "top1", "correct", "images",
-           "coverage", "expected_coverage", "zero_rate", "outlier_rate", "seconds", "recipe")  # fmt: skip
+           "coverage", "expected_coverage", "zero_rate", "outlier_rate", "seconds", "recipe", "format")  # fmt: skip
 
 
 def table(evaluation: Evaluation) -> Table:

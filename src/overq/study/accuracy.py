@@ -24,7 +24,6 @@ from overq.study.evaluate import correction_batch, observed, prepared
 from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
 from overq.study.recipes import installed
 
-SOURCES = ("images", "statistics", "distilled")
 PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
 
 
@@ -32,9 +31,9 @@ PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
 class Plan:
     """What to compare: plain at each of `plain_bits`; range and range + precision at each of `bits`, over `cascades`.
 
-    source  what steps are chosen from: images, or no data: batch norm statistics, or images distilled from them
+    source  as in `overq.Recipe`: what steps are chosen from
     bias_correction  as in `overq.Recipe`; on at most 64 of the images, in one batch
-    given   (name, recipe) pairs that are run in place of all that, with the batch size and the source
+    given   (name, recipe) pairs that are run in place of all that, with the batch size
     """
 
     plain_bits: tuple[int, ...] = PLAIN_BITS
@@ -50,14 +49,10 @@ class Plan:
     given: tuple[tuple[str, Recipe], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise InputError(f"the calibration source must be one of {', '.join(SOURCES)}, not {self.source!r}")
-        for what in ("bias_correction", "sequential"):
-            if self.source == "statistics" and (getattr(self, what, False) or any(getattr(recipe, what) for _, recipe in self.given)):
-                name = what.replace("_", " ").replace("sequential", "sequential observation")
-                raise InputError(f"{name} needs images: the calibration source statistics has none, distilled makes some")
-        if len({recipe.seed for _, recipe in self.given}) > 1:
-            raise InputError("the recipes have different seeds, and share one observation: run them one by one")
+        _ = self.recipe(Format())  # checks them
+        for name in ("seed", "source"):
+            if len({getattr(recipe, name) for _, recipe in self.given}) > 1:
+                raise InputError(f"the recipes have different {name}s, and share one observation: run them one by one")
 
     def formats(self) -> Iterator[Format]:
         """In the order they are run."""
@@ -74,7 +69,7 @@ class Plan:
 
     def recipe(self, fmt: Format) -> Recipe:
         """The whole-model recipe of one format; first layer and classifier keep the recipe's 8 plain bits and 8-bit weights."""
-        return Recipe(fmt, self.weight_bits, self.calibration, seed=self.seed, bias_correction=self.bias_correction)
+        return Recipe(fmt, self.weight_bits, self.calibration, seed=self.seed, bias_correction=self.bias_correction, source=self.source)
 
 
 def evaluate(
@@ -91,11 +86,14 @@ def evaluate(
 
     images       scored; labels needed
     calibration  images for calibration, labels unused; None takes `samples` of `images`, evenly spread, and does not score them;
-                 not used, and all images scored, where the plan's source is not images
+                 not used, and all images scored, where the recipes' source is not images
     progress     called with (setting, images done, images to do) after every batch
     """
     recipes = plan.recipes()  # refuse a senseless plan before anything runs
-    scored, chosen = _split(images, calibration, samples) if plan.source == "images" else (_all(images), ())
+    if not recipes:
+        raise InputError("nothing to run: no format is asked for")
+    given = recipes[0][1]  # all share seed and source
+    scored, chosen = _split(images, calibration, samples) if given.source == "images" else (_all(images), ())
     _check_first_batch(model, images, scored[:1])
     total = len(scored) * (len(recipes) + 1)
     done = 0
@@ -107,9 +105,8 @@ def evaluate(
 
     model = prepared(copy.deepcopy(model))
     watched = (calibration or images).watched(lambda done: progress("calibration", done, len(chosen)))
-    seed = recipes[0][1].seed if plan.given else plan.seed
-    shape = tuple(watched.load([0]).shape[1:]) if plan.source == "distilled" else ()
-    seen, calibrated = observed(model, plan.source, at(watched, chosen), plan.batch_size, seed, shape)
+    shape = lambda: tuple(images.load([0]).shape[1:])  # noqa: E731
+    seen, calibrated = observed(model, given, at(watched, chosen), plan.batch_size, shape)
     batch = correction_batch(calibrated) if any(recipe.bias_correction for _, recipe in recipes) else None
     results = []
     for name, recipe in (("", None), *recipes):
@@ -128,9 +125,9 @@ def evaluate(
     return Evaluation(
         model=model_name,
         data=images.name,
-        calibration=", ".join([*how, *([plan.source] if plan.source != "images" else []), *corrected]),
+        calibration=", ".join([*how, *([given.source] if given.source != "images" else []), *corrected]),
         calibration_images=len(chosen),
-        seed=seed,
+        seed=given.seed,
         backend=kernels.get("auto").__name__.rpartition(".")[2],
         versions={"overq": overq.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
         results=tuple(results),
@@ -179,7 +176,9 @@ def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
     if fmt is None:
         return Accuracy(recipe.method.describe(), recipe.method.bits, recipe.weight_bits, "", 0, "", 0, images, 0.0, recipe=name)  # type: ignore[union-attr]
     kind = "overq" if fmt.cascade else "plain"
-    return Accuracy(kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name)
+    return Accuracy(
+        kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name, format=fmt.label
+    )
 
 
 def _layer(name: str, counts: Counts, cascade: int) -> LayerCoverage:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from overq.errors import FormatError, InputError, ToolError
+from overq.nn.recipe import Recipe
 from overq.study.fingerprint import fingerprint
 from overq.study.measure import MEASURES
 from overq.study.plan import Network, Setting, Study
@@ -66,7 +67,7 @@ class Cell:
             Study(cell.study, (cell.network,), (cell.setting,), **{name: values[name] for name in RUN})  # checks them
         except (TypeError, AttributeError, FormatError) as error:
             raise InputError(f"not a cell of a study: {error}") from error
-        if json.loads(json.dumps(cell.to_json()["recipe"])) != recipe:
+        if not _spells(cell, recipe):
             raise InputError("not a cell of a study: its recipe is not what its setting spells")
         if not isinstance(cell.shard, int) or not 0 <= cell.shard < cell.shards or not isinstance(cell.content, str):
             raise InputError(f"not a cell of a study: shard {cell.shard!r} of {cell.shards}")
@@ -75,11 +76,22 @@ class Cell:
     @property
     def key(self) -> str:
         """Where the files lie does not matter, what they hold does."""
-        plain = self.to_json()
-        plain["network"] = self.network.name
-        plain["measures"] = [name.rpartition("/")[2] for name in self.measures]
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-        return digest if self.content else ABSENT + digest
+        return key_of(self.to_json())
+
+
+def key_of(plain: dict[str, Any]) -> str:
+    """The key of a cell as JSON, also of one that an earlier version wrote, whose recipe has fewer fields."""
+    short = {"network": plain["network"]["name"], "measures": [name.rpartition("/")[2] for name in plain["measures"]]}
+    digest = hashlib.sha256(json.dumps({**plain, **short}, sort_keys=True).encode()).hexdigest()
+    return digest if plain["content"] else ABSENT + digest
+
+
+def _spells(cell: Cell, recipe: Any) -> bool:
+    """Whether the recipe, as JSON, is what the cell's setting spells; what it leaves out is what an earlier version did not know."""
+    if recipe is None or cell.setting.method == "float":
+        return recipe is None and cell.setting.method == "float"
+    spelled = cell.setting.recipe(cell.seed)
+    return Recipe.from_json({"source": spelled.source, **recipe}) == spelled
 
 
 def cells_of(study: Study) -> tuple[list[Cell], dict[str, str]]:

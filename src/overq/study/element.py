@@ -15,7 +15,10 @@ def element(setting: Setting) -> str:
     """
     if setting.method == "float" or "budget" in dict(setting.parameters):
         return ""
-    method: Any = setting.recipe().method
+    recipe = setting.recipe()
+    if recipe.overrides:
+        return ""
+    method: Any = recipe.method
     fmt = method.format(False)
     if fmt is not None:
         return _of_format(fmt)

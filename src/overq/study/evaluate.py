@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from overq.datafree import distill, observe_statistics
+from overq import datafree
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.nn import Observations, Recipe, observe
@@ -23,12 +23,11 @@ from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
 from overq.study.measure import SQNR, Measured, all_scores, measured
 from overq.study.models import function_of, load_model
-from overq.study.plan import CORRECTION, Network, Setting
+from overq.study.plan import Network, Setting
 from overq.study.recipes import MIXES, install_recipe
 from overq.study.version import commit, package, versions
 from overq.tune.sensitivity import Sensitivity, sensitivity
 
-DISTILLED = 64  # images that the source "distilled" makes
 FLOAT_COST = Cost(32.0, 0.0, 32.0, 32)
 Outcome = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
 
@@ -56,16 +55,16 @@ def prepared(model: nn.Module) -> nn.Module:
 
 
 def observed(
-    model: nn.Module, source: str, images: Images, batch_size: int, seed: int, shape: Sequence[int] = ()
+    model: nn.Module, recipe: Recipe, images: Images, batch_size: int, shape: Callable[[], Sequence[int]]
 ) -> tuple[Observations, Iterable[Any]]:
-    """What the layers see, and the samples that show it, iterable again and again (none where there are none).
+    """What the layers see, and the samples that show it, iterable again and again: `images`, or what the recipe's source makes.
 
-    source  images: `images`, in batches; statistics: of the batch norms; distilled: images of `shape` made from them
+    shape  gives that of one image
     """
-    if source == "statistics":
-        return observe_statistics(model, seed=seed), ()
-    samples = distill(model, tuple(shape), DISTILLED, seed=seed).split(batch_size) if source == "distilled" else Batches(images, batch_size)
-    return observe(model, samples, seed=seed), samples
+    if recipe.source != "images":
+        return datafree.seen(model, recipe, shape() if recipe.source == "distilled" else (), batch_size=batch_size)
+    samples = Batches(images, batch_size)
+    return observe(model, samples, seed=recipe.seed), samples
 
 
 def correction_batch(samples: Iterable[Any]) -> list[Any]:
@@ -89,10 +88,9 @@ def _model(network: Network) -> nn.Module:
 
 @lru_cache(3)
 def _observed(cell: Cell, source: str) -> tuple[Observations, Iterable[Any]]:
-    model = _model(cell.network)
-    shape = tuple(_scored(cell).load([0]).shape[1:]) if source == "distilled" else ()
-    images = _calibration(cell) if source == "images" else None
-    return observed(model, source, images, cell.batch_size, cell.seed, shape)  # type: ignore[arg-type]  # the other sources need none
+    images = _calibration(cell) if source == "images" else _scored(cell)
+    recipe = Recipe(source=source, seed=cell.seed)
+    return observed(_model(cell.network), recipe, images, cell.batch_size, lambda: tuple(images.load([0]).shape[1:]))
 
 
 def _calibration(cell: Cell) -> Images:
@@ -137,12 +135,11 @@ def _exact(cell: Cell) -> torch.Tensor:
 def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
     if setting.method == "float":
         return _model(cell.network), FLOAT_COST
-    parameters = dict(setting.parameters)
-    source = parameters.get("source", "images")
-    seen, samples = _observed(cell, source)
-    batch = _corrected_on(cell, source) if parameters.get(CORRECTION) else None
-    measured = partial(_sensitivity, cell, setting.weight_bits, parameters.get("loss", "mse"))
-    return install_recipe(_model(cell.network), seen, samples, parameters, setting.weight_bits, cell.seed, batch, measured, setting.method)
+    parameters, recipe = dict(setting.parameters), setting.recipe(cell.seed)
+    seen, samples = _observed(cell, recipe.source)
+    batch = _corrected_on(cell, recipe.source) if recipe.bias_correction else None
+    measured = partial(_sensitivity, cell, recipe.with_(bias_correction=False, sequential=False), parameters.get("loss", "mse"))
+    return install_recipe(_model(cell.network), seen, samples, recipe, parameters, batch, measured)
 
 
 @lru_cache(2)
@@ -152,8 +149,7 @@ def _corrected_on(cell: Cell, source: str) -> Chosen:
 
 
 @lru_cache(1)
-def _sensitivity(cell: Cell, weight_bits: int, loss: str) -> Sensitivity:
+def _sensitivity(cell: Cell, recipe: Recipe, loss: str) -> Sensitivity:
     """What each layer alone loses in every candidate format, which is the same for every budget."""
-    seen, samples = _observed(cell, "images")
-    recipe = Recipe(weight_bits=weight_bits, seed=cell.seed)
+    seen, samples = _observed(cell, recipe.source)
     return sensitivity(_model(cell.network), samples, MIXES["overq"], recipe=recipe, seen=seen, loss=loss)

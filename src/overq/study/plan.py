@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import sys
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from overq.errors import FormatError, InputError
-from overq.nn.recipe import WEIGHT_BITS, Recipe
+from overq.nn.recipe import WEIGHT_BITS, Recipe, read_recipe
 from overq.study.data import Preprocess
 from overq.study.measure import MEASURES, check_measure
-from overq.study.recipes import RECIPE, canonical, recipe_of
+from overq.study.recipes import FILE, JSON, RECIPE, canonical, recipe_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,15 +96,17 @@ class Setting:
         """What a plot gives one colour: the method, or which kind of recipe."""
         if self.method != RECIPE:
             return self.method
-        parameters = dict(self.parameters)
-        return "mixed_recipe" if "budget" in parameters else "plain_recipe" if parameters.get("cascade") == 0 else "overq_recipe"
+        if "budget" in dict(self.parameters):
+            return "mixed_recipe"
+        fmt = self.recipe().method.format(False)  # type: ignore[union-attr]  # a recipe turns formats into methods
+        return "rival_recipe" if fmt is None else "overq_recipe" if fmt.cascade else "plain_recipe"
 
     @property
     def label(self) -> str:
         """How the setting is named on the command line and in tables, e.g. overq:bits=4,cascade=2:W8."""
         if self.method == "float":
             return "float"
-        return f"{self.method}:{','.join(f'{k}={_plain(v)}' for k, v in self.parameters)}:W{self.weight_bits}"
+        return f"{self.method}:{','.join(f'{k}={_plain(v)}' for k, v in self.parameters if k != JSON)}:W{self.weight_bits}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class Study:
             raise InputError("a study needs at least one network")
         if len({n.name for n in self.networks}) < len(self.networks):
             raise InputError("two networks of a study have the same name")
+        if len({s.label for s in self.settings}) < len(self.settings):
+            raise InputError("two recipe files of a study have the same name")
         if not self.measures:
             raise InputError("a study needs at least one measure")
         for measure in self.measures:
@@ -158,6 +163,7 @@ def read(path: Path) -> Study:
     try:
         widths = data.pop("weight_bits", [8])
         tables = {name: _tables(data, name) for name in ("networks", "methods", "recipes")}
+        tables["recipes"] = [each for entry in tables["recipes"] for each in _of_files(entry, path.parent)]
         if not tables["methods"] and not tables["recipes"]:
             raise InputError("a study needs at least one of [[methods]] or [[recipes]]")
         corrected, plain = data.pop(CORRECTION, False), data.pop("plain", list(PLAIN_BITS))
@@ -202,12 +208,24 @@ def expand(
     for method, lists in listed:
         for *values, width in itertools.product(*lists.values(), widths):
             parameters = dict(zip(lists, values, strict=True))
+            if JSON in parameters:
+                width = json.loads(parameters[JSON])["weight_bits"]
             if method == RECIPE:
                 parameters = canonical(parameters)
             elif parameters[CORRECTION] is False:
                 del parameters[CORRECTION]
             found[Setting(method, tuple(parameters.items()), width)] = None
     return tuple(found)
+
+
+def _of_files(entry: dict[str, Any], base: Path) -> list[dict[str, Any]]:
+    """A table of recipes, with what its files hold in place of where they lie; without files, as it is."""
+    if FILE not in entry:
+        return [entry]
+    files = entry[FILE] if isinstance(entry[FILE], list) else [entry[FILE]]
+    if not all(isinstance(file, str) for file in files):
+        raise InputError(f"a recipe's file must be a path, not {entry[FILE]!r}")
+    return [{**entry, FILE: Path(file).stem, JSON: json.dumps(read_recipe(base / file).to_json(), sort_keys=True)} for file in files]
 
 
 def _tables(data: dict[str, Any], name: str) -> list[dict[str, Any]]:

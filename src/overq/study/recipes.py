@@ -1,7 +1,8 @@
-"""Settings that `overq.quantize` runs: a number format and a recipe, spelled as the flat keys of a study file."""
+"""Settings that `overq.quantize` runs: a number format and a recipe, spelled as the flat keys of a study file, or a recipe's JSON."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
@@ -26,7 +27,7 @@ FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lane
 DYNAMIC_KEYS = ("dynamic", "group")  # of steps for each vector, or for each group of its lanes: `overq.methods.Dynamic`
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
-OWN_KEYS = ("source", "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
+OWN_KEYS = ("reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
 FLAGS = ("sequential", "bias_correction", "reorder_network", "integers", "edges")
 _DEFAULTS = [
     (key, value, str(value))  # the text tells False from 0
@@ -38,7 +39,8 @@ _DEFAULTS = [
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
 _OVERQ = tuple(Format(bits, 1, fraction_bits=0) for bits in range(2, 7)) + tuple(Format(bits, 4) for bits in range(2, 6))
 MIXES = {"overq": _PLAIN + _OVERQ, "plain": _PLAIN}  # candidates for each layer of a recipe with a budget
-SOURCES = ("images", "statistics", "distilled")  # calibration images, or none: batch norm statistics, or images made from them
+FILE, JSON = "file", "json"  # a recipe of a file: its name, and what the file holds
+FILE_KEYS = (FILE, JSON, "reorder_network", "integers")
 
 
 def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +58,10 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense.
 
     method  a name in METHODS: its own parameters stand beside the recipe's, and its step is that of least error unless they say
-            otherwise; "recipe": the keys of a number format stand there
+            otherwise; "recipe": the keys of a number format stand there, or `file` and `json` with what a recipe's file holds
     """
+    if JSON in parameters:
+        return _of_file(parameters, seed)
     if method not in (RECIPE, *METHODS):
         raise FormatError(f"no method {method!r}; there are {', '.join(METHODS)}")
     own = FORMAT_KEYS if method == RECIPE else tuple(f.name for f in fields(METHODS[method]))
@@ -75,17 +79,22 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     wanted = {key: value for key, value in parameters.items() if key in own}
     if wanted.get("cascade") == 0:
         wanted = {key: value for key, value in wanted.items() if key not in OLD_KEYS}
-    source = parameters.get("source", "images")
-    if source not in SOURCES:
-        raise FormatError(f"a recipe's source must be one of {', '.join(SOURCES)}, not {source!r}")
-    if source == "statistics" and (parameters.get("sequential") or parameters.get("bias_correction")):
-        raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
     static = method_of(Format(**wanted)) if method == RECIPE else METHODS[method](**wanted)
     made = dynamic(static, parameters.get("dynamic", ""), parameters.get("group"))
     usual = {} if method == RECIPE else {"calibration": "least-error"}
     recipe = Recipe(made, weight_bits, seed=seed, **{**usual, **rest})
     return recipe if parameters.get("edges", True) else recipe.with_(first=None, last=None)
+
+
+def _of_file(parameters: Mapping[str, Any], seed: int) -> Recipe:
+    """The recipe that a file holds, with the study's seed; it says all, but for what only a study does."""
+    if odd := [key for key in parameters if key not in FILE_KEYS]:
+        raise FormatError(f"a recipe of a file says itself what {odd[0]!r} would; there are {', '.join((FILE, *FILE_KEYS[2:]))}")
+    for key in FILE_KEYS[2:]:
+        if not isinstance(parameters.get(key, False), bool):
+            raise FormatError(f"a recipe's {key} must be true or false, not {parameters[key]!r}")
+    return Recipe.from_json(json.loads(parameters[JSON])).with_(seed=seed)
 
 
 def _check_budget(parameters: Mapping[str, Any], method: str) -> None:
@@ -107,39 +116,37 @@ def _check_budget(parameters: Mapping[str, Any], method: str) -> None:
             raise FormatError(f"a recipe's {key} must be one of {', '.join(known)}, not {parameters[key]!r}")
 
 
-def mixed(measured: Sensitivity, parameters: Mapping[str, Any]) -> Recipe:
-    """The recipe with a format for each layer: least summed loss under the budget, of the candidates of the mix."""
+def mixed(measured: Sensitivity, parameters: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """`recipe` with a format for each layer: least summed loss under the budget, of the candidates of the mix."""
     allowed = MIXES[parameters.get("mix", "overq")]
     layers = tuple(replace(layer, trials=tuple(t for t in layer.trials if t.candidate in allowed)) for layer in measured.layers)
     found = best_assignment(replace(measured, layers=layers), parameters["budget"], parameters.get("unit", "stored"))
-    return found.recipe
+    return found.recipe.with_(bias_correction=recipe.bias_correction, sequential=recipe.sequential)
 
 
 def install_recipe(
     model: nn.Module,
     seen: Observations,
     samples: Iterable[torch.Tensor] | Observations,
+    recipe: Recipe,
     parameters: Mapping[str, Any],
-    weight_bits: int,
-    seed: int,
     corrected_on: Any = None,
     measured: Callable[[], Sensitivity] | None = None,
-    method: str = RECIPE,
 ) -> tuple[nn.Module, Cost]:
     """The quantized copy of `model` and its average cost.
 
     seen: what the layers of the float model see. samples: the batches it was observed on, iterable again and again; `seen` without any.
+    recipe, parameters: what a setting spells, and its own keys.
     corrected_on: what bias correction runs, if not all samples: some of them, or `nn.chosen.Chosen`.
     measured: what each layer loses in every format of MIXES, for a recipe with a budget.
     """
-    recipe = recipe_of(parameters, weight_bits, seed, method)
     if "budget" in parameters:
         assert measured is not None  # the caller looks at the parameters, too
-        recipe = mixed(measured(), parameters)
+        recipe = mixed(measured(), parameters, recipe)
     if parameters.get("reorder_network", False):
         model = reorder_network(model, seen, recipe)
-        seen = observe(model, samples, seed=seed)
-    if parameters.get("sequential", False):  # a budget's recipe has it from here
+        seen = observe(model, samples, seed=recipe.seed)
+    if recipe.sequential:
         seen, recipe = observe_sequentially(model, samples, recipe, seen=seen), recipe.with_(sequential=False)
     result = installed(model, seen, samples, recipe, corrected_on)
     return Integers(result) if parameters.get("integers", False) else result, cost_of(result, seen)

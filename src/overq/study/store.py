@@ -26,7 +26,7 @@ from safetensors.numpy import save as to_bytes
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.spec import Counts
-from overq.study.cell import Cell
+from overq.study.cell import Cell, key_of
 from overq.study.measure import Measured
 from overq.text import visible
 
@@ -217,10 +217,15 @@ class Store:
 def cell_of(row: sqlite3.Row) -> Cell:
     """The cell of a row; InputError where the row is damaged or tells of another cell than its key does."""
     try:
-        cell = Cell.from_json(json.loads(row["cell"]))
+        plain = json.loads(row["cell"])
+        cell = Cell.from_json(plain)
     except (InputError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
-    if cell.key != row["key"] or (row["network"], row["label"]) != (cell.network.name, cell.setting.label) or row["state"] not in STATES:
+    if (
+        key_of(plain) != row["key"]
+        or (row["network"], row["label"]) != (cell.network.name, cell.setting.label)
+        or row["state"] not in STATES
+    ):
         raise InputError(f"the store's cell {str(row['key'])[:16]} is not what its key stands for: damaged, or changed by hand")
     return cell
 
