@@ -27,16 +27,18 @@ from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format, accumulator_bits, encode, shift
 from overq.spec.array import TARGETS
+from overq.study.version import commit, package
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16
 # The elements of whole arrays, which differ from size to size in the width of their sums alone, go through some recipes that won before.
-QUICK = [r for r in RECIPES if r.name in ("amap-adders", "resyn-adders", "compress-adders", "compress-adders-apart", "resyn-apart")]
+QUICK = [r for r in RECIPES if r.adders and r.script in ("resyn", "compress")]
 
 
 def kinds(bits: int) -> list[Format]:
     """Plain first; then range alone, and range + precision with ever longer second digits."""
-    both = [Format(bits, 4, n, n) for n in range(1, bits + 1)] if bits == 4 else [Format(bits, 4, n, n) for n in (1, bits - 1)]
+    lengths = ((1, 1), (2, 1), (2, 2), (3, 3), (4, 4)) if bits == 4 else ((1, 1), (bits - 1, bits - 1))
+    both = [Format(bits, 4, r, f) for r, f in lengths]
     return [Format.plain(bits), Format(bits, 4, 2, 0), Format(bits, 4, bits - 1, 0), *both]
 
 
@@ -111,7 +113,7 @@ def clocks(library: Library) -> Iterable[dict[str, object]]:
 
 def arrays(library: Library) -> Iterable[dict[str, object]]:
     """Whole A4W8 accelerators, squares of 16 to 128, by part; own sums, of as many lanes as there are rows."""
-    fmts = [Format.plain(4), Format.plain(5), Format(4, 4, 1, 1), Format(4, 4, 3, 3)]
+    fmts = [Format.plain(4), Format.plain(5), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (2, 2), (3, 3)))]
     for size in (64, 16, 128, 32):
         totals: dict[str, float] = {}
         for fmt in fmts:
@@ -143,13 +145,14 @@ def fpgas() -> Iterable[dict[str, object]]:
 
 def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Mapping[str, int]]:
     """What the element at (row, column) sees while the first tile of a layer streams through: one mapping per vector. t of fewer
-    fraction bits is the layer's, rounded down further."""
+    fraction bits is the layer's, rounded down further; a digit of more bits has a finer step."""
     config = layer.config.with_(format=fmt, sum_bits=None)
-    state, tile = RowState(fmt), layer.tiles[0]
+    state, tile, given_in = RowState(fmt), layer.tiles[0], layer.config.format
+    drop = given_in.fraction_bits - fmt.fraction_bits - (fmt.bits - given_in.bits)
     weights = [w[column] for w in tile.weights]
     out: list[Mapping[str, int]] = [{"load": 1, "weight_in": weights[row] & 255}]
     for t in tile.t:
-        lanes = encode([value >> layer.config.format.fraction_bits - fmt.fraction_bits for value in t], config.tile)
+        lanes = encode([value >> drop for value in t], config.tile)
         partial = 0
         for k in range(row):
             digit, code = lanes[k]
@@ -166,7 +169,7 @@ def stimulus(layer: LayerVectors, fmt: Format, row: int, column: int) -> list[Ma
 def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]:
     """fJ per element and vector, mean over eight elements, each in the netlist that its smallest point names."""
     places = [(row, column) for row in (2, 5, 9, 14) for column in (1, 10)]
-    for fmt in (Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3)):
+    for fmt in (Format.plain(4), Format.plain(5), Format(4, 4, 3, 0), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (2, 2), (3, 3)))):
         config = ArrayConfig(fmt, 8, ROWS, sum_bits=24)
         block = ProcessingElement(config=config)
         best = smallest(synthesize(*verilog.named(block), library))
@@ -177,10 +180,10 @@ def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]
 
 
 def save(name: str, rows: Iterable[dict[str, object]], library: Library | None = None) -> None:
-    """Each row as soon as it is there: the whole takes an hour or two."""
+    """Each row as soon as it is there: the whole takes an hour."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version()}
+        full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version(), "commit": commit(package())}
         with (RESULTS / name).open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(full), lineterminator="\n")
             if file.tell() == 0:
@@ -199,7 +202,7 @@ def main() -> None:
     save("area_elements.csv", elements(first, 4, 8, kinds(4)), first)
     save("area_arrays.csv", arrays(first), first)
     save("area_clock.csv", clocks(first), first)
-    few = [Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3)]
+    few = [Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 2, 1), Format(4, 4, 3, 3)]
     save("area_elements.csv", rivals(first), first)
     save("area_elements.csv", elements(first, 4, 8, few, double=True), first)
     given = Path(__file__).parents[1] / "out" / "layer_resnet20.json"

@@ -134,7 +134,7 @@ def test_rivals_multiply_and_shift(library, name):
 
 def test_smallest_follows_its_two_rules(library):
     points = synthesize(*verilog.named(ProcessingElement(config=ArrayConfig(Format(3, 2), 4, 4))), library, [*AMAP, *RESYN])
-    assert len(points) == 8
+    assert len(points) == 12
     assert smallest(points).area == min(p.area for p in points)
     limit = sorted(p.period for p in points)[3]
     assert smallest(points, limit).area == min(p.area for p in points if p.period <= limit + 0.5)

@@ -41,21 +41,30 @@ class Recipe:
     """One way through Yosys and ABC.
 
     script    name in SCRIPTS
-    adders    full adders become the library's full-adder cell
+    adders    which full adders become the library's full-adder cell: "" none, else a name in ADDERS
     apart     the product is computed before it is added, instead of one carry-save tree for both
     """
 
     script: str
-    adders: bool
+    adders: str
     apart: bool
 
     @property
     def name(self) -> str:
-        return f"{self.script}{'-adders' if self.adders else ''}{'-apart' if self.apart else ''}"
+        kind = f"-{ADDERS[self.adders][0]}" if self.adders else ""
+        return f"{self.script}{kind}{'-apart' if self.apart else ''}"
 
 
-RECIPES = tuple(
-    Recipe(script, adders, apart) for adders in (False, True) for script in (WITH_ADDERS if adders else SCRIPTS) for apart in (False, True)
+# Kind -> (word in a recipe's name, which full adders). In a part of them only where the product is apart: else there is no such part.
+ADDERS = {
+    "all": ("adders", "t:$fa"),
+    "product": ("adders-in-product", "w:product %ci* t:$fa %i"),
+    "sum": ("adders-in-sum", "t:$fa w:product %ci* %d"),
+}
+RECIPES = (
+    *(Recipe(script, "", apart) for script in SCRIPTS for apart in (False, True)),
+    *(Recipe(script, "all", apart) for script in WITH_ADDERS for apart in (False, True)),
+    *(Recipe(script, part, True) for part in ("product", "sum") for script in WITH_ADDERS),
 )
 
 
@@ -149,11 +158,11 @@ def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[li
         return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
-def _before_abc(adders: bool, apart: bool, name: str, library: Library) -> list[str]:
+def _before_abc(adders: str, apart: bool, name: str, library: Library) -> list[str]:
     commands = [KEEP_PRODUCT] if apart else []
     commands.append(f"synth -flatten -top {name}")
     if adders and library.full_adder:
-        commands += ["extract_fa -fa", "techmap -map adder.v", "opt_clean"]
+        commands += ["extract_fa -fa", f"techmap -map adder.v {ADDERS[adders][1]}", "techmap t:$fa", "opt", "opt_clean"]
     return [*commands, f"dfflibmap {_flags(library)}"]
 
 
