@@ -9,13 +9,20 @@ import numpy as np
 
 from overq.errors import InputError
 
-TOP1, SQNR, COVERAGE = "top1", "sqnr", "coverage"  # any other measure is a function of the user's own
+TOP1, SQNR, COVERAGE = "top1", "sqnr", "coverage"
+PERPLEXITY, AGREEMENT, KL = "perplexity", "agreement", "kl"  # of the next token; any other measure is a function of the user's own
+LOSS = "loss"  # the perplexity's logarithm, from the same columns
+TEXT = (PERPLEXITY, AGREEMENT, KL)
 RESAMPLES = 10_000
 AT_ONCE = 2**22  # numbers of the resampled counts held at a time
 
 
 def value_of(measure: str, means: np.ndarray) -> np.ndarray:
-    """Column means [..., columns] -> [...]: percent for top1, dB for sqnr (infinite where exact), a function's mean."""
+    """Column means [..., columns] -> [...]: percent for top1 and agreement, dB for sqnr (infinite where exact), nats a token for kl and
+    loss, a function's mean."""
+    if measure in (*TEXT, LOSS):
+        mean = means[..., 0] / means[..., 1]
+        return np.exp(mean) if measure == PERPLEXITY else 100 * mean if measure == AGREEMENT else mean
     if measure == TOP1:
         return 100 * means[..., 0]
     if measure == SQNR:
@@ -26,6 +33,8 @@ def value_of(measure: str, means: np.ndarray) -> np.ndarray:
 
 def better(measure: str, columns: np.ndarray) -> np.ndarray:
     """[images]: the more the better, image by image; for the sign test."""
+    if measure in (PERPLEXITY, KL, LOSS):
+        return -columns[:, 0] / columns[:, 1]
     return -columns[:, 1] if measure == SQNR else columns[:, 0]
 
 

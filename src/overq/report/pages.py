@@ -88,6 +88,9 @@ SHOWN: dict[str, Callable[[Record], str]] = {
     "expected_coverage": lambda r: _number(r.expected_coverage, ".3f"),
     "outlier_rate": lambda r: "" if r.outlier_rate is None else f"{100 * r.outlier_rate:.2f} %",
     "bits": lambda r: f"{r.bits:.4g}",
+    "perplexity": lambda r: _number(r.own.get("perplexity"), ",.1f"),
+    "ratio": lambda r: "" if "ratio" not in r.own else f"{r.own['ratio']:.2f} [{r.own['ratio_low']:.2f}, {r.own['ratio_high']:.2f}]",
+    "agreement": lambda r: _number(r.own.get("agreement"), ".1f"),
     "images": lambda r: str(r.images),
 }
 

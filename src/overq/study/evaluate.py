@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from overq import datafree
+from overq.compare import AGREEMENT, KL, PERPLEXITY
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.nn import Observations, Recipe, observe
@@ -43,8 +44,8 @@ def evaluate(key: str, cell: Cell) -> Outcome:
     model, cost = _installed(shared, cell.setting)
     images = _scored(shared)
     positions = range(cell.shard, images.count, cell.shards)
-    exact = _exact(replace(cell, setting=Setting("float"))) if SQNR in cell.measures else None
-    known = exact if cell.setting.method == "float" else None
+    exact = _exact(replace(cell, setting=Setting("float"))) if {SQNR, AGREEMENT, KL} & set(cell.measures) else None
+    known = exact if cell.setting.method == "float" and PERPLEXITY not in cell.measures else None
     found = measured(model, images, positions, cell.batch_size, cell.measures, exact, known=known)
     return found, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
 
@@ -126,9 +127,10 @@ def _made(name: str) -> Images:
 
 @lru_cache(64)
 def _exact(cell: Cell) -> torch.Tensor:
-    """The float network's scores of a shard."""
+    """The float network's scores of a shard. Those of every token have half precision: a vocabulary takes much memory."""
     images = _scored(replace(cell, shard=0))
-    return all_scores(_model(cell.network), images, range(cell.shard, images.count, cell.shards), cell.batch_size)
+    parts = range(cell.shard, images.count, cell.shards)
+    return all_scores(_model(cell.network), images, parts, cell.batch_size, half={AGREEMENT, KL} & {*cell.measures} != set())
 
 
 @lru_cache(1)

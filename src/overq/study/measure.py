@@ -1,4 +1,5 @@
-"""What is measured of a network on images: top-1, signal to noise of the class scores, coverage, or a function of the user's own.
+"""What is measured of a network on images or windows of text: top-1, signal to noise of the scores, coverage; perplexity, agreement and
+divergence of next tokens (`study.text`); or a function of the user's own.
 
 A measure is a few numbers for each image (columns), and one value made of the columns' means over the images. So shards join by
 concatenation, and one paired bootstrap (`compare`) serves all of them. Coverage alone is counted by layer, not by image.
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from overq.compare import COVERAGE, SQNR, TOP1, value_of
+from overq.compare import COVERAGE, SQNR, TEXT, TOP1, value_of
 from overq.errors import InputError
 from overq.nn import count_lanes
 from overq.nn.call import run
@@ -24,15 +25,18 @@ from overq.nn.trees import home, moved
 from overq.spec import Counts, expected_coverage
 from overq.study.data import Images, at
 from overq.study.models import function_of
+from overq.study.text import next_tokens
 
-MEASURES = (TOP1, SQNR, COVERAGE)
+MEASURES = (TOP1, SQNR, COVERAGE)  # of a study that does not say which
+KNOWN = (*MEASURES, *TEXT)
 
 
 @dataclass(frozen=True)
 class Measured:
     """Of one setting on some images.
 
-    columns  measure -> float64 [images, columns]: top1 [right], sqnr [signal, noise], a function's (file.py:function) [score]
+    columns  measure -> float64 [images, columns]: top1 [right], sqnr [signal, noise], perplexity [loss, tokens], agreement [agreeing,
+             tokens], kl [divergence, tokens], a function's (file.py:function) [score]
     lanes    layer -> (its lane counts, its cascade factor), where coverage was asked for and the layer overwrites its input
     """
 
@@ -55,12 +59,15 @@ class Coverage:
 
 def check_measure(name: Any) -> None:
     """Refuse what is neither a known measure nor spelled as a function in a file."""
-    if not isinstance(name, str) or (name not in MEASURES and ".py:" not in name):
-        raise InputError(f"a measure is one of {', '.join(MEASURES)}, or file.py:function, not {name!r}")
+    if not isinstance(name, str) or (name not in KNOWN and ".py:" not in name):
+        raise InputError(f"a measure is one of {', '.join(KNOWN)}, or file.py:function, not {name!r}")
 
 
 def scores_of(model: nn.Module, x: Any) -> torch.Tensor:
-    """Class scores float [N, classes] on the CPU; InputError where the network does not take the batch or gives something else."""
+    """Scores float [N, classes] or [N, tokens, vocabulary] on the CPU, of a tensor or of what has `logits`.
+
+    InputError where the network does not take the batch or gives something else.
+    """
     try:
         with torch.no_grad():
             scores = run(model, moved(x, *home(model)))
@@ -69,15 +76,17 @@ def scores_of(model: nn.Module, x: Any) -> torch.Tensor:
             raise MemoryError from error
         shape = f" of shape {list(x.shape)}" if isinstance(x, torch.Tensor) else ""
         raise InputError(f"the network does not take images{shape}: {' '.join(str(error).split())[:200]}") from error
+    scores = getattr(scores, "logits", scores)
     if not isinstance(scores, torch.Tensor):
         raise InputError(f"the network returned {type(scores).__name__}, not a tensor of class scores")
     return scores.float().cpu()
 
 
-def all_scores(model: nn.Module, images: Images, positions: Sequence[int], batch_size: int) -> torch.Tensor:
-    """Class scores of the images at `positions`, batch by batch: float32 [N, classes]."""
+def all_scores(model: nn.Module, images: Images, positions: Sequence[int], batch_size: int, *, half: bool = False) -> torch.Tensor:
+    """Scores of the images at `positions`, batch by batch: float32 [N, classes], or float16."""
     parts = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
-    return torch.cat([scores_of(model, images.load(part)) for part in parts]) if parts else torch.zeros(0, 1)
+    kept = torch.float16 if half else torch.float32
+    return torch.cat([scores_of(model, images.load(part)).to(kept) for part in parts]) if parts else torch.zeros(0, 1)
 
 
 def measured(
@@ -92,11 +101,11 @@ def measured(
 ) -> Measured:
     """Run the images at `positions` through the model and measure.
 
-    exact     the float network's scores of the same images, which sqnr compares with
+    exact     the float network's scores of the same images, which sqnr, agreement and kl compare with
     progress  called with the number of images after every batch
     known     the model's own scores, where somebody has run it already
     """
-    found: dict[str, list[np.ndarray]] = {name: [] for name in measures if name in (TOP1, SQNR)}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in measures if name in KNOWN and name != COVERAGE}
     counted: AbstractContextManager[dict[str, Counts]] = count_lanes(model) if COVERAGE in measures else nullcontext({})
     with counted as lanes:
         for start in range(0, len(positions), batch_size) if found or COVERAGE in measures else ():
@@ -110,10 +119,14 @@ def measured(
                 wanted = exact[start : start + len(part)].double()
                 noise = (scores.double() - wanted).flatten(1).square().sum(1)
                 found[SQNR].append(np.stack([wanted.flatten(1).square().sum(1).numpy(), noise.numpy()], 1))
+            for name in found.keys() & set(TEXT):
+                found[name].append(
+                    next_tokens(name, scores, images.load(part), None if exact is None else exact[start : start + len(part)])
+                )
             progress(len(part))
     columns = {name: np.concatenate(parts) if parts else np.zeros((0, 1)) for name, parts in found.items()}
     for name in measures:
-        if name not in MEASURES:
+        if name not in KNOWN:
             columns[name.rpartition("/")[2]] = _own(name, model, images, positions)
     layers = dict(model.named_modules())
     return Measured(columns, {name: (counts, layers[name].format.cascade) for name, counts in lanes.items()})

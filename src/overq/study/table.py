@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from overq.compare import Paired, paired
+from overq.compare import LOSS, PERPLEXITY, Paired, paired
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.records import Record
@@ -150,13 +150,21 @@ def records(rows: Iterable[sqlite3.Row], areas: Costs | None = None, cycles: Map
     return [_record(s, floats.get((s.cell.study, s.cell.network.name)), areas, cycles) for s in found]
 
 
+def _against_float(s: Settled, base: Settled | None) -> dict[str, float]:
+    """Perplexity over the float network's on the same windows, with the 95 % interval of the paired bootstrap over windows."""
+    if base is None or base is s or PERPLEXITY not in s.found.columns:
+        return {}
+    p = paired(base.found.columns[PERPLEXITY], s.found.columns[PERPLEXITY], LOSS)
+    return {"ratio": math.exp(p.difference), "ratio_low": math.exp(p.low), "ratio_high": math.exp(p.high)}
+
+
 def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mapping[str, Costs]) -> Record:
     columns, cost, lanes = s.found.columns, s.cost, coverage(s.found.lanes)
     name, size = element(s.cell.setting), 1 + cost.extra_lanes
     right = columns[TOP1][:, 0] > 0 if TOP1 in columns else None
     against = paired(base.found.columns[TOP1], columns[TOP1]) if base and right is not None else None
     area = areas.get(name, cost.weight_bits) if areas else None
-    own = {m: s.found.value(m) for m in columns if m not in MEASURES}
+    own = {m: s.found.value(m) for m in columns if m not in MEASURES} | _against_float(s, base)
     sqnr = s.found.value(SQNR) if SQNR in columns else math.inf
     table = cycles.get(s.cell.network.name)
     return Record(
