@@ -105,7 +105,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (NETWORK.replace('"test.npz"', "3") + METHOD, r"a network's images must be text, not 3"),
         (NETWORK + METHOD + "cascade = [[1]]\n", r"cascade must be one value or a list of values, not \[1\]"),
         (NETWORK + '[[methods]]\nmethod = ["overq"]\n', r"method must be one value or a list of values, not \['overq'\]"),
-        (f'measures = "top5"\n{NETWORK}{METHOD}', r"a measure is one of top1, sqnr, coverage, perplexity, agreement, kl, or file.py:function, not 'top5'"),
+        (f'measures = "top5"\n{NETWORK}{METHOD}', r"a measure is one of .*, or file.py:function, not 'top5'"),
         (f"measures = []\n{NETWORK}{METHOD}", r"a study needs at least one measure"),
         ("methods = 3\n" + NETWORK, r"methods must be tables, each written below a line \[\[methods\]\]"),
     ],
