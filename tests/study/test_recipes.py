@@ -163,6 +163,19 @@ def test_a_file_that_is_no_recipe_is_refused_when_the_study_is_read(tmp_path: Pa
         read(tmp_path / "s.toml")
 
 
+def test_a_method_of_ours_is_the_recipe_of_its_format() -> None:
+    assert recipe_of({"bits": 3}, 8, method="uniform") == recipe_of({"bits": 3, "cascade": 0}, 8)
+    assert recipe_of({"bits": 3, "cascade": 8}, 8, method="overq") == recipe_of({"bits": 3, "cascade": 8}, 8)
+
+
+def test_a_cell_whose_method_had_a_step_of_its_own_is_read() -> None:
+    network = Network("digits", "overq.study.digits:network", "digits", "digits")
+    now = cell.Cell("s", network, Setting("uniform", (("bits", 6),), 8), 0, "c", (("code", "1"),))
+    old = now.to_json()
+    old["recipe"]["calibration"] = "least-error"
+    assert cell.Cell.from_json(json.loads(json.dumps(old))) == now
+
+
 def test_a_cell_of_before_recipes_had_a_source_is_read() -> None:
     network = Network("digits", "overq.study.digits:network", "digits", "digits")
     setting = Setting("recipe", (("bits", 6), ("source", "distilled")), 8)

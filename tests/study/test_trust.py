@@ -39,7 +39,7 @@ def filled(path: Path) -> Store:
 
 
 def test_a_cell_goes_to_json_and_back_and_keeps_its_key() -> None:
-    assert cells(STUDY)[-1].to_json()["recipe"]["calibration"] == "least-error", "the whole recipe stands there"
+    assert cells(STUDY)[-1].to_json()["recipe"]["calibration"] == "format-mse", "the whole recipe stands there"
     for cell in cells(STUDY):
         again = Cell.from_json(json.loads(json.dumps(cell.to_json())))
         assert again == cell

@@ -1,8 +1,8 @@
-"""Least-error calibration: the step of least squared error of what is decoded, for anything that decodes; a wide grid, coarse to fine.
+"""Least-error calibration: the step of least squared error of what is decoded, for anything that decodes.
 
-`format_mse` looks at the whole sample between 1/256 and 1.2 of the step that clips nothing, which suits a number format. Rival methods
-reach from a third of that range to 2^-14 of it, have second parameters and cost more to decode: here the grid is wide and the sample
-thinned at first.
+The search is that of all calibrations (`step.coarse_to_fine`). `format_mse` begins with steps between 1/256 and 1.2 of the one that
+clips nothing, on the whole sample, which suits a number format. Rival methods reach from a third of that range to 2^-14 of it, have
+second parameters and cost more to decode: here the first steps lie wide and the sample is thinned for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from overq import kernels
 from overq.calib.observed import Observed
-from overq.calib.step import NOTHING_SEEN
+from overq.calib.step import NOTHING_SEEN, coarse_to_fine
 from overq.spec import Format
 
 OCTAVES = 14  # steps from the greatest magnitude down to 2^-14 of it: 8-bit values with outliers of twice the bits fit in
@@ -54,14 +54,10 @@ def best(sample: np.ndarray, candidates: Sequence[Callable[[float], Any]]) -> An
     grid = [greatest * 2.0 ** (-k / PER_OCTAVE) for k in range(OCTAVES * PER_OCTAVE + 1)]
     few, many = thinned(sample, max(COARSE_VALUES // len(candidates), COARSE_VALUES // 4)), thinned(sample, FINE_VALUES)
     tried = [(squared_error(make(as_float32(step)), few), i, step) for i, make in enumerate(candidates) for step in grid]
-    error, chosen, step = min((squared_error(candidates[i](as_float32(s)), many), i, s) for _, i, s in sorted(tried)[: 3 + len(candidates)])
-    spacing = 1 / PER_OCTAVE
-    for _ in range(3):
-        spacing /= 3
-        near = [step * 2.0 ** (j * spacing) for j in (-2, -1, 1, 2)]
-        nearest = min((squared_error(candidates[chosen](as_float32(s)), many), s) for s in near)
-        if nearest[0] < error:
-            error, step = nearest
+    _, chosen, start = min((squared_error(candidates[i](as_float32(s)), many), i, s) for _, i, s in sorted(tried)[: 3 + len(candidates)])
+    spacings = (1 / PER_OCTAVE / 3, 1 / PER_OCTAVE / 3 / 3, 1 / PER_OCTAVE / 3 / 3 / 3)
+    rounds = [[2.0 ** (j * spacing) for j in (-2, -1, 1, 2)] for spacing in spacings]
+    step = coarse_to_fine(lambda step: squared_error(candidates[chosen](as_float32(step)), many), [start], rounds)
     return candidates[chosen](as_float32(step))
 
 

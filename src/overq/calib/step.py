@@ -1,8 +1,8 @@
-"""What all calibration methods share: turning a clip point into a step, and a coarse-to-fine search."""
+"""What all calibration methods share: turning a clip point into a step, and the one coarse-to-fine search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -25,6 +25,27 @@ def rounded(step: float) -> float:
     return max(float(np.float32(step)), 2.0**-100)
 
 
+def coarse_to_fine(
+    error: Callable[[float], float], steps: Iterable[float], rounds: Iterable[Iterable[float]], held: Callable[[float], float] = float
+) -> float:
+    """The step of least error: of `steps`, then, round by round, of the best one's multiples. Of equals, the smallest.
+
+    held: the step that stands for the one asked for, as `rounded`
+    """
+    seen: dict[float, float] = {}
+
+    def best_of(steps: Iterable[float]) -> float:
+        for step in map(held, steps):
+            if step not in seen:
+                seen[step] = error(step)
+        return min(seen, key=lambda step: (seen[step], step))
+
+    best = best_of(steps)
+    for multiples in rounds:
+        best = best_of(best * multiple for multiple in multiples)
+    return best
+
+
 def search(error: Callable[[float], float], observed: Observed, fmt: Format, points: int = 24, rounds: int = 3) -> float:
     """The step with the least error, between 1/256 and 1.2 of the step that clips nothing.
 
@@ -34,13 +55,9 @@ def search(error: Callable[[float], float], observed: Observed, fmt: Format, poi
     full = step_for(observed.low, observed.high, fmt)
     if observed.largest == 0:
         return full
-    candidates = np.geomspace(full / 256, full * 1.2, points)
-    ratio = candidates[1] / candidates[0]
-    seen: dict[float, float] = {}
-    for _ in range(rounds + 1):
-        for step in candidates:
-            seen.setdefault(rounded(step), error(rounded(step)))
-        best = min(seen, key=lambda step: (seen[step], step))
-        candidates = best * np.geomspace(1 / ratio, ratio, 10)[1:-1]
+    steps = np.geomspace(full / 256, full * 1.2, points)
+    ratio, multiples = steps[1] / steps[0], []
+    for _ in range(rounds):
+        multiples.append(np.geomspace(1 / ratio, ratio, 10)[1:-1])
         ratio = ratio ** (2 / 9)
-    return best
+    return coarse_to_fine(error, steps, multiples, rounded)

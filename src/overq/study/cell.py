@@ -13,6 +13,7 @@ from overq.nn.recipe import Recipe
 from overq.study.fingerprint import fingerprint
 from overq.study.measure import MEASURES
 from overq.study.plan import Network, Setting, Study
+from overq.study.recipes import RECIPE
 from overq.study.version import versions
 
 ABSENT = "absent:"  # how the key of a cell begins whose network could not be opened
@@ -91,7 +92,10 @@ def _spells(cell: Cell, recipe: Any) -> bool:
     if recipe is None or cell.setting.method == "float":
         return recipe is None and cell.setting.method == "float"
     spelled = cell.setting.recipe(cell.seed)
-    return Recipe.from_json({"source": spelled.source, **recipe}) == spelled
+    earlier = {"source": spelled.source, **recipe}
+    if cell.setting.method != RECIPE and recipe.get("calibration") == "least-error":  # which was a method's own, unless it said otherwise
+        earlier["calibration"] = spelled.calibration
+    return Recipe.from_json(earlier) == spelled
 
 
 def cells_of(study: Study) -> tuple[list[Cell], dict[str, str]]:

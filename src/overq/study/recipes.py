@@ -57,8 +57,8 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, method: str = RECIPE) -> Recipe:
     """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense.
 
-    method  a name in METHODS: its own parameters stand beside the recipe's, and its step is that of least error unless they say
-            otherwise; "recipe": the keys of a number format stand there, or `file` and `json` with what a recipe's file holds
+    method  a name in METHODS: its own parameters stand beside the recipe's; "recipe": the keys of a number format stand there, or
+            `file` and `json` with what a recipe's file holds
     """
     if JSON in parameters:
         return _of_file(parameters, seed)
@@ -82,8 +82,7 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
     static = method_of(Format(**wanted)) if method == RECIPE else METHODS[method](**wanted)
     made = dynamic(static, parameters.get("dynamic", ""), parameters.get("group"))
-    usual = {} if method == RECIPE else {"calibration": "least-error"}
-    recipe = Recipe(made, weight_bits, seed=seed, **{**usual, **rest})
+    recipe = Recipe(made, weight_bits, seed=seed, **rest)
     return recipe if parameters.get("edges", True) else recipe.with_(first=None, last=None)
 
 
