@@ -122,6 +122,26 @@ def shift_right(context, value, bits):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def bits_of(context, value):  # type: ignore[no-untyped-def]
+    """int32 pattern of a float32."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], I32)
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def number_of(context, pattern):  # type: ignore[no-untyped-def]
+    """float32 of an int32 pattern."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], FLOAT)
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
 def ones(context, word):  # type: ignore[no-untyped-def]
     """How many bits are set."""
 

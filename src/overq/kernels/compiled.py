@@ -95,25 +95,25 @@ def new_block(words, front, cascade):  # type: ignore[no-untyped-def]
 # stage -----------------------------------------------------------------------------------------------
 
 
-def stage(x: Any, t: Any, rule: Rule) -> None:
+def stage(x: Any, t: Any, r: np.float32, rule: Rule) -> None:
     """t = floor(x · r), saturated, NaN marked; integers are t already and only saturate. Compiled code only."""
 
 
 @overload(stage)
-def _stage(x, t, rule):  # type: ignore[no-untyped-def]
-    def reals(x, t, rule):  # type: ignore[no-untyped-def]
+def _stage(x, t, r, rule):  # type: ignore[no-untyped-def]
+    def reals(x, t, r, rule):  # type: ignore[no-untyped-def]
         low, high = F32(rule.seen_min), F32(rule.seen_max)
         for k in range(x.size):
-            v = np.floor(F32(x[k]) * rule.r)
+            v = np.floor(F32(x[k]) * r)
             t[k] = NAN if v != v else I32(min(max(v, low), high))
 
-    def halves(x, t, rule):  # type: ignore[no-untyped-def]
+    def halves(x, t, r, rule):  # type: ignore[no-untyped-def]
         low, high = F32(rule.seen_min), F32(rule.seen_max)
         for k in range(x.size):
-            v = np.floor(from_half(x[k], rule.bfloat) * rule.r)
+            v = np.floor(from_half(x[k], rule.bfloat) * r)
             t[k] = NAN if v != v else I32(min(max(v, low), high))
 
-    def integers(x, t, rule):  # type: ignore[no-untyped-def]
+    def integers(x, t, r, rule):  # type: ignore[no-untyped-def]
         low, high = I32(rule.seen_min), I32(rule.seen_max)
         for k in range(x.size):
             t[k] = I32(min(max(x[k], low), high))
@@ -238,7 +238,7 @@ def _contest(b, hits, start, stop, d, unit):  # type: ignore[no-untyped-def]
 # emit ------------------------------------------------------------------------------------------------
 
 
-def emit(out: Any, at: int, count: int, t: Any, two: Any, after: Any, v: int, unit: int, rule: Rule) -> None:
+def emit(out: Any, at: int, count: int, t: Any, two: Any, after: Any, v: int, unit: int, q: np.float32, rule: Rule) -> None:
     """Write values v … v + count of the block to flat places at … of the output arrays. Compiled code only.
 
     out: () nothing; (y,) real numbers of any stored type; (digits int16, states uint8).
@@ -246,39 +246,39 @@ def emit(out: Any, at: int, count: int, t: Any, two: Any, after: Any, v: int, un
 
 
 @overload(emit)
-def _emit(out, at, count, t, two, after, v, unit, rule):  # type: ignore[no-untyped-def]
+def _emit(out, at, count, t, two, after, v, unit, q, rule):  # type: ignore[no-untyped-def]
     if len(out) == 0:
-        return lambda out, at, count, t, two, after, v, unit, rule: None
+        return lambda out, at, count, t, two, after, v, unit, q, rule: None
     if len(out) == 2:
-        return lambda out, at, count, t, two, after, v, unit, rule: emit_digits(
+        return lambda out, at, count, t, two, after, v, unit, q, rule: emit_digits(
             out[0][at : at + count], out[1][at : at + count], t[v - unit :], t[v:], two[v - unit :], two[v:], after[v:], rule
         )
     if out[0].dtype == types.uint16:
-        return lambda out, at, count, t, two, after, v, unit, rule: emit_halves(out[0][at : at + count], t[v:], two[v:], rule)
-    return lambda out, at, count, t, two, after, v, unit, rule: emit_reals(out[0][at : at + count], t[v:], two[v:], rule)
+        return lambda out, at, count, t, two, after, v, unit, q, rule: emit_halves(out[0][at : at + count], t[v:], two[v:], q, rule)
+    return lambda out, at, count, t, two, after, v, unit, q, rule: emit_reals(out[0][at : at + count], t[v:], two[v:], q, rule)
 
 
 @compiled
-def value(t, two, rule):  # type: ignore[no-untyped-def]
-    """E · step / 2^f of one value."""
+def value(t, two, q, rule):  # type: ignore[no-untyped-def]
+    """E · q of one value."""
     n = shift_right(I32(t + I32(1 << rule.fraction)), I32(rule.fraction + 1))
     digit = I32(min(max(n, I32(rule.digit_min)), I32(rule.digit_max)))
     fine = I32(min(max(shift_right(I32(t + I32(1)), I32(1)), I32(rule.fine_min)), I32(rule.fine_max)))
     precise = two and (n == digit or not rule.range_on)
     E = F32(fine) if precise else F32(n if two else digit) * F32(1 << rule.fraction)  # exact
-    return F32(np.nan) if t == NAN else E * rule.q
+    return F32(np.nan) if t == NAN else E * q
 
 
 @compiled
-def emit_reals(y, t, two, rule):  # type: ignore[no-untyped-def]
+def emit_reals(y, t, two, q, rule):  # type: ignore[no-untyped-def]
     for k in range(y.size):
-        y[k] = value(t[k], two[k] != 0, rule)
+        y[k] = value(t[k], two[k] != 0, q, rule)
 
 
 @compiled
-def emit_halves(y, t, two, rule):  # type: ignore[no-untyped-def]
+def emit_halves(y, t, two, q, rule):  # type: ignore[no-untyped-def]
     for k in range(y.size):
-        y[k] = to_half(value(t[k], two[k] != 0, rule), rule.bfloat)
+        y[k] = to_half(value(t[k], two[k] != 0, q, rule), rule.bfloat)
 
 
 @compiled
@@ -343,13 +343,13 @@ def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[
     for row in range(first, last, rows):
         at, count = row * lanes, (min(row + rows, last) - row) * lanes
         stop = front + (count + 63) // 64
-        stage(x[at : at + count], b.t[64 * front :], rule)
+        stage(x[at : at + count], b.t[64 * front :], rule.r, rule)
         b.t[64 * front + count : 64 * stop] = I32(0)
         classify(b, front, stop, rule)
         decide(b, front, front, stop, 1, rule, len(out) == 2)
         tally(sums, b, front, stop)
         reveal(b, front, stop, len(out) == 2)
-        emit(out, at, count, b.t, b.two, b.after, 64 * front, 1, rule)
+        emit(out, at, count, b.t, b.two, b.after, 64 * front, 1, rule.q, rule)
 
 
 @compiled
@@ -376,7 +376,7 @@ def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows,
                 here = front + row * width
                 for piece in range(many):
                     at = ((outer + piece) * lanes + lane + row - old) * inner + begin
-                    stage(x[at : at + count], t[64 * here + piece * count :], rule)
+                    stage(x[at : at + count], t[64 * here + piece * count :], rule.r, rule)
                 for v in range(64 * here + many * count, 64 * (here + width)):
                     t[v] = I32(0)
                 opened = ~U64(0) if (lane + row - old) % tile else U64(0)
@@ -391,7 +391,7 @@ def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows,
             for row in range(ready, done):
                 for piece in range(many):
                     at = ((outer + piece) * lanes + lane + row - old) * inner + begin
-                    emit(out, at, count, t, b.two, b.after, 64 * (front + row * width) + piece * count, unit, rule)
+                    emit(out, at, count, t, b.two, b.after, 64 * (front + row * width) + piece * count, unit, rule.q, rule)
             drop = max(done - 1, 0)
             ready, old = done - drop, old + new - drop
             if lane + new < lanes:

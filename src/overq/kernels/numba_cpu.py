@@ -9,19 +9,20 @@ The compiled code is cached on disk beside the package, or where NUMBA_CACHE_DIR
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
 from overq.errors import InputError
-from overq.kernels import compiled
+from overq.kernels import compiled, vectors
 from overq.kernels.array import effective
-from overq.kernels.scale import Step, factors, is_one, scaled
+from overq.kernels.scale import Dynamic, Step, factors, factors_each, is_one, scaled
 from overq.spec import Counts, Format, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
@@ -53,7 +54,9 @@ def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1, threads
     if is_one(step):
         out = xp.empty_like(x)
         return out, _run(x, (out,), axis, rule_of(fmt, float(step), _is_bfloat(x)), threads)
-    product, q = scaled(x, step, fmt, axis)
+    if _order(out := xp.empty_like(x), axis).inner == 1:
+        return out, _run(x, (out,), axis, rule_of(fmt, 1.0, _is_bfloat(x)), threads, step, fmt)
+    product, q = scaled(x, step, fmt, axis)  # lanes apart in memory: three passes
     E = xp.empty_like(product)
     total = _run(product, (E,), axis, rule_of(fmt)._replace(r=compiled.F32(1), q=compiled.F32(1)), threads)
     return xp.astype(E * q, x.dtype), total
@@ -115,19 +118,43 @@ def _memory(x: Array) -> np.ndarray:
     return x.view(np.uint16) if x.dtype == np.float16 else x
 
 
-def _run(x: Array, out: tuple[Array, ...], axis: int, rule: compiled.Rule, threads: int | None) -> Counts:
-    """Fill `out` (arrays of one layout) from x; the counts."""
+class _Order(NamedTuple):
+    """A tensor's dimensions as they lie in memory, outermost first, and the sizes [outer, lanes, inner] that they make."""
+
+    dims: list[int]
+    outer: int
+    lanes: int
+    inner: int
+
+
+def _order(layout: Array, axis: int) -> _Order:
+    strides = layout.stride() if array_api_compat.is_torch_array(layout) else layout.strides
+    dims = sorted(range(layout.ndim), key=lambda d: -abs(strides[d]) if layout.shape[d] > 1 else 0)
+    place, shape = dims.index(axis % layout.ndim), [layout.shape[d] for d in dims]
+    return _Order(dims, math.prod(shape[:place]), shape[place], math.prod(shape[place + 1 :]))
+
+
+def _run(
+    x: Array,
+    out: tuple[Array, ...],
+    axis: int,
+    rule: compiled.Rule,
+    threads: int | None,
+    step: Array | Dynamic | None = None,
+    fmt: Format | None = None,
+) -> Counts:
+    """Fill `out` (arrays of one layout) from x; the counts. step: where it is not one number, lanes last in memory, with its fmt."""
     source, targets = _memory(x), tuple(_memory(y) for y in out)
     if source.size == 0:
         return Counts()
-    layout = targets[0] if targets else source
-    order = sorted(range(source.ndim), key=lambda d: -abs(layout.strides[d]) if layout.shape[d] > 1 else 0)
-    flat = np.ascontiguousarray(source.transpose(order)).reshape(-1)
-    flats = tuple(y.transpose(order).reshape(-1) for y in targets)
-    place, shape = order.index(axis % source.ndim), [source.shape[d] for d in order]
-    outer, lanes, inner = int(np.prod(shape[:place])), shape[place], int(np.prod(shape[place + 1 :]))
+    order = _order(targets[0] if targets else source, axis)
+    flat = np.ascontiguousarray(source.transpose(order.dims)).reshape(-1)
+    flats = tuple(y.transpose(order.dims).reshape(-1) for y in targets)
     threads = 1 if source.size <= SMALL else threads or _threads(x)
-    jobs = _jobs(flat, flats, outer, lanes, inner, rule, threads)
+    if step is None or fmt is None:
+        jobs = _jobs(flat, flats, order, rule, threads)
+    else:
+        jobs = _vector_jobs(flat, flats, order, rule, threads, _groups(step, x, fmt, axis, order))
     sums = np.zeros((len(jobs), 8), np.int64)  # a cache line each
     others = [pool(os.getpid(), threads).submit(job, sums[i]) for i, job in enumerate(jobs) if i]
     jobs[0](sums[0])
@@ -139,8 +166,42 @@ def _run(x: Array, out: tuple[Array, ...], axis: int, rule: compiled.Rule, threa
     return Counts(source.size, source.size - nonzero, outliers, served, precise)
 
 
-def _jobs(flat: Any, flats: Any, outer: int, lanes: int, inner: int, rule: compiled.Rule, threads: int) -> list[Any]:
+class _Groups(NamedTuple):
+    """How `vectors.vectors_inside` finds the factors of each group of `size` lanes."""
+
+    size: int
+    source: int
+    alpha: np.float32
+    r: np.ndarray  # float32 [positions · groups]
+    q: np.ndarray
+
+
+def _groups(step: Array | Dynamic, x: Array, fmt: Format, axis: int, order: _Order) -> _Groups:
+    tile = min(fmt.lanes or order.lanes, order.lanes)
+    if isinstance(step, Dynamic):
+        size = tile if step.tiles else order.lanes
+        room = np.empty((2, order.outer * -(-order.lanes // size)), np.float32)
+        return _Groups(size, vectors.MAX if step.measure == "max" else vectors.RMS, np.float32(step.alpha), *room)
+    r, q = (_memory(part) for part in factors_each(step, x, fmt, axis))
+    shape = [r.shape[axis] if d == axis % x.ndim else x.shape[d] for d in range(x.ndim)]
+    size = order.lanes if r.shape[axis] == 1 else tile
+    r, q = (np.broadcast_to(part, shape).transpose(order.dims).flatten() for part in (r, q))
+    return _Groups(size, vectors.GIVEN, np.float32(0), r, q)
+
+
+def _vector_jobs(flat: Any, flats: Any, order: _Order, rule: compiled.Rule, threads: int, g: _Groups) -> list[Any]:
+    rows = max(1, min(BLOCK // order.lanes, -(-order.outer // threads)))
+    bounds = [order.outer * i // threads for i in range(threads + 1)]
+
+    def job(a: int, b: int, sums: np.ndarray) -> None:
+        vectors.vectors_inside(flat, flats, order.lanes, g.size, a, b, rows, rule, g.source, g.alpha, g.r, g.q, sums)
+
+    return [partial(job, a, b) for a, b in pairwise(bounds) if a < b]
+
+
+def _jobs(flat: Any, flats: Any, order: _Order, rule: compiled.Rule, threads: int) -> list[Any]:
     """One call per thread, each for its share of the positions."""
+    _, outer, lanes, inner = order
     if inner == 1:
         rows = max(1, min(BLOCK // lanes, -(-outer // threads)))
         bounds = [outer * i // threads for i in range(threads + 1)]

@@ -69,15 +69,15 @@ def _stage_channels(values, step, rule, nonzero, outlier, key, gain, facts):  # 
     b = new_block(words, 0, 1)
     for row in range(values.shape[0]):
         x = values[row]
-        stage(x, b.t, rule)
+        stage(x, b.t, rule.r, rule)
         classify(b, 0, words, rule)
         nonzero[row], outlier[row] = b.nonzero, b.outlier
         if rule.largest:
             key[row] = b.key
         error = 0.0
         for k in range(x.size):
-            one = (value(b.t[k], False, rule) - x[k]) / step
-            two = (value(b.t[k], True, rule) - x[k]) / step
+            one = (value(b.t[k], False, rule.q, rule) - x[k]) / step
+            two = (value(b.t[k], True, rule.q, rule) - x[k]) / step
             error += one * one
             gain[row, k] = one * one - two * two
         gain[row, x.size :] = F32(0)

@@ -70,7 +70,7 @@ def is_one(step: Step) -> TypeGuard[float]:
 
 
 def factors_each(step: Array, x: Array, fmt: Format, axis: int) -> tuple[Array, Array]:
-    """`factors` for an array of steps: (r, q), float32 arrays that broadcast against x.
+    """`factors` for an array of steps: (r, q), float32 arrays of its shape.
 
     step  as many dimensions as x; along `axis` 1 (one number for a vector) or as many as there are tiles; else as x, or 1.
           [B, T, K], lanes last -> [B, T, 1]
@@ -91,7 +91,14 @@ def factors_each(step: Array, x: Array, fmt: Format, axis: int) -> tuple[Array, 
     r, q = xp.astype(fmt.unit / wide, xp.float32), xp.astype(wide / (1 << fmt.fraction_bits), xp.float32)
     if not bool(xp.all(xp.isfinite(r) & (r > 0) & xp.isfinite(q) & (q >= TINY))):
         raise InputError("step holds a number that is not positive or not within float32's normal range")
-    if step.shape[axis] > 1:
+    return r, q
+
+
+def factors_on_lanes(step: Array | Dynamic, x: Array, fmt: Format, axis: int) -> tuple[Array, Array]:
+    """(r, q), float32 arrays that broadcast against x."""
+    xp = array_api_compat.array_namespace(x)
+    r, q = factors_each(steps(x, step, fmt, axis) if isinstance(step, Dynamic) else step, x, fmt, axis)
+    if r.shape[axis] > 1:
         lane = xp.arange(x.shape[axis], device=array_api_compat.device(x)) // fmt.lanes
         r, q = xp.take(r, lane, axis=axis), xp.take(q, lane, axis=axis)
     return r, q
@@ -144,6 +151,6 @@ def _padded(xp: Any, a: Array, size: int) -> Array:
 def scaled(x: Array, step: Array | Dynamic, fmt: Format, axis: int) -> tuple[Array, Array]:
     """(x · r in float32, q) for a step that is not one number: what is left is a tensor with the factors 1 and 1."""
     xp = array_api_compat.array_namespace(x)
-    r, q = factors_each(steps(x, step, fmt, axis) if isinstance(step, Dynamic) else step, x, fmt, axis)
+    r, q = factors_on_lanes(step, x, fmt, axis)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite and saturates
         return xp.astype(x, xp.float32) * r, q

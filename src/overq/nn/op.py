@@ -18,7 +18,7 @@ from torch import Tensor
 
 from overq import kernels
 from overq.errors import InputError
-from overq.kernels.scale import Dynamic, Step, factors, factors_each, steps
+from overq.kernels.scale import Dynamic, Step, factors, factors_on_lanes
 from overq.spec import Format
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -145,17 +145,14 @@ def _in_layout_of(x: Tensor, step: Step, fmt: Format, dim: int) -> Tensor:
 @torch.library.custom_op("overq::unclipped_each", mutates_args=())
 def _unclipped_each(x: Tensor, step: Tensor, fmt: str, dim: int) -> Tensor:
     """bool, where the gradient passes."""
-    made, dim = _read(fmt), dim % x.ndim
-    r, q = factors_each(step, x, made, dim)
-    return _passes(x.float(), step, r, q, made, dim)
+    return _passes(x.float(), step, *factors_on_lanes(step, x, made := _read(fmt), dim), made, dim % x.ndim)
 
 
 @torch.library.custom_op("overq::unclipped_dynamic", mutates_args=())
 def _unclipped_dynamic(x: Tensor, alpha: float, measure: str, tiles: bool, fmt: str, dim: int) -> Tensor:
     """bool, where the gradient passes."""
-    made, dim = _read(fmt), dim % x.ndim
-    step = steps(x, Dynamic(alpha, measure, tiles), made, dim)
-    return _passes(x.float(), step, *factors_each(step, x, made, dim), made, dim)
+    step = Dynamic(alpha, measure, tiles)
+    return _passes(x.float(), step, *factors_on_lanes(step, x, made := _read(fmt), dim), made, dim % x.ndim)
 
 
 def _passes(x: Tensor, step: Step, r: Any, q: Any, fmt: Format, dim: int) -> Tensor:
