@@ -77,7 +77,9 @@ class Clipped:
         return replace(self, mean=self.mean + shift * self.std, std=self.std * spread)
 
     def repeated(self, times: int) -> Clipped:
-        """Every channel `times` times in a row: what flatten does to the pixels of a channel."""
+        """Every channel `times` times in a row: what flatten does to the pixels of a channel; once is itself."""
+        if times == 1:
+            return self
         mean, std, low, high = (np.repeat(a, times) for a in (self.mean, self.std, self.low, self.high))
         return Clipped(mean, std, low, high, self.scales)
 

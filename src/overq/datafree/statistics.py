@@ -52,7 +52,12 @@ def observe_statistics(
     usable_norms(model)
     image = Clipped.free(np.zeros(1), np.ones(1)).clip(-reach, reach)
     seen = Observations()
+    read: dict[tuple[int, int], tuple[Clipped, str]] = {}  # tensors, and who reads them first
     for name, module, values in propagate(model, image, scales, correlation):
+        first = read.setdefault((id(values), input_groups(module)), (values, name))[1]
+        if first != name and name not in seen.layers:  # it reads the same tensor
+            seen.layers[name], seen.tensors[name] = seen.layers[first], first
+            continue
         one = observed(values, input_groups(module), np.random.default_rng([seed, crc32(name.encode()), name in seen.layers]))
         seen.layers[name] = seen.layers[name].merge(one) if name in seen.layers else one
     return seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from overq.nn.call import Forward, run
 from overq.nn.candidates import can_quantize, why_float
 from overq.nn.check import check_copy
 from overq.nn.chosen import one_input
-from overq.nn.fit import fit_layer
+from overq.nn.fit import LayerFit, fit_tensor
 from overq.nn.layers import FloatLayer, input_lanes
 from overq.nn.notes import layer_notes, run_notes
 from overq.nn.observation import Observations, check_weights, observe
@@ -26,7 +26,9 @@ from overq.nn.reads import STRAY
 from overq.nn.recipe import Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
+from overq.nn.shared import share
 from overq.nn.shares import in_words, of_layer, shares
+from overq.nn.tensors import readers, rules_of
 
 DEFAULT_RECIPE = Recipe()
 HALF = 0.5  # of the multiply-accumulates: with less quantized, `quantize` warns
@@ -80,15 +82,21 @@ def quantize(
     layers = {name: module for name, module in result.named_modules() if can_quantize(module)}
     _check(recipe, seen, layers)
     usable = quantizable(result, seen)
-    rules = {name: rule for name, rule in recipe.rules(list(seen.layers)).items() if not rule.skip and name in usable}
+    rules = {name: rule for name, rule in rules_of(recipe, seen).items() if not rule.skip and name in usable}
+    together = readers(seen)
     left = tuple(left_float(result, rules, seen))
     floats = {name: layers[name].weight.detach() for name in rules}
+    fits: dict[str, LayerFit] = {}
+    for group in dict.fromkeys(together.values()):
+        if quantized := {name: layers[name] for name in group if name in rules}:
+            fits |= fit_tensor(quantized, seen.layers[group[0]], rules, seen.fits)
     reports: list[LayerReport] = []
-    for name, rule in rules.items():
-        fit = fit_layer(name, layers[name], seen.layers[name], rule, seen.fits)
-        known = _joined(fit.report.note, *layer_notes(name, layers[name], fit.report.format, seen))
-        reports.append(replace(fit.report, note=known, macs=of_layer(seen.count, name)))
-        convert_layer(layers[name], fit.parts)
+    for name in rules:
+        report = fits[name].report
+        known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
+        reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
+        convert_layer(layers[name], fits[name].parts)
+    share_tensors(layers, reports)
     if check and seen.chosen is not None:
         check_copy(model, result, floats, seen.chosen)
     if some is not None:
@@ -105,6 +113,16 @@ def quantize(
     attach(result, facts, recipe)
     result.overq_example = one_input(seen.chosen)  # type: ignore[assignment]  # for `integer_network` to check itself on
     return result
+
+
+def share_tensors(layers: Mapping[str, nn.Module], reports: Iterable[LayerReport]) -> None:
+    """Let quantized layers that read the same tensor quantize it once."""
+    groups: dict[str, list[nn.Module]] = {}
+    for report in reports:
+        if report.tensor:
+            groups.setdefault(report.tensor, []).append(layers[report.name])
+    for group in groups.values():
+        share(group)
 
 
 def quantizable(model: nn.Module, seen: Observations) -> dict[str, FloatLayer]:

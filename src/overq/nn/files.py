@@ -31,7 +31,7 @@ from torch import nn
 from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.candidates import can_quantize
-from overq.nn.convert import attach, summary
+from overq.nn.convert import attach, share_tensors, summary
 from overq.nn.layers import Arrangement
 from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
@@ -107,6 +107,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         convert_layer(module, Parts(integers, scale, report.weight_bits, fitted, arrangement))
         if prefix + "bias" in tensors:
             give_bias(module)
+    share_tensors(modules, facts.layers)
     _fill(result, tensors, path)
     attach(result, facts, recipe)
     return result
@@ -114,8 +115,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
 
 def _check(report: LayerReport, fitted: Fitted) -> None:
     """Refuse what the layer could not compute with."""
-    if not all(isinstance(text, str) for text in (report.name, report.kind, report.note, report.method)):
-        raise FormatError(f"a layer's name, kind, note and method are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
+    if not all(isinstance(text, str) for text in (report.name, report.kind, report.note, report.method, report.tensor)):
+        raise FormatError(f"a layer's name, kind, note, method and tensor are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
     if (report.step, report.format) != (fitted.step, fitted.format):
         raise FormatError(f"layer {report.name!r}: format and step of the summary are not those of the input")
     LayerRule(fitted.method, report.weight_bits)

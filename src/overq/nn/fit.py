@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from overq.nn.weights import weight_rows
 from overq.spec import Counts
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of equalization, that "auto" chooses from
+Readers = Sequence[tuple[FloatLayer, int]]  # the layers that read one tensor, with their weight bits
 ROUNDS = 2  # of choosing an order for a step and a step for the order
 
 
@@ -43,17 +45,31 @@ class Found:
 
 
 def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule, known: dict[Any, Found] | None = None) -> LayerFit:
-    """What the rule asks for: method, arrangement and step; and what they do to the sample.
+    """What the rule asks for: method, arrangement and step; and what they do to the sample. `known` as for `fit_tensor`."""
+    return fit_tensor({name: module}, observed, {name: rule}, known)[name]
 
-    known: what was found before for this name and observation, read and added to; where weights have a part in it, it is not used.
+
+def fit_tensor(
+    readers: Mapping[str, FloatLayer], observed: Observed, rules: Mapping[str, LayerRule], known: dict[Any, Found] | None = None
+) -> dict[str, LayerFit]:
+    """What becomes of the layers that read one tensor, in the order they run: one method, arrangement and step for all.
+
+    rules  by layer, alike but for their weight bits
+    known  what was found before for this tensor and observation, read and added to; where weights have a part in it, it is not used
     """
-    key = (name, replace(rule, weight_bits=8))
+    first = next(iter(readers))
+    rule = rules[first]
+    key = (tuple(readers), replace(rule, weight_bits=8))
     weighted = rule.equalize == "auto" or rule.calibration in calib.WITH_WEIGHT
     found = None if known is None or weighted else known.get(key)
     if found is None:
-        found = _found(module, observed, rule)
+        found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
         if known is not None and not weighted:
             known[key] = found
+    return {name: _fit(name, module, found, rules[name], first if len(readers) > 1 else "") for name, module in readers.items()}
+
+
+def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: str) -> LayerFit:
     report = LayerReport(
         name=name,
         kind=kind(module).__name__,
@@ -64,11 +80,13 @@ def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule
         sqnr=found.sqnr,
         note=", ".join(found.notes),
         method=found.fitted.method.describe(),
+        tensor=tensor,
     )
     return LayerFit(report, parts_of(module, rule.weight_bits, found.fitted, found.arrangement))
 
 
-def _found(module: FloatLayer, observed: Observed, rule: LayerRule) -> Found:
+def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
+    module = readers[0][0]
     method: Method = suited(rule.method, module)  # type: ignore[arg-type]  # a rule turns formats into methods
     arrangement = AS_IT_IS
     notes = []
@@ -77,11 +95,11 @@ def _found(module: FloatLayer, observed: Observed, rule: LayerRule) -> Found:
     if observed.largest == 0:
         notes.append("input always zero")
     elif rule.equalize and observed.sample.shape[1] > 1:
-        exponent, arrangement = _equalized(module, observed, rule, method)
+        exponent, arrangement = _equalized(readers, observed, rule, method)
         notes.append(f"equalized {exponent:g}")
-    fitted = calibrated(module, observed, rule, method, arrangement)
+    fitted = calibrated(readers, observed, rule, method, arrangement)
     if rule.reorder and observed.largest and method.neighbours and observed.sample.shape[1] > 1:
-        fitted, arrangement = _reordered(module, observed, rule, method, fitted, arrangement)
+        fitted, arrangement = _reordered(readers, observed, rule, method, fitted, arrangement)
         notes.append("reordered")
     sample = arrangement.vectors(observed.sample)
     decoded, counts = _decoded(fitted, sample)
@@ -91,7 +109,7 @@ def _found(module: FloatLayer, observed: Observed, rule: LayerRule) -> Found:
     return Found(fitted, arrangement, tuple(notes), counts, sqnr)
 
 
-def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
+def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
     """The method with the step that the rule's calibration finds for the arranged input.
 
     Scaled inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and histogram are the
@@ -109,8 +127,9 @@ def calibrated(module: FloatLayer, observed: Observed, rule: LayerRule, method: 
         observed = Observed()
         observed.add_values(vectors)
         observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
-    weight = arrangement.weight(module.weight.detach().float().cpu())
-    return method.fitted(method, signed, calib.get(rule.calibration, weight_rows(weight))(observed, fmt))
+    rows = [weight_rows(arrangement.weight(module.weight.detach().float().cpu())) for module, _ in readers]
+    weight = rows[0] if len(rows) == 1 else np.concatenate(rows)
+    return method.fitted(method, signed, calib.get(rule.calibration, weight)(observed, fmt))
 
 
 def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
@@ -122,30 +141,30 @@ def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
     return decoded, Counts(values=decoded.size, zeros=int((decoded == 0).sum()))
 
 
-def _equalized(module: FloatLayer, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:
-    """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layer's output on the sample."""
+def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:
+    """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layers' outputs on the sample."""
     exponents = EXPONENTS if isinstance(rule.equalize, str) else (rule.equalize,)
     trials = [(exponent, Arrangement(channel_scales(observed.sample, exponent)) if exponent else AS_IT_IS) for exponent in exponents]
     if len(trials) == 1:
         return trials[0]
 
     def error(arrangement: Arrangement) -> float:
-        fitted = calibrated(module, observed, rule, method, arrangement)
-        return output_error(module.weight, observed.sample, arrangement, fitted, rule.weight_bits)
+        fitted = calibrated(readers, observed, rule, method, arrangement)
+        return sum(output_error(module.weight, observed.sample, arrangement, fitted, bits) for module, bits in readers)
 
     return min(trials, key=lambda trial: error(trial[1]))
 
 
 def _reordered(
-    module: FloatLayer, observed: Observed, rule: LayerRule, method: Method, fitted: Fitted, arrangement: Arrangement
+    readers: Readers, observed: Observed, rule: LayerRule, method: Method, fitted: Fitted, arrangement: Arrangement
 ) -> tuple[Fitted, Arrangement]:
     """The method again with an order of lanes that it errs less on, and that order."""
     vectors, fmt = arrangement.vectors(observed.sample), fitted.format
     if fmt is None:
         arrangement = replace(arrangement, order=order_for(vectors, fitted))
-        return calibrated(module, observed, rule, method, arrangement), arrangement
+        return calibrated(readers, observed, rule, method, arrangement), arrangement
     for _ in range(ROUNDS):
         assert fitted.step is not None  # a format's step
         arrangement = replace(arrangement, order=lane_order(vectors, fitted.step, fmt, arrangement.order))
-        fitted = calibrated(module, observed, rule, method, arrangement)
+        fitted = calibrated(readers, observed, rule, method, arrangement)
     return fitted, arrangement

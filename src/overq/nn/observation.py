@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
-from weakref import ref
 from zlib import crc32
 
 import numpy as np
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 
 from overq.calib import Observed
@@ -33,12 +34,14 @@ class Reading:
     """How one layer met its input.
 
     largest  greatest magnitude of its input, by call: one entry for each call within a run of the model
-    beside   layers that read the very same tensor
+    beside   layers that read the very same values
+    alike    those of them that also cut them into the same channel vectors
     padded   positions left out, and whole those whose padding could not be told, over all samples
     """
 
     largest: list[float] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
+    alike: list[str] = field(default_factory=list)
     padded: int = 0
     untold: int = 0
 
@@ -52,6 +55,8 @@ class Observations:
     count     the model's multiply-accumulates, of the first few samples; None where nothing ran
     stream    how the samples were cut; None where there were none
     chosen    some of the samples, for what runs them again
+    tensors   name of every layer -> of the first layer that reads the same channel vectors, mostly itself. Layers that read the same have
+              one observation in `layers`, as they get one format and one step
     other     layers that are used besides their own calls, which calls cannot stand for, and how (see `nn.reads`)
     fits      what `fit_layer` found for a rule, so that other weight widths need not search steps and orders again
     """
@@ -61,6 +66,7 @@ class Observations:
     count: Count | None = None
     stream: Stream | None = None
     chosen: Chosen | None = None
+    tensors: dict[str, str] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
     fits: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -119,11 +125,26 @@ def observe(
             for hook in hooks:
                 hook.remove()
     assert stream.count is not None
+    tensors = _one_observation(seen)
     for name in [name for name, observed in seen.layers.items() if not observed.values]:  # an expert that no token was sent to
         del seen.layers[name], seen.readings[name]
         if not seen.layers and only is None:
             raise CalibrationError(f"layer {name!r} and all others got empty inputs: the samples hold no values")
-    return Observations(seen.layers, seen.readings, stream.count, stream, None if only else choosing.done(), seen.other)
+    tensors = {name: first for name, first in tensors.items() if name in seen.layers}
+    return Observations(seen.layers, seen.readings, stream.count, stream, None if only else choosing.done(), tensors, seen.other)
+
+
+def _one_observation(seen: Observations) -> dict[str, str]:
+    """Give layers that read the same tensors one observation; name of a layer -> of the first that reads the same."""
+    groups: dict[str, list[str]] = {}
+    for name in seen.layers:
+        together = [groups[other] for other in seen.readings[name].alike if other in groups]
+        group = [n for n in seen.layers if n == name or any(n in other for other in together)]
+        groups.update(dict.fromkeys(group, group))
+    for first, group in [(name, group) for name, group in groups.items() if name == group[0] and len(group) > 1]:
+        own = [seen.layers[name] for name in group if seen.layers[name].values]  # most only read what was observed already
+        seen.layers.update(dict.fromkeys(group, reduce(Observed.merge, own) if own else seen.layers[first]))
+    return {name: groups[name][0] for name in seen.layers}
 
 
 def check_weights(model: nn.Module) -> None:
@@ -175,18 +196,24 @@ def _mask_like(model: nn.Module, stream: Stream, part: Part) -> str:
     return ""
 
 
+Cut = tuple[
+    int, int, tuple[int, ...]
+]  # of a tensor into channel vectors: along which dim, into how many groups, and its extents from there
+Readers = dict[str, tuple[Cut, tuple[float, float]]]  # by layer: how it cuts the tensor, and the least and greatest value
+
+
 class _Watch:
     """The hooks that record the layers' inputs; each layer's random stream depends on the seed and its name only."""
 
     def __init__(self, seen: Observations, seed: int) -> None:
         self.seen, self.seed = seen, seed
         self.calls: dict[str, int] = {}
-        self.readers: dict[int, tuple[Any, int, list[str]]] = {}
+        self.read: dict[Any, tuple[Any, int, Readers]] = {}
 
     def new_run(self, part: Part) -> None:
         self.part = part
         self.calls.clear()
-        self.readers.clear()
+        self.read.clear()
 
     def hook(self, name: str) -> Callable[..., None]:
         rng = np.random.default_rng([self.seed, crc32(name.encode())])
@@ -196,30 +223,36 @@ class _Watch:
             x = torch.cat(given.detach().unbind()) if given.is_nested else given.detach()
             observed = self.seen.layers.setdefault(name, Observed())
             reading = self.seen.readings.setdefault(name, Reading())
-            self._beside(name, given)
+            readers = self._readers(given)
+            cut = (CHANNEL_DIM[kind(module)], input_groups(module), tuple(x.shape[CHANNEL_DIM[kind(module)] :]))
+            extremes = self._beside(name, cut, readers)
             vectors = x.movedim(CHANNEL_DIM[kind(module)], -1)
             keep = current()
             real = None if keep is None else keep.of(vectors.shape[:-1])
             if real is not None:
-                before, x = vectors.shape[:-1].numel(), vectors[real.to(x.device)]
-                vectors = x
-                reading.padded += before - len(x)
+                reading.padded += int(real.numel() - real.sum())
             elif keep is not None and vectors.shape[:-1].numel() >= keep.real.numel():
                 reading.untold += vectors.shape[:-1].numel()
-            values = x.float().cpu().numpy().ravel(order="K")
-            extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-            self._check(name, values, extremes)
-            observed.add_values(values, extremes)
+            if extremes is None:
+                if real is not None:
+                    vectors = x = vectors[real.to(x.device)]
+                values = x.float().cpu().numpy().ravel(order="K")
+                extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+                self._check(name, values, extremes)
+                observed.add_values(values, extremes)
+                self._sample(observed, rng, vectors.unflatten(-1, (input_groups(module), -1)))
+            readers[name] = (cut, extremes)
             self._called(name, reading, extremes)
-            vectors = vectors.unflatten(-1, (input_groups(module), -1))
-            keys = rng.random(vectors.shape[:-1].numel())
-            chosen = observed.wanted(keys, vectors.shape[-1])
-            if chosen.size:
-                where = np.unravel_index(chosen, vectors.shape[:-1])
-                picked = vectors[tuple(torch.from_numpy(axis).to(x.device) for axis in where)]
-                observed.add_sample(picked.float().cpu().numpy(), keys[chosen])
 
         return hook
+
+    def _sample(self, observed: Observed, rng: np.random.Generator, vectors: torch.Tensor) -> None:
+        keys = rng.random(vectors.shape[:-1].numel())
+        chosen = observed.wanted(keys, vectors.shape[-1])
+        if chosen.size:
+            where = np.unravel_index(chosen, vectors.shape[:-1])
+            picked = vectors[tuple(torch.from_numpy(axis).to(vectors.device) for axis in where)]
+            observed.add_sample(picked.float().cpu().numpy(), keys[chosen])
 
     def _check(self, name: str, values: np.ndarray, extremes: tuple[float, float]) -> None:
         if not np.isfinite(extremes).all():
@@ -234,16 +267,33 @@ class _Watch:
             reading.largest.append(0.0)
         reading.largest[call - 1] = max(reading.largest[call - 1], extremes[1], -extremes[0])
 
-    def _beside(self, name: str, x: torch.Tensor) -> None:
-        """Note which layers read this very tensor in this run; one that was freed or written to since is another."""
-        now = 0 if x.is_inference() else x._version
-        seen, version, names = self.readers.get(id(x), (None, 0, []))
-        if seen is None or seen() is not x or version != now:
-            self.readers[id(x)] = (ref(x), now, [name])
-            return
-        for other in names:
+    def _readers(self, x: torch.Tensor) -> Readers:
+        """The layers that read these very values before, in this run. Values written to since are others; a view of the same is not."""
+        if x.is_nested:
+            return {}
+        now, place = 0 if x.is_inference() else x._version, _place(x)
+        storage, version, readers = self.read.get(place, (None, 0, {}))
+        if storage is None or storage.expired() or version != now:
+            readers = {}
+            self.read[place] = (StorageWeakRef(x.untyped_storage()), now, readers)
+        return readers
+
+    def _beside(self, name: str, cut: Cut, readers: Readers) -> tuple[float, float] | None:
+        """Note who else reads these values; their extremes, where another layer's channel vectors are the same, so all is observed."""
+        known = None
+        for other, (others_cut, extremes) in readers.items():
+            if other == name:
+                continue
             for one, two in ((name, other), (other, name)):
-                beside = self.seen.readings[one].beside
-                if one != two and two not in beside:
-                    beside.append(two)
-        names.append(name)
+                reading = self.seen.readings[one]
+                for names in (reading.beside, reading.alike) if others_cut == cut else (reading.beside,):
+                    if two not in names:
+                        names.append(two)
+            known = extremes if others_cut == cut else known
+        return known
+
+
+def _place(x: torch.Tensor) -> tuple[Any, ...]:
+    """Where its values lie in memory, in whatever shape."""
+    shape = (x.numel(),) if x.is_contiguous() else (tuple(x.shape), x.stride())
+    return (x.untyped_storage()._cdata, x.storage_offset(), *shape)

@@ -21,6 +21,7 @@ from overq.errors import InputError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.layers import AS_IT_IS, CHANNEL_DIM, Arrangement, FloatLayer, by_group, input_groups, kind
 from overq.nn.op import overwrite
+from overq.nn.shared import Shared
 from overq.nn.weights import dequantize_weight
 from overq.spec import Format
 
@@ -59,6 +60,7 @@ class Quantized(nn.Module):
     weight_integers       int8 or int16, weight_scale float32 [O]: what `save` stores and hardware loads
     lane_order            int64 [K] or None: lane i of each group carries the group's channel lane_order[i]; the weights lie in this order
     input_scale           float32 [K] or None: each group's channels are divided by it; the weights are multiplied by it
+    shared                with the other layers that read the same tensor, which is quantized once for all; None where there are none
 
     Scales stay float32 whatever the model is cast to. The state_dict holds method and step beside the tensors (as bytes of JSON); loading
     one of another method, width or arrangement is refused with the layer's name.
@@ -75,6 +77,7 @@ class Quantized(nn.Module):
     input_scale: torch.Tensor | None
     channel_dim: int
     float_class: type[nn.Module]
+    shared: Shared | None = None
 
     def arranged(self, x: torch.Tensor) -> torch.Tensor:
         """The input scaled and in lane order: what is to be quantized. Same shape and dtype."""
@@ -90,9 +93,14 @@ class Quantized(nn.Module):
         return y.reshape(x.shape)
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
-        """The input as the lanes spell it, scaled and in lane order: same shape and dtype."""
+        """The input as the lanes spell it, scaled and in lane order: same shape and dtype. Other layers may read it, too."""
+        if self.shared is None:
+            return self._overwritten(x)
+        return self.shared.quantized(x, self.fitted, (self.lane_order, self.input_scale), self._overwritten)
+
+    def _overwritten(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_nested:
-            return _each(x, self.quantize_input)
+            return _each(x, self._overwritten)
         if self.format is None:
             return _through(self.fitted, self.arranged(x), self.channel_dim, input_groups(self))
         grouped, fmt, dim = by_group(self.arranged(x), self.format, self.channel_dim, input_groups(self))

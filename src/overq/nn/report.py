@@ -31,6 +31,7 @@ class LayerReport:
     note         what a user should know, e.g. why it fell back to plain; empty otherwise
     macs         multiply-accumulates of the samples that `Summary.shares` counted; 0 where none were
     method       of the input, in words
+    tensor       the first of several quantized layers that read the same tensor, which is quantized once; empty where only this one does
     """
 
     name: str
@@ -43,6 +44,7 @@ class LayerReport:
     note: str = ""
     macs: int = 0
     method: str = ""
+    tensor: str = ""
 
     @property
     def bits_in_words(self) -> str:

@@ -11,12 +11,13 @@ from torch import nn
 from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
 from overq.nn.convert import quantizable
-from overq.nn.fit import fit_layer
+from overq.nn.fit import fit_tensor
 from overq.nn.observation import Observations, observe
 from overq.nn.padding import Mask
-from overq.nn.quantized import convert_layer
+from overq.nn.quantized import Parts, convert_layer
 from overq.nn.recipe import Recipe
 from overq.nn.replica import ready
+from overq.nn.tensors import readers, rules_of
 
 
 def observe_sequentially(
@@ -40,9 +41,16 @@ def observe_sequentially(
     seen = observe(model, samples, forward=forward, mask=mask, seed=recipe.seed) if seen is None else seen
     found, partial = replace(seen, layers=dict(seen.layers), fits={}), ready(model)
     layers = quantizable(partial, seen)
-    for name, rule in recipe.rules(list(seen.layers)).items():
-        again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
-        found.layers[name] = again.layers.get(name, seen.layers[name])  # an expert may get nothing behind quantized layers
-        if not rule.skip and name in layers:
-            convert_layer(layers[name], fit_layer(name, layers[name], found.layers[name], rule, found.fits).parts)
+    together, rules = readers(seen), rules_of(recipe, seen)
+    parts: dict[str, Parts] = {}
+    for name in rules:
+        group = together[name]
+        if group[0] == name:  # the others read the same
+            again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
+            of_all = again.layers.get(name, seen.layers[name])  # an expert may get nothing behind quantized layers
+            found.layers.update(dict.fromkeys(group, of_all))
+            quantized = {n: layers[n] for n in group if n in layers and not rules[n].skip}
+            parts |= {n: fit.parts for n, fit in fit_tensor(quantized, of_all, rules, found.fits).items()} if quantized else {}
+        if name in parts:
+            convert_layer(layers[name], parts[name])
     return found
