@@ -13,6 +13,7 @@ from overq.datafree import observe_statistics
 from overq.errors import FormatError
 from overq.nn import observe
 from overq.nn.quantized import Quantized
+from overq.tune import assign, sensitivity
 
 OVERQ = Format(4, 4, 3, 3)
 RECIPE = Recipe(OVERQ)
@@ -198,3 +199,13 @@ def test_a_state_dict_with_another_step_for_one_reader_is_kept_to(tokens):
     model.load_state_dict(state)
     assert model.v.step == other.v.step != model.q.step
     assert torch.equal(model(tokens), alone(model, tokens))
+
+
+def test_an_assignment_gives_the_readers_of_a_tensor_one_format(tokens):
+    model, base = seeded(Attention), Recipe(OVERQ, first=None, last=None)
+    recipe = assign(model, [tokens], [Format.plain(bits) for bits in (3, 5, 8)], 5, recipe=base)
+    made = layers(quantize(model, [tokens], recipe))
+    assert len({made[name].format for name in "qkv"}) == 1
+    assert made["gate"].step == made["up"].step
+    measured = sensitivity(model, [tokens], [Format.plain(4)], recipe=RECIPE)
+    assert [layer.name for layer in measured.layers] == ["out", "gate", "up"]  # q, k and v read the first tensor

@@ -26,7 +26,13 @@ class Shared:
         if type(x) not in (torch.Tensor, torch.nn.Parameter) or x.is_inference() or torch.compiler.is_compiling():
             return make(x)
         last, now = self._last, (x._version, torch.is_grad_enabled())
-        if last is not None and last[0]() is x and last[1] == now and last[2] == fitted and _same(last[3], arrangement):
+        if (
+            last is not None
+            and last[0]() is x
+            and last[1] == now
+            and (last[2] is fitted or last[2] == fitted)
+            and _same(last[3], arrangement)
+        ):
             self._last = (*last[:-1], last[-1] - 1) if last[-1] > 1 else None
             return last[4]
         y = make(x)

@@ -1,8 +1,8 @@
 """Assignment: for every layer the format that keeps the sum of the layers' losses least under a budget of bits. Exact.
 
-Losses are those of `sensitivity`, each layer alone; that they add up is an assumption, which the benchmark tests by
-measuring the whole model. The choice itself is a multiple-choice knapsack, solved exactly by dynamic programming over the
-undominated (cost, loss) pairs of the first k layers; a Lagrangian bound drops pairs that no completion can make best.
+Losses are those of `sensitivity`, each layer alone; layers that read one tensor get one format. That losses add up is an assumption,
+which the benchmark tests by measuring the whole model. The choice itself is a multiple-choice knapsack, solved exactly by dynamic
+programming over the undominated (cost, loss) pairs of the first k layers; a Lagrangian bound drops pairs that no completion can make best.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Assignment:
     """One trial chosen for each layer of the sensitivity.
 
     recipe   the base recipe with an override for each layer
-    average  in the budget's unit, over the layers assigned
+    average  in the budget's unit, over the layers assigned; a stored tensor counts once
     loss     sum of the layers' losses, each alone
     """
 
@@ -70,15 +70,21 @@ def best_assignment(measured: Sensitivity, budget: float, unit: str = "stored") 
     """The assignment with the least sum of losses under the budget; one sensitivity serves any number of budgets."""
     weight, bits = unit_of(unit)
     base = measured.recipe
+    tensors: dict[str, list[LayerTrials]] = {}  # layers that read one tensor get one format
+    for layer in measured.layers:
+        tensors.setdefault(layer.tensor or layer.name, []).append(layer)
+    groups = list(tensors.values())
     # In half bits, which are whole: a pair of lanes may share a state bit.
-    costs = [[weight(layer) * round(2 * bits(trial, base.weight_bits)) for trial in layer.trials] for layer in measured.layers]
-    total = 2 * sum(weight(layer) for layer in measured.layers)
-    losses = [[trial.loss for trial in layer.trials] for layer in measured.layers]
+    weights = [weight(group[0]) if unit == "stored" else sum(map(weight, group)) for group in groups]  # a tensor is stored once
+    costs = [[w * round(2 * bits(t, base.weight_bits)) for t in group[0].trials] for w, group in zip(weights, groups, strict=True)]
+    total = 2 * sum(weights)
+    losses = [[sum(layer.trials[i].loss for layer in group) for i in range(len(group[0].trials))] for group in groups]
     least = sum(min(row) for row in costs) / total
     if not budget >= least:
         raise FormatError(f"a budget of {budget:g} {unit} bits cannot be kept: the cheapest candidates take {least:.4g} on average")
     picks = least_loss(costs, losses, budget, total)
-    chosen = tuple((layer.name, layer.trials[pick]) for layer, pick in zip(measured.layers, picks, strict=True))
+    pick_of = {layer.name: pick for group, pick in zip(groups, picks, strict=True) for layer in group}
+    chosen = tuple((layer.name, layer.trials[pick_of[layer.name]]) for layer in measured.layers)
     overrides = tuple((glob.escape(name), rule_for(base, trial.candidate)) for name, trial in chosen)
     spent = sum(row[pick] for row, pick in zip(costs, picks, strict=True))
     return Assignment(base.with_(overrides=base.overrides + overrides), chosen, spent / total, sum(trial.loss for _, trial in chosen))

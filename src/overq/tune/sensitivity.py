@@ -24,6 +24,7 @@ from overq.nn.quantized import Parts, converted
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.samples import opened
+from overq.nn.tensors import readers
 from overq.nn.trees import home, moved
 from overq.spec import Format
 from overq.text import add_row, console
@@ -75,13 +76,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class LayerTrials:
-    """One layer with all its trials. values: of its input, over all samples; macs: multiplications over all samples."""
+    """One layer with all its trials. values: of its input, over all samples; macs: multiplications over all samples; tensor: the first of
+    several layers that read the same input, empty where only this one does."""
 
     name: str
     kind: str
     values: int
     macs: int
     trials: tuple[Trial, ...]
+    tensor: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,9 @@ def sensitivity(
                 lost, right = measure(layers[name], fit.parts)
                 known[report.format] = Trial(candidate, report.format, report.step, lost, right)
             trials.append(replace(known[report.format], candidate=candidate))
-        result.append(LayerTrials(name, kind(layers[name]).__name__, seen.layers[name].values, macs[name], tuple(trials)))
+        beside = [other for other in readers(seen)[name] if other in names]
+        tensor = beside[0] if len(beside) > 1 else ""
+        result.append(LayerTrials(name, kind(layers[name]).__name__, seen.layers[name].values, macs[name], tuple(trials), tensor))
     return Sensitivity(loss, recipe, tuple(result), rows, correct)
 
 
@@ -242,8 +247,9 @@ def rule_for(recipe: Recipe, candidate: Format) -> LayerRule:
 
 def free_layers(recipe: Recipe, seen: Observations) -> list[str]:
     """Names of the layers reached that only the recipe's default governs."""
-    names = list(seen.layers)
-    ruled = {name for name, rule in zip((names[:1] + names[-1:]), (recipe.first, recipe.last), strict=False) if rule is not None}
+    names, together = list(seen.layers), readers(seen)
+    edges = zip((names[:1] + names[-1:]), (recipe.first, recipe.last), strict=False)
+    ruled = {name for edge, rule in edges if rule is not None for name in together[edge]}
     return [name for name in names if name not in ruled and not any(fnmatchcase(name, pattern) for pattern, _ in recipe.overrides)]
 
 
