@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from overq.compare import paired
 from overq.errors import InputError
 from overq.records import Record
 from overq.report import pages
+from overq.report.means import gained
 from overq.report.records import to_csv
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +121,61 @@ def test_pictures(tmp_path: Path) -> None:
     assert pages.figure(lines).get_supxlabel() == "Records of code c0de (commit abc123): `r.csv`."
     with pytest.raises(InputError, match="of the kind front or lines, not 'pie'"):
         pages.figure(replace(lines, kind="pie"))
+
+
+def test_a_mean_over_networks_needs_all_of_them(tmp_path: Path) -> None:
+    records = [
+        record("a", sqnr=10.0),
+        record("a", "m", right="80", sqnr=13.0),
+        record("b", sqnr=9.0),
+        record("b", "m", right="ff", sqnr=9.0),
+    ]
+    columns = [
+        {"head": "a", "label": "a"}, {"head": "dB", "label": "a", "show": "sqnr"},
+        {"head": "more", "label": "a", "against": "b", "show": ["more", "gain"]},
+    ]  # fmt: skip
+    rows = [{"head": "mean", "network": "mean"}]
+    text = pages.drawn(table(tmp_path, records, rows=rows, columns=columns))
+    assert "| mean | 31.25 | 11.5 | +2.5, -43.75 |" in text
+    with pytest.raises(InputError, match="finds none of its records"):
+        pages.drawn(table(tmp_path, [*records, record("b", "third")], rows=rows, columns=columns[:1]))
+
+
+def test_intervals_of_a_mean_are_those_of_independent_networks() -> None:
+    pairs = [(record("a", right="f0"), record("b", right="0f")), (record("a", right="fe"), record("b", right="fe"))]
+    own = [gained([pair]) for pair in pairs]
+    difference, low, high = gained(pairs)
+    half = sqrt(sum(((h - w) / 2) ** 2 for _, w, h in own)) / 2
+    assert (difference, low, high) == pytest.approx((sum(d for d, _, _ in own) / 2, difference - half, difference + half))
+
+
+def test_a_front_compares_with_the_best_that_costs_no_more(tmp_path: Path) -> None:
+    def of(label: str, method: str, bits: float, sqnr: float, network: str = "n", right: str = "f0") -> Record:
+        return record(label, network, method=method, bits=bits, sqnr=sqnr, right=right)
+
+    records = [
+        of("ours", "overq_recipe", 5.0, 20.0, right="fe"), of("p5", "uniform", 5.0, 19.0), of("p6", "uniform", 6.0, 25.0),
+        of("p4", "uniform", 4.0, 15.0, right="00"), of("ours too", "overq", 4.0, 30.0), of("float", "float", 0.0, 99.0),
+        of("ours", "overq_recipe", 5.0, 10.0, "m"), of("p4", "uniform", 4.0, 12.0, "m"),
+    ]  # fmt: skip
+    _ = table(tmp_path, records, columns=[])
+    block = pages.Fronts(tmp_path / "p.md", "t", (tmp_path / "r.csv",), [{"head": "A4", "label": "ours"}])
+    lines = pages.made([block])[tmp_path / "p.md"].splitlines()
+    assert lines[2] == "| network | OverQ | bits | dB | best of the others, no more bits | bits | dB | dB more | points more |"
+    assert lines[4].startswith("| n | A4 | 5 | 20.0 | `p5` | 5 | 19.0 | +1.0 | +37.50 [")
+    assert lines[5].startswith("| m | A4 | 5 | 10.0 | `p4` | 4 | 12.0 | -2.0 | +0.00 [")
+    assert lines[6].startswith("| **mean** | A4 |  |  |  |  |  | -0.5 | +18.75 [")
+    with pytest.raises(InputError, match="finds none of its records"):
+        pages.drawn(replace(block, cost="area"))
+    with pytest.raises(InputError, match="a record has no cost 'label'"):
+        pages.drawn(replace(block, cost="label"))
+
+
+def test_figures_in_words_come_from_records(tmp_path: Path) -> None:
+    _ = table(tmp_path, [record("a", sqnr=12.34)], columns=[])
+    words = pages.Text(
+        tmp_path / "p.md", "t", (tmp_path / "r.csv",), "A has {0} dB.", [{"network": "n", "label": "a", "show": "sqnr"}]
+    )  # fmt: skip
+    assert pages.made([words])[tmp_path / "p.md"] == "before\n<!-- t -->\nA has 12.3 dB.\n<!-- end -->\nafter\n"
+    with pytest.raises(InputError, match="finds no record of"):
+        pages.drawn(replace(words, values=[{"network": "n", "label": "z", "show": "sqnr"}]))

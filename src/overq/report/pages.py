@@ -11,23 +11,34 @@ A page has a pair of comments for each table, <!-- NAME --> and <!-- end -->; wh
     rows = "networks"                     # or "settings", or like columns
     columns = [{ head = "A4 plain", label = "recipe:bits=4,cascade=0:W8" }, …]
 
-A row and a column together name network and label (a list of labels shares the cell); {words} in them come from either.
+A row and a column together name network and label (a list of labels shares the cell); {words} in them come from either. The network
+"mean" is the mean over all networks of the records, where each of them has the setting.
+
+    [[fronts]]                            # for each of `ours` and each network: who is best at no more cost, see `report.fronts`
+    page, name, records                   # as above
+    ours = [{ head = "A3", label = "…" }]
+    cost = "bits"
+
+    [[text]]                              # words with figures in them, {0} for the first of `values`
+    page, name, records                   # as above
+    text = "OverQ is {0} dB above plain."
+    values = [{ network = "mean", label = "…", show = "sqnr" }]
 """
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from overq.compare import Paired, paired
 from overq.errors import InputError
 from overq.records import Record
+from overq.report.fronts import fronts
+from overq.report.means import gained, mean_of
 from overq.report.records import read_csv
 from overq.report.study import study_figure
 
@@ -46,7 +57,8 @@ END = "<!-- end -->"
 class Table:
     """One table of a page; fields as in the file.
 
-    show     a key of SHOWN, `paired` or `gain` (to the label `against`), or a measure of the study's own; of several, all
+    show     a key of SHOWN; to the label `against`: `paired` or `gain` (top-1), `more` (dB); or a measure of the study's own; of
+             several, all
     label    one, or several that share the cell
     earlier  the records were made by an earlier version of the code: the page says so, and they may be of several commits
     """
@@ -62,6 +74,29 @@ class Table:
     network: str = ""
     against: Any = ""
     earlier: bool = False
+
+
+@dataclass(frozen=True)
+class Fronts:
+    """A table of fronts; fields as in the file."""
+
+    page: Path
+    name: str
+    records: tuple[Path, ...]
+    ours: Any
+    cost: str = "bits"
+    network: str = "network"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words with figures of records in them; fields as in the file, `values` as cells of a table."""
+
+    page: Path
+    name: str
+    records: tuple[Path, ...]
+    text: str
+    values: Any = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,17 +130,21 @@ SHOWN: dict[str, Callable[[Record], str]] = {
 }
 
 
-def read(path: Path) -> tuple[list[Table], list[Picture]]:
-    """The tables and pictures that a file asks for; InputError where it makes no sense."""
+Block = Table | Fronts | Text
+BLOCKS: dict[str, type] = {"table": Table, "fronts": Fronts, "text": Text}
+
+
+def read(path: Path) -> tuple[list[Block], list[Picture]]:
+    """What a file asks for: blocks of pages, and pictures; InputError where it makes no sense."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = [_entry(Table, entry, path.parent, "page") for entry in data.pop("table", [])]
+        blocks = [_entry(cls, entry, path.parent, "page") for kind, cls in BLOCKS.items() for entry in data.pop(kind, [])]
         pictures = [_entry(Picture, entry, path.parent, "file") for entry in data.pop("picture", [])]
         if data:
-            raise InputError(f"it holds [[table]] and [[picture]], not {', '.join(data)}")
+            raise InputError(f"it holds {', '.join(f'[[{kind}]]' for kind in (*BLOCKS, 'picture'))}, not {', '.join(data)}")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: not a file of tables: {error}") from error
-    return tables, pictures
+    return blocks, pictures
 
 
 def _entry(cls: type, entry: dict[str, Any], base: Path, place: str) -> Any:
@@ -114,10 +153,10 @@ def _entry(cls: type, entry: dict[str, Any], base: Path, place: str) -> Any:
     return cls(**{**entry, place: base / entry[place], "records": tuple(base / name for name in entry["records"])})
 
 
-def made(tables: list[Table]) -> dict[Path, str]:
-    """The text of every page with its tables made anew."""
+def made(blocks: list[Block]) -> dict[Path, str]:
+    """The text of every page with its blocks made anew."""
     pages: dict[Path, str] = {}
-    for table in tables:
+    for table in blocks:
         text = pages.get(table.page) or _text_of(table.page)
         begin, found, rest = text.partition(f"<!-- {table.name} -->\n")
         _, closed, after = rest.partition(END)
@@ -139,34 +178,55 @@ def _text_of(page: Path) -> str:
         raise InputError(f"{page}: not a readable page: {getattr(error, 'strerror', None) or error}") from error
 
 
-def drawn(table: Table) -> str:
-    """The table in Markdown, and under it the line that says which records it is made of."""
-    found = _all(table.records)
-    by_name = {(record.network, record.label): record for record in found}
+def drawn(block: Block) -> str:
+    """The block in Markdown; below a table the line that says which records it is made of."""
+    found = _all(block.records)
+    what = f"{block.page}: the table {block.name!r}"
     used: dict[tuple[str, str], Record] = {}
-
-    def cell(row: dict[str, Any], column: dict[str, Any]) -> str:
-        both = {"label": table.label, "network": table.network, "show": table.show, "against": table.against, **row, **column}
-        labels, shows, against = (both[key] if isinstance(both[key], list) else [both[key]] for key in ("label", "show", "against"))
-        parts = []
-        for i, pattern in enumerate(labels):
-            record, base = (by_name.get((str(both["network"]), str(p).format_map(both))) for p in (pattern, against[i % len(against)]))
-            shown = "" if record is None else ", ".join(filter(None, (_shown(record, base, show) for show in shows)))
-            if record is not None and shown:
-                compares = {"paired", "gain"} & set(shows)
-                used.update({(r.network, r.label): r for r in (record, base) if r is not None and (r is record or compares)})
-            parts.append(shown)
-        return " / ".join(parts) if any(parts) else ""
-
-    rows, columns = (_lines(side, found) for side in (table.rows, table.columns))
-    body = [[str(row["head"]), *(cell(row, column) for column in columns)] for row in rows]
-    body = [line for line in body if any(line[1:])]
+    if isinstance(block, Text):
+        return _filled(block, found, what, used)
+    if isinstance(block, Fronts):
+        lines, compared = fronts(found, block.ours, block.cost, block.network)
+        used = {(r.network, r.label): r for r in compared}
+    else:
+        rows, columns = (_lines(side, found) for side in (block.rows, block.columns))
+        usual = {"label": block.label, "network": block.network, "show": block.show, "against": block.against}
+        body = [[str(row["head"]), *(_cell({**usual, **row, **column}, found, used) for column in columns)] for row in rows]
+        lines = [[block.corner, *(str(column["head"]) for column in columns)], *(line for line in body if any(line[1:]))]
     if not used:
-        raise InputError(f"{table.page}: the table {table.name!r} finds none of its records")
-    head = [table.corner, *(str(column["head"]) for column in columns)]
-    lines = [head, ["---", *["---:"] * len(columns)], *body]
-    made_by = origin(f"{table.page}: the table {table.name!r}", table.records, list(used.values()), table.earlier)
+        raise InputError(f"{what} finds none of its records")
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
+    made_by = origin(what, block.records, list(used.values()), isinstance(block, Table) and block.earlier)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{made_by}"
+
+
+def _filled(block: Text, found: list[Record], what: str, used: dict[tuple[str, str], Record]) -> str:
+    """The words with their figures; one that has no record is refused, as no sentence can do without."""
+    values = [_cell({"network": "", "against": "", **value}, found, used) for value in block.values]
+    if missing := [value for value, shown in zip(block.values, values, strict=True) if not shown]:
+        raise InputError(f"{what} finds no record of {missing[0]}")
+    _ = origin(what, block.records, list(used.values()), False)
+    return textwrap.fill(block.text.strip().format(*values), 118, break_long_words=False, break_on_hyphens=False)
+
+
+def _cell(both: dict[str, Any], found: list[Record], used: dict[tuple[str, str], Record]) -> str:
+    """What stands in one place: `both` are the words of row and column. Records that it shows are added to `used`."""
+    labels, shows, against = (both[key] if isinstance(both[key], list) else [both[key]] for key in ("label", "show", "against"))
+    parts = []
+    for i, pattern in enumerate(labels):
+        records, bases = (_of(found, str(both["network"]), str(p).format_map(both)) for p in (pattern, against[i % len(against)]))
+        shown = ", ".join(filter(None, (_shown(records, bases, show) for show in shows))) if records else ""
+        if shown:
+            used.update({(r.network, r.label): r for r in (*records, *(bases if {"paired", "gain", "more"} & set(shows) else ()))})
+        parts.append(shown)
+    return " / ".join(parts) if any(parts) else ""
+
+
+def _of(found: list[Record], network: str, label: str) -> list[Record]:
+    """The record of a network; for "mean" those of all networks, or none where one of them lacks the setting."""
+    records = [record for record in found if record.label == label and network in ("mean", record.network)]
+    complete = network != "mean" or len(records) == len({record.network for record in found})
+    return records[-1:] if network != "mean" else records if complete else []
 
 
 def origin(what: str, paths: Iterable[Path], used: list[Record], earlier: bool) -> str:
@@ -229,27 +289,19 @@ def _lines(side: Any, found: list[Record]) -> list[dict[str, Any]]:
     return list(side)
 
 
-def _shown(record: Record, base: Record | None, show: str) -> str:
+def _shown(records: list[Record], bases: list[Record], show: str) -> str:
     if show in ("paired", "gain"):
-        if base is None:
+        if len(records) != len(bases):
             return ""
-        p = _paired(record, base)
-        return f"{p.difference:+.2f}" + (f" [{p.low:+.2f}, {p.high:+.2f}]" if show == "paired" else "")
+        difference, low, high = gained(list(zip(records, bases, strict=True)))
+        return f"{difference:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if show == "paired" else "")
+    record = mean_of(records)
+    if show == "more":
+        base = mean_of(bases) if len(records) == len(bases) else None
+        return "" if base is None or record.sqnr is None or base.sqnr is None else f"{record.sqnr - base.sqnr:+.1f}"
     if show in SHOWN:
         return SHOWN[show](record)
     return _number(record.own.get(show), ".3f")
-
-
-@lru_cache(1000)
-def _compared(right: str, base: str, images: int) -> Paired:
-    a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=images).astype(bool) for text in (base, right))
-    return paired(a, b)
-
-
-def _paired(record: Record, base: Record) -> Paired:
-    if record.images != base.images or not record.right or not base.right:
-        raise InputError(f"{record.label} and {base.label} of {record.network} cannot be compared: not the same images")
-    return _compared(record.right, base.right, record.images)
 
 
 def _all(paths: Iterable[Path]) -> list[Record]:
