@@ -18,15 +18,29 @@ if TYPE_CHECKING:
     from overq import errors as errors
     from overq import spec as spec
     from overq.errors import OverqError
-    from overq.exchange import from_onnx
+    from overq.exchange import from_onnx, to_onnx
     from overq.nn import LayerRule, Recipe, load, observe, overwrite, quantize, save, summary
     from overq.spec import Format
 
 __version__ = "0.1.0"
-__all__ = ["Format", "LayerRule", "OverqError", "Recipe", "from_onnx", "load", "observe", "overwrite", "quantize", "save", "summary"]
+__all__ = [
+    "Format",
+    "LayerRule",
+    "OverqError",
+    "Recipe",
+    "from_onnx",
+    "load",
+    "observe",
+    "overwrite",
+    "quantize",
+    "save",
+    "summary",
+    "to_onnx",
+]
 
 _FROM = dict.fromkeys(("LayerRule", "Recipe", "load", "observe", "overwrite", "quantize", "save", "summary"), "overq.nn")
-_FROM |= {"Format": "overq.spec", "OverqError": "overq.errors", "from_onnx": "overq.exchange"}
+_FROM |= {"Format": "overq.spec", "OverqError": "overq.errors"}
+_FROM |= dict.fromkeys(("from_onnx", "to_onnx"), "overq.exchange")
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,6 @@
-"""Networks from and to other tools' files: ONNX in."""
+"""Networks from and to other tools' files: ONNX in and out."""
 
 from overq.exchange.network import OnnxNetwork, from_onnx
+from overq.exchange.onnx_out import to_onnx
 
-__all__ = ["OnnxNetwork", "from_onnx"]
+__all__ = ["OnnxNetwork", "from_onnx", "to_onnx"]

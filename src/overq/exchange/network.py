@@ -6,6 +6,7 @@ network is compared with onnxruntime where that is installed, and refused where 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections import Counter
@@ -43,8 +44,19 @@ class Step:
     last: tuple[str, ...] = ()  # values that nobody reads afterwards
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a network was read. outputs: by the name of a module, the first output of the node that it stands for."""
+
+    path: Path
+    sha256: str
+    outputs: dict[str, str]
+
+
 class OnnxNetwork(nn.Module):
-    """input_names, output_names: of the file; notes: what was left out or read as something else."""
+    """input_names, output_names: of the file; notes: what was left out or read as something else; origin: for the way back."""
+
+    origin: Origin | None = None
 
     def __init__(self, inputs: list[str], outputs: list[str]) -> None:
         super().__init__()
@@ -116,6 +128,7 @@ class _Import:
         self.buffers: dict[str, Tensor] = {}
         self.names: set[str] = set()
         self.notes: list[str] = []
+        self.outputs: dict[str, str] = {}
 
     def network(self) -> OnnxNetwork:
         if self.opset < OLDEST:
@@ -185,6 +198,7 @@ class _Import:
         if isinstance(run, nn.Module):
             name = self._named(node.name or outputs[0].name)
             self.modules[name] = run
+            self.outputs[name] = outputs[0].name
             arguments = [("value", v.name) for v in computed[:1]]
         else:
             arguments = [self._argument(node.op_type, i, v, extents) for i, v in enumerate(inputs)]
@@ -246,6 +260,7 @@ class _Import:
                 gone.setdefault(i, []).append(name)
         network.steps = tuple(Step(s.run, s.module, s.arguments, s.made, tuple(gone.get(i, ()))) for i, s in enumerate(self.steps))
         network.notes = tuple(self.notes)
+        network.origin = Origin(self.path.resolve(), hashlib.sha256(self.path.read_bytes()).hexdigest(), self.outputs)
         return network.eval()
 
 

@@ -1,0 +1,354 @@
+"""A PyTorch model, read by `nn.graph`, as an ONNX graph: convolutional networks and what stands around them.
+
+Shapes are those that the model has on a sample; which of their extents follow the batch is found by running it on two batches of
+different size. All others are constants of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overq.errors import InputError
+from overq.exchange.layers_out import LayersOut
+from overq.nn import kinds
+from overq.nn.graph import Graph, Node
+from overq.nn.layers import kind
+from overq.nn.quantized import Quantized
+
+HINT = "export the float model with torch.onnx.export, read that with overq.from_onnx, then quantize and export it"
+SAME_NAMES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "reciprocal": "Reciprocal",
+              "sin": "Sin", "cos": "Cos", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "sign": "Sign", "softsign": "Softsign",
+              "selu": "Selu", "round": "Round"}  # fmt: skip
+REDUCE_AXES = 18  # opset from which on the axes of every reduction are an input
+LAST = np.iinfo(np.int64).max
+PADS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+def refused(node: Node, why: str = "") -> InputError:
+    reason = why or (node.op.why if isinstance(node.op, kinds.Unknown) else "")
+    return InputError(f"operation {node.name!r} ({node.what}) has no ONNX form here{f': {reason}' if reason else ''}; {HINT}")
+
+
+Shape = tuple[int | None, ...]  # None: an extent that follows the batch
+
+
+def shapes_of(graph: Graph, sample: Tensor) -> dict[str, Any]:
+    """By node: the Shape of its value, or several. sample: [1 or more, ...]."""
+
+    def run(count: int) -> dict[str, Any]:
+        batch = sample[:1].repeat(count, *[1] * (sample.ndim - 1))
+        return {node.name: _shape(value) for node, value in graph.run(batch)}
+
+    with torch.no_grad():
+        small, large = run(2), run(3)
+    return {name: _open(shape, large[name]) for name, shape in small.items()}
+
+
+def _shape(value: Any) -> Any:
+    return [_shape(v) for v in value] if isinstance(value, (tuple, list)) else tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _open(a: Any, b: Any) -> Any:
+    if isinstance(a, list):
+        return [_open(*pair) for pair in zip(a, b, strict=True)]
+    return tuple(i if i == j else None for i, j in zip(a, b, strict=True))
+
+
+class Emitted(LayersOut):
+    """shapes: by node, as `shapes_of` has them."""
+
+    shapes: dict[str, Any]
+
+    def rank(self, name: str) -> int:
+        return len(self.shapes[name])
+
+    def reshaped(self, node: Node, x: Any) -> Any:
+        shape: Shape = self.shapes[node.name]
+        if sum(size is None for size in shape) > 1:
+            raise refused(node, "more than one of its extents follows the batch")
+        return self.op("Reshape", x, self.ints("shape", [-1 if size is None else size for size in shape]))
+
+
+def emit(graph: Graph, out: Emitted, inputs: dict[str, Any]) -> Any:
+    """The value that the model returns. inputs: ONNX values by name of the graph's input nodes. InputError names what has no form."""
+    values: dict[str, Any] = dict(inputs)
+    live = graph.live()
+    for node in live[:-1]:
+        if isinstance(node.op, (kinds.Number, kinds.Input)):
+            continue
+        made = EMITTERS[type(node.op)](out, node, [values[name] for name in node.operands])
+        if not isinstance(made, list) and not made.name:
+            made.name = node.name
+        values[node.name] = made
+    last = live[-1]
+    if not (isinstance(last.op, kinds.Output) and last.op.single):
+        raise InputError("the model returns more than one tensor: ONNX is written for models with one output")
+    return values[last.inputs[0]]
+
+
+# Layers --------------------------------------------------------------------------------------------------
+
+
+def _layer(out: Emitted, node: Node, x: list[Any]) -> Any:
+    layer: Any = node.module
+    assert layer is not None  # by its kind
+    name = node.target or "layer"
+    source = out.input(x[0], name, layer) if isinstance(layer, Quantized) else x[0]
+    linear = isinstance(layer, nn.Linear)
+    if isinstance(layer, Quantized):
+        weight = out.weight(name, layer, transposed=linear)
+    else:
+        weight = out.constant(f"{name}.weight", layer.weight.detach().float().T if linear else layer.weight.float())
+    bias = out.bias(name, layer)
+    if linear:
+        product = out.op("MatMul", source, weight)
+        return product if bias is None else out.op("Add", product, bias)
+    if "_conv_forward" in vars(layer) or type(layer)._conv_forward is not getattr(kind(layer), "_conv_forward", None):
+        raise refused(node, "it convolves in a way of its own")
+    pads, count = _pads(layer), len(layer.kernel_size)
+    if layer.padding_mode != "zeros" and any(pads):
+        widths = [w for i in reversed(range(count)) for w in (pads[i], pads[count + i])]
+        source, pads = _padded(out, node, source, widths, layer.padding_mode, 0.0), [0] * 2 * count
+    options: dict[str, Any] = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "dilations": list(layer.dilation)}
+    return out.op("Conv", source, weight, *([] if bias is None else [bias]), pads=pads, group=layer.groups, **options)
+
+
+def _pads(layer: Any) -> list[int]:
+    """Begins, then ends."""
+    if layer.padding == "valid":
+        return [0] * 2 * len(layer.kernel_size)
+    if layer.padding == "same":
+        whole = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [w // 2 for w in whole] + [w - w // 2 for w in whole]
+    return [*layer.padding, *layer.padding]
+
+
+def _norm(out: Emitted, node: Node, x: list[Any]) -> Any:
+    norm: Any = node.module
+    if norm.running_mean is None:
+        raise refused(node, "it keeps no statistics")
+    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
+    parts = {
+        "weight": ones if norm.weight is None else norm.weight, "bias": zeros if norm.bias is None else norm.bias,
+        "running_mean": norm.running_mean, "running_var": norm.running_var,
+    }  # fmt: skip
+    given = [out.constant(f"{node.target}.{part}", tensor.detach().float()) for part, tensor in parts.items()]
+    return out.op("BatchNormalization", x[0], *given, epsilon=float(norm.eps))
+
+
+# Value by value ------------------------------------------------------------------------------------------
+
+
+def _number(out: Emitted, value: float) -> Any:
+    return out.shared("number", np.float32(value))
+
+
+def _clip(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    if (op.low, op.high) == (0.0, math.inf):
+        return out.op("Relu", x[0])
+    bounds = [None if math.isinf(bound) else _number(out, bound) for bound in (op.low, op.high)]
+    return out.op("Clip", x[0], *bounds)
+
+
+def _scale(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    y = x[0] if op.factor == 1.0 else out.op("Mul", x[0], _number(out, op.factor))
+    return y if op.offset == 0.0 else out.op("Add", y, _number(out, op.offset))
+
+
+def _add(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    first, second = x if len(x) == 2 else (x[0], x[0])
+    if op.alpha == -1.0:
+        return out.op("Sub", first, second)
+    return out.op("Add", first, second if op.alpha == 1.0 else out.op("Mul", second, _number(out, op.alpha)))
+
+
+def _pair(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    first, second = x if len(x) == 2 else (x[0], x[0])
+    return out.op({"mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min"}[op.name], first, second)
+
+
+def _pointwise(out: Emitted, node: Node, x: list[Any]) -> Any:
+    """Options of a function are found by trying it: what is written gives the same on a few numbers, or the operation is refused."""
+    op: Any = node.op
+    place = torch.tensor([-100.0, -3.0, -1.0, -0.3, 0.2, 0.7, 1.0, 2.0, 30.0])
+
+    def is_like(function: Callable[..., Any]) -> bool:
+        return torch.allclose(node.run(place.clone()), function(place), rtol=1e-6, atol=1e-7, equal_nan=True)
+
+    if op.name == "leaky_relu":
+        return out.op("LeakyRelu", x[0], alpha=-float(node.run(torch.tensor(-1.0))))
+    if op.name in ("elu", "celu"):
+        alpha = -float(node.run(torch.tensor(-100.0 if op.name == "elu" else -1e4)))
+        return out.op("Elu" if op.name == "elu" else "Celu", x[0], alpha=alpha)
+    if op.name == "silu":
+        return out.op("Mul", x[0], out.op("Sigmoid", x[0]))
+    if op.name == "hardsigmoid" or op.name == "hardswish":
+        gate = out.op("HardSigmoid", x[0], alpha=1 / 6, beta=0.5)
+        return gate if op.name == "hardsigmoid" else out.op("Mul", x[0], gate)
+    if op.name == "gelu" and is_like(F.gelu):
+        half = out.op("Mul", x[0], _number(out, 0.5))
+        return out.op("Mul", half, out.op("Add", out.op("Erf", out.op("Mul", x[0], _number(out, math.sqrt(0.5)))), _number(out, 1.0)))
+    if op.name == "softplus" and is_like(F.softplus):
+        return out.op("Softplus", x[0])
+    if op.name == "square":
+        return out.op("Mul", x[0], x[0])
+    if op.name == "mish":
+        return out.op("Mul", x[0], out.op("Tanh", out.op("Softplus", x[0])))
+    if op.name in SAME_NAMES and (op.name != "round" or is_like(torch.round)):
+        return out.op(SAME_NAMES[op.name], x[0])
+    raise refused(node, "an activation with these options")
+
+
+def _same(out: Emitted, node: Node, x: list[Any]) -> Any:
+    return x[0]
+
+
+# Windows -------------------------------------------------------------------------------------------------
+
+
+def _pad(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    return _padded(out, node, x[0], list(op.widths), op.mode, op.value)
+
+
+def _padded(out: Emitted, node: Node, x: Any, widths: list[int], mode: str, value: float) -> Any:
+    """widths as torch has them."""
+    if mode not in PADS:
+        raise refused(node, f"padding mode {mode}")
+    count = len(widths) // 2
+    before, behind = [widths[2 * i] for i in reversed(range(count))], [widths[2 * i + 1] for i in reversed(range(count))]
+    lead = [0] * (out.rank(node.operands[0]) - count)
+    more = [_number(out, value)] if mode == "constant" else []
+    return out.op("Pad", x, out.ints("pads", [*lead, *before, *lead, *behind]), *more, mode=PADS[mode])
+
+
+def _pool(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    options: dict[str, Any] = {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [*op.padding, *op.padding]}
+    if op.how == "greatest":
+        return out.op("MaxPool", x[0], dilations=list(op.dilation), ceil_mode=int(op.ceil), **options)
+    if op.ceil:
+        raise refused(node, "option ceil_mode=True of an average")
+    pooled = out.op("AveragePool", x[0], count_include_pad=int(op.include_pad or op.divisor is not None), **options)
+    return pooled if op.divisor is None else out.op("Mul", pooled, _number(out, math.prod(op.kernel) / op.divisor))
+
+
+def _adaptive(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    pool = {"average": "AveragePool", "greatest": "MaxPool"}[op.how]
+    if all(size == 1 for size in op.size):
+        return out.op(f"Global{pool}", x[0])
+    now = out.shapes[node.operands[0]][-len(op.size) :]
+    wanted = [size if size is not None else extent for size, extent in zip(op.size, now, strict=True)]
+    if any(extent is None or extent % size for size, extent in zip(wanted, now, strict=True)):
+        raise refused(node, f"{list(now)} pixels do not divide into {wanted}")
+    window = [extent // size for size, extent in zip(wanted, now, strict=True)]
+    return out.op(pool, x[0], kernel_shape=window, strides=window)
+
+
+def _upsample(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    factors = op.factors if isinstance(op.factors, tuple) else (op.factors,) * (out.rank(node.name) - 2)
+    scales = out.constant("scales", np.array([1, 1, *factors], np.float32))
+    return out.op("Resize", x[0], None, scales, mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric")
+
+
+def _reduce(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    names = {"average": "ReduceMean", "sum": "ReduceSum", "greatest": "ReduceMax", "least": "ReduceMin"}
+    if op.how == "sum":
+        axes = [] if op.dims is None else [out.ints("axes", op.dims)]
+        return out.op("ReduceSum", x[0], *axes, keepdims=int(op.keep))
+    if out.opset >= REDUCE_AXES:
+        axes = [] if op.dims is None else [out.ints("axes", op.dims)]
+        return out.op(names[op.how], x[0], *axes, keepdims=int(op.keep))
+    given: dict[str, Any] = {} if op.dims is None else {"axes": list(op.dims)}
+    return out.op(names[op.how], x[0], keepdims=int(op.keep), **given)
+
+
+# Places --------------------------------------------------------------------------------------------------
+
+
+def _reshape(out: Emitted, node: Node, x: list[Any]) -> Any:
+    return out.reshaped(node, x[0])
+
+
+def _cat(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    return out.op("Concat", *x, axis=op.dim)
+
+
+def _pick(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    y, dropped = x[0], []
+    for dim, part in enumerate(op.index):
+        if isinstance(part, slice) and (part.step or 1) > 0:
+            start, stop, step = part.start or 0, LAST if part.stop is None else part.stop, part.step or 1
+        elif isinstance(part, int) and not isinstance(part, bool):
+            start, stop, step = part, LAST if part == -1 else part + 1, 1
+            dropped.append(dim)
+        else:
+            raise refused(node, f"index {part!r}")
+        if (start, stop, step) != (0, LAST, 1):
+            y = out.op("Slice", y, *(out.ints("slice", [value]) for value in (start, stop, dim, step)))
+    return out.op("Squeeze", y, out.ints("axes", dropped)) if dropped else y
+
+
+def _split(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    total = out.shapes[node.operands[0]][op.dim]
+    if total is None:
+        raise refused(node, "it cuts the batch")
+    sizes = [end - start for start, end in op.bounds(total)]
+    return out.op("Split", x[0], out.ints("split", sizes), outputs=len(sizes), axis=op.dim)
+
+
+def _part(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    return x[0][op.index]
+
+
+def _move(out: Emitted, node: Node, x: list[Any]) -> Any:
+    op: Any = node.op
+    if op.name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t") and op.dims is not None:
+        extents = list(range(2, 2 + out.rank(node.operands[0])))
+        return out.op("Transpose", x[0], perm=[extents.index(size) for size in node.run(torch.empty(extents)).shape])
+    if op.name in ("unsqueeze", "squeeze", "unflatten", "view_as", "reshape_as"):
+        return out.reshaped(node, x[0])
+    if op.name == "pixel_shuffle":
+        return out.op("DepthToSpace", x[0], blocksize=op.dims[0], mode="CRD")
+    raise refused(node)
+
+
+def _matmul(out: Emitted, node: Node, x: list[Any]) -> Any:
+    first, second = x if len(x) == 2 else (x[0], x[0])
+    return out.op("MatMul", first, second)
+
+
+def _constant(out: Emitted, node: Node, x: list[Any]) -> Any:
+    assert node.tensor is not None  # by its kind
+    return out.constant(node.target, node.tensor.detach())
+
+
+def _unknown(out: Emitted, node: Node, x: list[Any]) -> Any:
+    raise refused(node)
+
+
+EMITTERS: dict[type[Any], Callable[[Emitted, Node, list[Any]], Any]] = {
+    kinds.Conv: _layer, kinds.Linear: _layer, kinds.Norm: _norm, kinds.MatMul: _matmul, kinds.Clip: _clip, kinds.Pointwise: _pointwise,
+    kinds.Scale: _scale, kinds.Add: _add, kinds.Pair: _pair, kinds.Cat: _cat, kinds.Pad: _pad, kinds.Pool: _pool,
+    kinds.AdaptivePool: _adaptive, kinds.Upsample: _upsample, kinds.Reduce: _reduce, kinds.Flatten: _reshape, kinds.Reshape: _reshape,
+    kinds.Pick: _pick, kinds.Split: _split, kinds.Part: _part, kinds.Move: _move, kinds.Same: _same, kinds.Constant: _constant,
+    kinds.Unknown: _unknown,
+}  # fmt: skip

@@ -1,0 +1,236 @@
+"""`overq::overwrite` as a function of standard ONNX operators: what `overq.overwrite` computes, bit for bit, ties and NaN included.
+
+No loop and no unrolled tree: which zero serves which lane is found with two or three max pools along the lanes, whatever the cascade
+factor. All numbers are integers that the floating-point type holds exactly.
+
+    count      L + 1 - j in lane j of a tile of L lanes: falls towards the tile's end, at least 2
+    M          max pool over lanes j … j+c of count where the lane is zero: the nearest zero is p = L + 1 - M; none: 0
+    key        one number that orders candidates by p first, then by who is to be served; a lane is served that holds the largest key of
+               its reach. Lanes before it have no later p, so the window before it ends the comparison for policy `first`; for `largest`
+               a second one looks at the lanes behind it, with p counted downwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from overq.errors import FormatError
+from overq.exchange.reading import library
+from overq.spec import Format
+
+DOMAIN = "overq"
+FIELDS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed", "lanes")
+NONE = -1e18  # below every key
+SINGLE, DOUBLE = 1 << 24, 1 << 53  # up to which integers float32 and float64 hold every one
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a tensor's channels are laid on lanes: `groups` of `channels`, each cut into tiles of `lanes`; the last may be shorter."""
+
+    groups: int
+    channels: int
+    lanes: int
+
+    @property
+    def count(self) -> int:
+        return self.groups * -(-self.channels // self.lanes)
+
+    @property
+    def short(self) -> int:
+        """Lanes that the last tile of a group lacks."""
+        return -self.channels % self.lanes
+
+
+def tiles_of(fmt: Format, channels: int, groups: int) -> Tiles:
+    """Of a layer with that many input channels in all; lanes never cross a group."""
+    each = channels // groups
+    return Tiles(groups, each, each if fmt.lanes is None else min(fmt.lanes, each))
+
+
+def check_format(fmt: Format) -> None:
+    """FormatError for a format with fields that this file does not know."""
+    for field in fields(fmt):
+        if field.name not in FIELDS and getattr(fmt, field.name) != field.default:
+            raise FormatError(f"Format.{field.name}={getattr(fmt, field.name)!r} has no ONNX form yet")
+
+
+class Nodes:
+    """Standard operators in a row, with constants as nodes: the body of a function."""
+
+    def __init__(self, dtype: Any = np.float32) -> None:
+        self.ir = library("onnx_ir")
+        self.nodes: list[Any] = []
+        self.dtype = dtype
+        self.constants: dict[tuple[str, float], Any] = {}
+
+    def __call__(self, op: str, *inputs: Any, **attributes: Any) -> Any:
+        """The first output of one node."""
+        node = self.ir.node(op, list(inputs), attributes or None)
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def number(self, value: float, dtype: Any = None) -> Any:
+        """A scalar constant, of the body's own type unless another is named."""
+        kind = np.dtype(dtype or self.dtype)
+        if (kind.name, value) not in self.constants:
+            self.constants[kind.name, value] = self("Constant", value=self.ir.tensor(np.array(value, kind)))
+        return self.constants[kind.name, value]
+
+    def ints(self, values: Sequence[int]) -> Any:
+        return self("Constant", value=self.ir.tensor(np.array(values, np.int64)))
+
+
+def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any) -> Any:
+    """onnx_ir.Function (x, rate, back, shape, count) -> y for float32 x; one for all layers of a format.
+
+    rate, back   the scalars r and q of `kernels.scale.factors`
+    shape        int64 [4]: x as [A, T, L, B], T tiles of L lanes, see `rows`
+    count        float32 [1, 1, L, 1]: L + 1 - j
+    short        the tiles, where the last one of a group lacks lanes; shape is then that of [A, groups, channels, B]
+    exact        numpy.float32 or numpy.float64: what holds the numbers that are compared
+
+    With cascade 0: (x, rate, back) -> y.
+    """
+    check_format(fmt)
+    n = Nodes()
+    x, rate, back, count = (n.ir.val(label, n.ir.DataType.FLOAT) for label in ("x", "rate", "back", "count"))
+    shape = n.ir.val("shape", n.ir.DataType.INT64)
+    nan = n("IsNaN", x)
+    t = n("Clip", n("Where", nan, n.number(0), n("Floor", n("Mul", x, rate))), n.number(fmt.t_min), n.number(fmt.t_max))
+    if fmt.cascade:
+        laid = n("Reshape", t, shape)
+        if short is not None:  # what a tile lacks is filled with ones, which are neither zeros nor outliers, and come last
+            laid = n("Pad", laid, n.ints([0] * 6 + [short.short, 0]), n.number(fmt.unit))
+            laid = n("Reshape", laid, n.ints([0, short.count, short.lanes, -1]))
+        E = _in(n, exact, laid, count, fmt)
+        if short is not None:
+            E = n("Reshape", E, n.ints([0, short.groups, short.channels + short.short, -1]))
+            E = n("Slice", E, n.ints([0]), n.ints([short.channels]), n.ints([2]))
+        E = n("Reshape", E, n("Shape", x))
+    else:
+        E = n("Clip", _level(n, t, fmt), n.number(fmt.digit_min), n.number(fmt.digit_max))
+    y = n("Where", nan, x, n("Mul", E, back))
+    y.name = "y"
+    inputs = [x, rate, back, shape, count] if fmt.cascade else [x, rate, back]
+    graph = n.ir.Graph(inputs, [y], nodes=n.nodes, opset_imports={"": 13}, name=name)
+    graph.doc_string = f"{fmt.label}, policy {fmt.policy}"
+    return n.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+
+
+def rows(tiles: Tiles, linear: bool) -> list[int]:
+    """`shape` of the function: channels lie in dim 1, or in the last one where `linear`."""
+    first, last = (-1, 1) if linear else (0, -1)
+    return [first, *((tiles.groups, tiles.channels) if tiles.short else (tiles.count, tiles.lanes)), last]
+
+
+def lane_counts(tiles: Tiles) -> np.ndarray:
+    """`count` of the function."""
+    return (tiles.lanes + 1 - np.arange(tiles.lanes)).astype(np.float32).reshape(1, 1, tiles.lanes, 1)
+
+
+def _in(n: Nodes, exact: Any, t: Any, count: Any, fmt: Format) -> Any:
+    """E, computed in float32 or float64."""
+    if exact is np.float32:
+        return effective(n, t, count, fmt)
+    n.dtype = exact
+    t, count = (n("Cast", value, to=n.ir.DataType.DOUBLE) for value in (t, count))
+    E = n("Cast", effective(n, t, count, fmt), to=n.ir.DataType.FLOAT)
+    n.dtype = np.float32
+    return E
+
+
+def _level(n: Nodes, t: Any, fmt: Format) -> Any:
+    return n("Floor", n("Mul", n("Add", t, n.number(fmt.unit // 2)), n.number(1 / fmt.unit)))
+
+
+def effective(n: Nodes, t: Any, count: Any, fmt: Format) -> Any:
+    """E of integers t [A, T, L, B], as floating-point numbers: tiles of L lanes along dim 2."""
+    level = _level(n, t, fmt)
+    digit = n("Clip", level, n.number(fmt.digit_min), n.number(fmt.digit_max))
+    normal, zero = n("Equal", level, digit), n("Equal", level, n.number(0))
+    nearest = _pooled(n, n("Where", zero, count, n.number(0)), 0, fmt.cascade)
+    lanes = _Lanes(t, digit, count, normal, nearest, n("And", n("Greater", nearest, n.number(0)), n("Not", zero)))
+    by_range, by_precision = (_largest if fmt.policy == "largest" else _first)(n, lanes, fmt)
+    whole = digit if by_range is None else n("Where", by_range, level, digit)
+    E = n("Mul", whole, n.number(1 << fmt.fraction_bits)) if fmt.fraction_bits else whole
+    if by_precision is None:
+        return E
+    fine = n("Floor", n("Mul", n("Add", t, n.number(1)), n.number(0.5)))
+    return n("Where", by_precision, n("Clip", fine, n.number(fmt.fine_min), n.number(fmt.fine_max)), E)
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """Values of all lanes. nearest: M; reached: a nonzero lane with a zero in reach."""
+
+    t: Any
+    digit: Any
+    count: Any
+    normal: Any
+    nearest: Any
+    reached: Any
+
+
+def _pooled(n: Nodes, values: Any, before: int, behind: int) -> Any:
+    """The greatest of the lanes from `before` before each to `behind` behind it."""
+    if not before + behind:
+        return values
+    return n("MaxPool", values, kernel_shape=[before + behind + 1, 1], pads=[before, 0, behind, 0])
+
+
+def _first(n: Nodes, lanes: _Lanes, fmt: Format) -> tuple[Any, Any]:
+    """(by range, by precision), None where the mode is off."""
+    c, by_range, by_precision = fmt.cascade, None, None
+    if fmt.range_on:
+        key = n("Sub", lanes.count, n("Mul", lanes.nearest, n.number(c + 2)))  # p (c + 2) - j, but for a constant
+        outlier = n("And", lanes.reached, n("Not", lanes.normal))
+        best = _pooled(n, n("Where", outlier, key, n.number(NONE)), c - 1, 0)
+        by_range = n("And", outlier, n("Equal", best, key))
+    if fmt.precision_on:
+        beside = n("Equal", lanes.nearest, n("Sub", lanes.count, n.number(1)))
+        by_precision = n("And", n("And", lanes.reached, lanes.normal), beside)
+        if fmt.range_on:
+            by_precision = n("And", by_precision, n("Less", best, key))
+    return by_range, by_precision
+
+
+def _largest(n: Nodes, lanes: _Lanes, fmt: Format) -> tuple[Any, Any]:
+    """The same for policy `largest`: outliers before normal values, then by clipping error, then the lower lane."""
+    c, candidate = fmt.cascade, lanes.reached
+    error = n("Abs", n("Sub", lanes.t, n("Mul", lanes.digit, n.number(fmt.unit))))
+    if fmt.range_on and fmt.precision_on:
+        error = n("Where", lanes.normal, error, n("Add", error, n.number(_beyond(fmt))))
+    else:
+        candidate = n("And", candidate, n("Not", lanes.normal) if fmt.range_on else lanes.normal)
+    rank = n("Add", n("Mul", error, n.number(c + 1)), n("Sub", lanes.count, lanes.nearest))  # p - j is count - M
+    nearer = n("Mul", lanes.nearest, n.number(_ways(fmt)))
+    before, behind = n("Sub", rank, nearer), n("Add", rank, nearer)
+    first = n("Equal", _pooled(n, n("Where", candidate, before, n.number(NONE)), c - 1, 0), before)
+    last = n("Equal", _pooled(n, n("Where", candidate, behind, n.number(NONE)), 0, c - 1), behind)
+    best = n("And", candidate, n("And", first, last))
+    by_range = n("And", best, n("Not", lanes.normal)) if fmt.range_on else None
+    return by_range, n("And", best, lanes.normal) if fmt.precision_on else None
+
+
+def _beyond(fmt: Format) -> int:
+    """More than the clipping error of any normal value."""
+    return fmt.unit // 2 + 1
+
+
+def _ways(fmt: Format) -> int:
+    """In how many ways candidates of one reach may rank under policy `largest`."""
+    greatest = max(fmt.t_max - fmt.digit_max * fmt.unit, fmt.digit_min * fmt.unit - fmt.t_min) + _beyond(fmt)
+    return (fmt.cascade + 2) * (greatest + 1)
+
+
+def exact_type(fmt: Format, lanes: int) -> Any:
+    """The floating-point type that holds every number of a tile of that many lanes. FormatError where float64 does not."""
+    greatest = (lanes + 2) * (_ways(fmt) if fmt.policy == "largest" else fmt.cascade + 3)
+    if greatest >= DOUBLE:
+        raise FormatError(f"{fmt.label} over {lanes} lanes has no ONNX form: it needs integers up to {greatest:,}")
+    return np.float32 if max(greatest, 2 * fmt.t_max) < SINGLE else np.float64
