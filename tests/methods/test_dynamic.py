@@ -5,16 +5,13 @@ import pytest
 import torch
 from method_cases import cases, long_tailed
 
-from overq import Recipe, kernels, quantize, summary
+from overq import Format, Recipe, kernels, quantize, summary
 from overq.errors import FormatError, InputError
+from overq.kernels import scale
 from overq.methods import METHODS, Dynamic, OverQ, Uniform, fitted_from_json, fitted_to_json, method_from_json, method_to_json
 from overq.nn.recipe import EDGE, LayerRule
 
 STATIC = [case for case in cases() if not case.values[0].stepless]
-
-
-def bfloats(values):
-    return torch.tensor(values).bfloat16().float().numpy()
 
 
 @pytest.mark.parametrize("method", STATIC)
@@ -35,7 +32,8 @@ def test_every_vector_is_overwritten_with_its_own_step(fmt, by):
     x = long_tailed(rows=50, signed=True) * np.exp(np.random.default_rng(0).normal(size=(50, 1))).astype(np.float32)
     fitted = Dynamic(fmt, by).fit(x, True)
     statistic = np.abs(x).max(1) if by == "max" else np.sqrt(np.square(x).mean(1))
-    steps = bfloats(np.float32(fitted.step) * statistic)
+    steps = scale.steps(x, scale.Dynamic(fitted.step, by), fmt.format(True))[:, 0]
+    assert np.allclose(steps, fitted.step * statistic, rtol=2**-8)
     plain = kernels.get("array")
     expected = [plain.overwrite(row, float(step), fmt.format(True)) for row, step in zip(x, steps, strict=True)]
     assert np.array_equal(fitted(x), np.stack(expected))
@@ -140,7 +138,7 @@ def test_a_recipe_with_dynamic_steps(calibration):
     if calibration == "max":
         layer = quantized[0]
         assert layer.step == np.float32(1 / 127)
-        levels = layer.quantize_input(x) / torch.from_numpy(bfloats((np.float32(layer.step) * x.abs().amax(1, keepdim=True)).numpy()))
+        levels = layer.quantize_input(x) / scale.steps(x, scale.Dynamic(layer.step), Format.plain(8, True))
         assert (levels.round() - levels).abs().max() < 1e-4
         assert levels.abs().max() <= 128
 

@@ -147,7 +147,7 @@ def test_a_recipe_of_a_file_runs_as_quantize_runs_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('file = "mine.json"\nbits = 3', "a recipe of a file says itself what 'bits' would; there are file, reorder_network, integers"),
+        ('file = "mine.json"\nbits = 3', "a recipe of a file says itself what 'bits' would; there are file, fold_rotation,"),
         ('file = "absent.json"', "absent.json: not a readable JSON file"),
         ("file = 3", "a recipe's file must be a path, not 3"),
         ('file = ["mine.json", "sub/mine.json"]', "two recipe files of a study have the same name"),
@@ -230,3 +230,11 @@ def test_dynamic_steps_are_two_more_keys_of_every_method():
         recipe_of({"bits": 4, "group": 32}, 8)
     with pytest.raises(FormatError, match="takes its scales from each block"):
         recipe_of({"dynamic": "max"}, 8, method="mx")
+
+
+def test_rotations_are_keys_of_a_recipe():
+    assert recipe_of({"bits": 4, "cascade": 0, "rotate": True}, 8).rotate
+    assert recipe_of({"rotate": True}, 8, method="mx").rotate
+    recipe_of({"bits": 4, "fold_rotation": True}, 8)
+    with pytest.raises(FormatError, match="a recipe with fold_rotation goes with neither budget"):
+        recipe_of({"bits": 4, "fold_rotation": True, "bias_correction": True}, 8)

@@ -72,6 +72,8 @@ class LayersOut:
         """x as the layer's lanes spell it, scaled and in lane order."""
         if layer.format is None:
             raise InputError(f"layer {name!r}: {layer.fitted.describe()} has no ONNX form; formats of OverQ and plain ones have")
+        if layer.rotation is not None:
+            raise InputError(f"layer {name!r}: a rotation of the input at run time has no ONNX form yet")
         if layer.weight.dtype != torch.float32:
             raise InputError(f"layer {name!r} computes in {str(layer.weight.dtype).removeprefix('torch.')}: ONNX is written for float32")
         if not isinstance(layer.step, float):

@@ -9,18 +9,18 @@ import array_api_compat
 import numpy as np
 
 from overq.errors import FormatError
+from overq.kernels import scale
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer, checked_sample
 from overq.methods.ocs import OCSActivations
 from overq.spec import Format
 
-STATISTICS = ("max", "rms")  # of a vector's magnitudes
-SCALE_BITS = 16  # a bfloat16 beside the values of its vector or group
-LEAST, MOST = 2.0**-100, 2.0**100  # of a statistic, so that steps and their inverses are ordinary numbers
+SCALE_BITS = 16  # of a step, beside the values of its vector or group
+ANY = Format.plain(8)  # steps of whole vectors are alike for every format
 
 
 @dataclass(frozen=True)
 class Dynamic(Method):
-    """The method `of` with the step Δ = bfloat16(α · statistic) of each vector, found while it is computed; α is fitted once.
+    """The method `of` with the step Δ = α · statistic of each vector, as `overq.kernels.scale.steps` finds it; α is fitted once.
 
     Source: per-token scales are common (e.g. ZeroQuant, Yao et al. 2022, arXiv 2206.01861), per-group ones those of Q-BERT and of Atom
     (Zhao et al. 2023, arXiv 2310.19102); α < 1 of the greatest magnitude is their "clip ratio". Here α has the least error of what the
@@ -40,8 +40,8 @@ class Dynamic(Method):
             raise FormatError(f"Dynamic.of must be a method with static steps, not {self.of!r}")
         if self.of.stepless:
             raise FormatError(f"{self.of.describe()} takes its scales from each block: it has no step that could be dynamic")
-        if self.by not in STATISTICS:
-            raise FormatError(f"a dynamic step is by {' or '.join(STATISTICS)} of each vector, not {self.by!r}")
+        if self.by not in scale.MEASURES:
+            raise FormatError(f"a dynamic step is by {' or '.join(scale.MEASURES)} of each vector, not {self.by!r}")
         if self.group is not None:
             check_integer(self, "group", 2, 2**16)
             if isinstance(self.of, OCSActivations):
@@ -75,24 +75,21 @@ class Dynamic(Method):
         lanes = sample.shape[1]
         if self.group is not None and self.group < lanes:
             sample = np.ascontiguousarray(sample[:, : lanes // self.group * self.group]).reshape(-1, self.group)
-        return np.asarray(sample / self.statistic(sample, 1), np.float32)
+        return np.asarray(sample / self.steps(sample, 1.0, 1), np.float32)
 
-    def statistic(self, x: Array, axis: int) -> Array:
-        """Finite x -> float32, 1 along `axis`."""
-        xp = array_api_compat.array_namespace(x)
-        most = xp.clip(xp.max(xp.abs(x), axis=axis, keepdims=True), LEAST, MOST)
-        if self.by == "max":
-            return most
-        part = x / most  # so that no square overflows, and none of the larger ones vanishes
-        return most * xp.sqrt(xp.clip(xp.mean(part * part, axis=axis, keepdims=True), 1e-12, None))
+    def steps(self, x: Array, alpha: float, axis: int) -> Array:
+        """Float32, 1 along `axis`."""
+        return scale.steps(x, scale.Dynamic(alpha, self.by), ANY, axis)
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
-        return self.grouped(x, axis, lambda part, along: self.of.decode(part, self.with_steps(part, fitted, along), along))
+        return self.grouped(x, axis, lambda part, along: self.of.decode(part, self.inner(part, fitted, along), along))
 
-    def with_steps(self, x: Array, fitted: Fitted, axis: int) -> Fitted:
-        """The fitted method `of` with the steps of these vectors: an array, 1 along `axis`."""
-        assert fitted.step is not None
-        return replace(fitted, method=self.of).times(self.statistic(x, axis))
+    def inner(self, x: Array, fitted: Fitted, axis: int) -> Fitted:
+        """The fitted method `of` for these vectors. A number format's kernel finds the steps itself, in the pass that uses them."""
+        own = replace(fitted, method=self.of)
+        if self.of.format(fitted.signed) is not None:
+            return own.with_steps(lambda alpha: scale.Dynamic(alpha, self.by))
+        return own.with_steps(lambda alpha: self.steps(x, alpha, axis))
 
     def grouped(self, x: Array, axis: int, function: Any) -> Array:
         """function(part, its axis of lanes) of the whole groups, and of the lanes that are left; joined again."""
@@ -115,7 +112,7 @@ class Dynamic(Method):
         shared = min(self.group or x.shape[axis], x.shape[axis])
         first = x[(slice(None),) * axis + (slice(0, x.shape[axis] // shared * shared),)]
         vectors = array_api_compat.array_namespace(x).reshape(first, (*x.shape[:axis], -1, shared, *x.shape[axis + 1 :]))
-        cost = self.of.count(vectors, self.with_steps(vectors, fitted, axis + 1), axis + 1, weight_bits)
+        cost = self.of.count(vectors, self.inner(vectors, fitted, axis + 1), axis + 1, weight_bits)
         scales = -(-x.shape[axis] // shared) * SCALE_BITS / x.shape[axis]
         return replace(cost, metadata_bits=cost.metadata_bits + scales)
 

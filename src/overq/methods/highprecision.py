@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,8 @@ class Threshold(Fitted):
 
     threshold: float
 
-    def times(self, statistic: Array) -> Any:
-        return replace(super().times(statistic), threshold=self.threshold * statistic)
+    def with_steps(self, steps: Callable[[float], Any]) -> Any:
+        return replace(super().with_steps(steps), threshold=self.threshold * steps(1.0))
 
 
 @dataclass(frozen=True)

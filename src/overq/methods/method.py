@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,7 +17,6 @@ import numpy as np
 
 from overq.calib.least_error import best
 from overq.errors import CalibrationError, FormatError, InputError, NonFiniteError
-from overq.methods.numbers import bfloat
 from overq.methods.weights import integers
 from overq.spec import Format
 
@@ -86,10 +86,10 @@ class Fitted:
         """Average cost per value of x (a sample will do); some methods depend on the data, some only on the number of lanes."""
         return self.method.count(x, self, axis, weight_bits)
 
-    def times(self, statistic: Array) -> Any:
-        """With a step for each vector, and all else that is in units of the input alike: products with an array that broadcasts
-        against the tensor. Steps are stored beside their vectors, so they are rounded to bfloat16."""
-        return replace(self, step=bfloat(self.step * statistic))
+    def with_steps(self, steps: Callable[[float], Any]) -> Any:
+        """With a step for each vector, and all else that is in units of the input alike: what `steps` makes of them."""
+        assert self.step is not None
+        return replace(self, step=steps(self.step))
 
     @property
     def format(self) -> Format | None:

@@ -20,13 +20,6 @@ def scaled(x: Array, step: Any) -> Array:
     return x * (float(np.float32(1 / step)) if not getattr(step, "ndim", 0) else 1 / step)
 
 
-def bfloat(x: Array) -> Array:
-    """Nearest bfloat16, ties to even, of positive float32; as float32."""
-    xp = array_api_compat.array_namespace(x)
-    pattern = x.view(xp.int32)
-    return ((pattern + 0x7FFF + ((pattern >> 16) & 1)) & -0x10000).view(xp.float32)
-
-
 def nearest(v: Array) -> Array:
     """Nearest integer, ties up, as the OverQ format rounds."""
     xp = array_api_compat.array_namespace(v)

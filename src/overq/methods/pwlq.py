@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import array_api_compat
 import numpy as np
 
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer
-from overq.methods.numbers import bfloat, magnitude, nearest, scaled, with_sign
+from overq.methods.numbers import magnitude, nearest, scaled, with_sign
 
 RATIOS = tuple(2.0 ** (k / 2) for k in range(11))  # tail step / centre step, 1 … 32
 
@@ -20,8 +21,8 @@ class TwoPiece(Fitted):
 
     tail: float
 
-    def times(self, statistic: Array) -> Any:
-        return replace(super().times(statistic), tail=bfloat(self.tail * statistic))
+    def with_steps(self, steps: Callable[[float], Any]) -> Any:
+        return replace(super().with_steps(steps), tail=steps(self.tail))
 
 
 @dataclass(frozen=True)

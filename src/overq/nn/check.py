@@ -18,7 +18,6 @@ from torch import nn
 
 from overq.errors import FidelityError
 from overq.nn.chosen import Chosen
-from overq.nn.layers import Arrangement
 from overq.nn.quantized import Quantized
 from overq.nn.replica import replica
 from overq.nn.samples import Part
@@ -48,7 +47,7 @@ def check_copy(model: nn.Module, quantized: nn.Module, floats: dict[str, torch.T
                 f"layer {name!r}: its quantizer ran {ran[name]} times where the float layer is called {calls[name]} times: "
                 "something computes with its weights without calling it"
             )
-    moved = [name for name, layer in _layers(quantized, floats) if layer.lane_order is not None or layer.input_scale is not None]
+    moved = [name for name, layer in _layers(quantized, floats) if layer.arrangement.moves]
     if same(wanted, got, exact=not moved):
         return
     if not same(wanted, _float(model, floats, run)[0], exact=False):
@@ -136,8 +135,7 @@ def _off(quantized: nn.Module, floats: dict[str, torch.Tensor], run: _Runner, ou
         return quantize_input
 
     for name, layer in _layers(trial, floats):
-        arrangement = Arrangement(*(None if part is None else part.cpu() for part in (layer.input_scale, layer.lane_order)))
-        layer.weight.data = arrangement.weight(floats[name]).clone()
+        layer.weight.data = layer.arrangement.cpu().weight(floats[name]).clone()
         layer.quantize_input = passing(name, layer)  # type: ignore[method-assign]
         if outputs is not None:
             layer.register_forward_hook(lambda module, args, output, name=name: outputs.append((name, output.detach().clone())))

@@ -6,7 +6,6 @@ from torch import nn
 
 from overq import calib
 from overq.methods import Cost
-from overq.nn.layers import Arrangement
 from overq.nn.observation import Observations
 from overq.nn.quantized import Quantized
 
@@ -20,8 +19,7 @@ def cost_of(model: nn.Module, seen: Observations) -> Cost:
     costs: dict[str, tuple[Cost, int]] = {}
     for name, layer in model.named_modules():
         if name in seen.layers and isinstance(layer, Quantized):
-            arrangement = Arrangement(*(None if part is None else part.cpu() for part in (layer.input_scale, layer.lane_order)))
-            vectors = arrangement.vectors(calib.thinned(seen.layers[name].sample, COST_ROWS))
+            vectors = layer.arrangement.cpu().vectors(calib.thinned(seen.layers[name].sample, COST_ROWS))
             costs[name] = layer.fitted.cost(vectors, weight_bits=layer.weight_bits), seen.layers[name].values
     between = [costs[name] for name in names[1:-1] if name in costs]
     return mean_cost(between or [costs[name] for name in names if name in costs])

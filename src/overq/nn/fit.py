@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from overq import calib, kernels
 from overq.calib import Observed
@@ -22,6 +23,7 @@ from overq.spec import Counts
 
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of equalization, that "auto" chooses from
 Readers = Sequence[tuple[FloatLayer, int]]  # the layers that read one tensor, with their weight bits
+ROTATION = 0  # seed of every layer's rotation: layers that read one tensor share what is made of it
 ROUNDS = 2  # of choosing an order for a step and a step for the order
 
 
@@ -97,6 +99,9 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
     elif rule.equalize and observed.sample.shape[1] > 1:
         exponent, arrangement = _equalized(readers, observed, rule, method)
         notes.append(f"equalized {exponent:g}")
+    if rule.rotate and observed.sample.shape[1] > 1:
+        arrangement = replace(arrangement, rotation=torch.tensor(ROTATION))
+        notes.append("rotated")
     fitted = calibrated(readers, observed, rule, method, arrangement)
     if rule.reorder and observed.largest and method.neighbours and observed.sample.shape[1] > 1:
         fitted, arrangement = _reordered(readers, observed, rule, method, fitted, arrangement)
@@ -112,16 +117,17 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
 def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
     """The method with the step that the rule's calibration finds for the arranged input.
 
-    Scaled inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and histogram are the
-    sample's.
+    Scaled and rotated inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and histogram
+    are the sample's.
     """
-    vectors, signed = arrangement.vectors(observed.sample), observed.signed
+    vectors = arrangement.vectors(observed.sample)
+    signed = observed.signed or bool(arrangement.rotation is not None and vectors.min() < 0)
     fmt = method.step_format(signed)
     if fmt is None:
         return method.fit(vectors, signed)
     if isinstance(method, Dynamic):
         vectors = method.relative(vectors)
-    if arrangement.scale is None and not isinstance(method, Dynamic):
+    if arrangement.scale is None and arrangement.rotation is None and not isinstance(method, Dynamic):
         observed = replace(observed, sample=vectors)
     else:
         observed = Observed()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from overq.methods import Method, OverQ, Uniform
+from overq.nn.rotation import rotated
 from overq.spec import Format
 
 FloatLayer = nn.Conv1d | nn.Conv2d | nn.Linear
@@ -53,24 +54,43 @@ def by_group(x: torch.Tensor, fmt: Format, dim: int, groups: int) -> tuple[torch
 class Arrangement:
     """How the K input channels of a group meet its lanes, alike in every group; None leaves them as they are.
 
-    scale  float32 [K], by channel: inputs are divided by it, weights multiplied
-    order  int64 [K]: lane i carries channel order[i]
+    scale     float32 [K], by channel: inputs are divided by it, weights multiplied
+    order     int64 [K]: lane i carries channel order[i], of the rotated ones where there is a rotation
+    rotation  int64 []: the seed of the rotation of the scaled inputs and of the weights (`nn.rotation`)
     """
 
     scale: torch.Tensor | None = None
     order: torch.Tensor | None = None
+    rotation: torch.Tensor | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether inputs are anything but themselves."""
+        return not (self.scale is None and self.order is None and self.rotation is None)
+
+    def cpu(self) -> Arrangement:
+        """The same, its tensors on the CPU."""
+        return Arrangement(*(None if part is None else part.cpu() for part in (self.scale, self.order, self.rotation)))
+
+    def inputs(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """The input as the lanes get it, its groups' K channels along `dim`, which counts from the end."""
+        if self.scale is not None:
+            x = x / self.scale.to(x.dtype).reshape(-1, *[1] * (-dim - 1))
+        if self.rotation is not None:
+            x = rotated(x, int(self.rotation), dim)
+        return x if self.order is None else x.index_select(dim, self.order)
 
     def vectors(self, sample: np.ndarray) -> np.ndarray:
         """Channel vectors float32 [M, K] as the lanes get them."""
-        if self.scale is not None:
-            sample = sample / self.scale.numpy()
-        return sample if self.order is None else np.ascontiguousarray(sample[:, self.order.numpy()])
+        return np.ascontiguousarray(self.inputs(torch.from_numpy(sample), -1).numpy()) if self.moves else sample
 
     def weight(self, weight: torch.Tensor) -> torch.Tensor:
         """A layer's weight [O, K, ...] that does to arranged inputs what it did to the inputs, but for rounding."""
         if self.scale is not None:
             scale = self.scale.to(weight.device).reshape(-1, *[1] * (weight.ndim - 2))
             weight = (weight.detach().float() * scale).to(weight.dtype)
+        if self.rotation is not None:
+            weight = rotated(weight.detach(), int(self.rotation), 1)
         return weight if self.order is None else weight[:, self.order.to(weight.device)]
 
 

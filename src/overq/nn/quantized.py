@@ -61,6 +61,7 @@ class Quantized(nn.Module):
     lane_order            int64 [K] or None: lane i of each group carries the group's channel lane_order[i]; the weights lie in this order
     input_scale           float32 [K] or None: each group's channels are divided by it; the weights are multiplied by it
     shared                with the other layers that read the same tensor, which is quantized once for all; None where there are none
+    rotation              int64 [] or None: seed of the rotation of each group's channels and of the weights (`nn.rotation`)
 
     Scales stay float32 whatever the model is cast to. The state_dict holds method and step beside the tensors (as bytes of JSON); loading
     one of another method, width or arrangement is refused with the layer's name.
@@ -75,28 +76,30 @@ class Quantized(nn.Module):
     weight_scale: torch.Tensor
     lane_order: torch.Tensor | None
     input_scale: torch.Tensor | None
+    rotation: torch.Tensor | None
     channel_dim: int
     float_class: type[nn.Module]
     shared: Shared | None = None
 
     def arranged(self, x: torch.Tensor) -> torch.Tensor:
         """The input scaled and in lane order: what is to be quantized. Same shape and dtype."""
-        if self.lane_order is None and self.input_scale is None:
+        arrangement = self.arrangement
+        if not arrangement.moves:
             return x
         if x.is_nested:
             return _each(x, self.arranged)
-        y, dim = x.unflatten(self.channel_dim, (input_groups(self), -1)), self.channel_dim
-        if self.input_scale is not None:
-            y = y / self.input_scale.to(x.dtype).reshape(-1, *[1] * (-dim - 1))
-        if self.lane_order is not None:
-            y = y.index_select(dim, self.lane_order)
-        return y.reshape(x.shape)
+        return arrangement.inputs(x.unflatten(self.channel_dim, (input_groups(self), -1)), self.channel_dim).reshape(x.shape)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Of the input's channels; its tensors lie where the layer does."""
+        return Arrangement(self.input_scale, self.lane_order, self.rotation)
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
         """The input as the lanes spell it, scaled and in lane order: same shape and dtype. Other layers may read it, too."""
         if self.shared is None:
             return self._overwritten(x)
-        return self.shared.quantized(x, self.fitted, (self.lane_order, self.input_scale), self._overwritten)
+        return self.shared.quantized(x, self.fitted, (self.lane_order, self.input_scale, self.rotation), self._overwritten)
 
     def _overwritten(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_nested:
@@ -135,7 +138,7 @@ class Quantized(nn.Module):
         if weight is self._parameters["weight"]:
             return
         if weight.shape == self.weight_integers.shape:
-            arrangement = Arrangement(*(None if part is None else part.cpu() for part in (self.input_scale, self.lane_order)))
+            arrangement = self.arrangement.cpu()
             integers, _ = self.fitted.method.integer_weights(arrangement.weight(weight.detach().float()), self.weight_bits)
             distance = (integers.to(torch.int32) - self.weight_integers.to(integers.device, torch.int32)).abs()
             if int(distance.max()) <= 1 and float(distance.float().mean()) <= 0.02:  # a cast in between may have moved a few
@@ -163,7 +166,7 @@ class Quantized(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """What two layers must have in common, but for the step, to exchange states."""
-        arranged = [name for name in ("lane_order", "input_scale") if getattr(self, name) is not None]
+        arranged = [name for name in ("lane_order", "input_scale", "rotation") if getattr(self, name) is not None]
         return {"input": fitted_to_json(self.fitted), "weight_bits": self.weight_bits, "arranged": arranged, "bias": self.bias is not None}
 
     def get_extra_state(self) -> torch.Tensor:
@@ -300,7 +303,11 @@ def convert_layer(layer: FloatLayer, parts: Parts) -> Quantized:
         layer._parameters["bias"] = nn.Parameter(bias.detach().clone(), requires_grad=False)
     layer.register_buffer("weight_integers", parts.integers.to(device))
     layer.register_buffer("weight_scale", parts.scale.to(device))
-    for name, values in (("lane_order", parts.arrangement.order), ("input_scale", parts.arrangement.scale)):
+    for name, values in (
+        ("lane_order", parts.arrangement.order),
+        ("input_scale", parts.arrangement.scale),
+        ("rotation", parts.arrangement.rotation),
+    ):
         layer.register_buffer(name, None if values is None else values.to(device))
     cls: Any = type(layer)
     layer.__class__ = quantized_class(cls)

@@ -75,13 +75,14 @@ class LayerRule:
     skip: bool = False
     reorder: bool = False
     equalize: float | str = 0.0
+    rotate: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
         low, high = WEIGHT_BITS
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
-        for name in ("skip", "reorder"):
+        for name in ("skip", "reorder", "rotate"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
         exponent = self.equalize if self.equalize != "auto" else 0
@@ -126,6 +127,7 @@ class Recipe:
     seed         of the calibration sample
     reorder      lay each layer's input channels on the lanes in an order that the method errs less on (see `nn.reorder`)
     equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
+    rotate       rotate each layer's input channels at run time, and its weights (see `nn.rotation`); edges as their rules say
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
@@ -142,6 +144,7 @@ class Recipe:
     equalize: float | str = 0.0
     bias_correction: bool = False
     sequential: bool = False
+    rotate: bool = False
     source: str = "images"
 
     def __post_init__(self) -> None:
@@ -170,7 +173,7 @@ class Recipe:
 
     @property
     def default(self) -> LayerRule:
-        return LayerRule(self.method, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize)
+        return LayerRule(self.method, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize, rotate=self.rotate)
 
     @property
     def format(self) -> Format:

@@ -19,13 +19,14 @@ from overq.methods import Cost
 from overq.nn import Observations, Recipe, observe
 from overq.nn.bias import choose
 from overq.nn.chosen import ENOUGH, Chosen
+from overq.nn.folding import fold_rotation
 from overq.study import digits
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
 from overq.study.measure import SQNR, Measured, all_scores, measured
 from overq.study.models import function_of, load_model
 from overq.study.plan import Network, Setting
-from overq.study.recipes import MIXES, install_recipe
+from overq.study.recipes import FOLDED, MIXES, install_recipe
 from overq.study.version import commit, package, versions
 from overq.tune.sensitivity import Sensitivity, sensitivity
 
@@ -87,11 +88,17 @@ def _model(network: Network) -> nn.Module:
     return prepared(load_model(network.model, Path(network.weights) if network.weights else None))
 
 
+@lru_cache(1)
+def _folded(network: Network) -> nn.Module:
+    return fold_rotation(_model(network))
+
+
 @lru_cache(3)
-def _observed(cell: Cell, source: str) -> tuple[Observations, Iterable[Any]]:
+def _observed(cell: Cell, source: str, folded: bool = False) -> tuple[Observations, Iterable[Any]]:
     images = _calibration(cell) if source == "images" else _scored(cell)
     recipe = Recipe(source=source, seed=cell.seed)
-    return observed(_model(cell.network), recipe, images, cell.batch_size, lambda: tuple(images.load([0]).shape[1:]))
+    model = (_folded if folded else _model)(cell.network)
+    return observed(model, recipe, images, cell.batch_size, lambda: tuple(images.load([0]).shape[1:]))
 
 
 def _calibration(cell: Cell) -> Images:
@@ -138,10 +145,12 @@ def _installed(cell: Cell, setting: Setting) -> tuple[nn.Module, Cost]:
     if setting.method == "float":
         return _model(cell.network), FLOAT_COST
     parameters, recipe = dict(setting.parameters), setting.recipe(cell.seed)
-    seen, samples = _observed(cell, recipe.source)
+    folded = parameters.get(FOLDED, False)
+    seen, samples = _observed(cell, recipe.source, folded)
     batch = _corrected_on(cell, recipe.source) if recipe.bias_correction else None
+    model = (_folded if folded else _model)(cell.network)
     measured = partial(_sensitivity, cell, recipe.with_(bias_correction=False, sequential=False), parameters.get("loss", "mse"))
-    return install_recipe(_model(cell.network), seen, samples, recipe, parameters, batch, measured)
+    return install_recipe(model, seen, samples, recipe, parameters, batch, measured)
 
 
 @lru_cache(2)

@@ -27,20 +27,22 @@ FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lane
 DYNAMIC_KEYS = ("dynamic", "group")  # of steps for each vector, or for each group of its lanes: `overq.methods.Dynamic`
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
-OWN_KEYS = ("reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
-FLAGS = ("sequential", "bias_correction", "reorder_network", "integers", "edges")
+FOLDED = "fold_rotation"  # the network with a rotation folded into its weights: `overq.nn.folding`
+OWN_KEYS = (FOLDED, "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
+FLAGS = ("sequential", "bias_correction", "fold_rotation", "reorder_network", "integers", "edges")
 _DEFAULTS = [
     (key, value, str(value))  # the text tells False from 0
     for key, value in {
         "policy": "first", "calibration": "format-mse", "reorder": False, "equalize": 0.0, "bias_correction": False, "sequential": False,
-        "source": "images", "reorder_network": False, "integers": False, "edges": True, "unit": "stored", "loss": "mse", "mix": "overq",
+        "source": "images", "rotate": False, FOLDED: False, "reorder_network": False, "integers": False, "edges": True,
+        "unit": "stored", "loss": "mse", "mix": "overq",
     }.items()
 ]  # fmt: skip
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
 _OVERQ = tuple(Format(bits, 1, fraction_bits=0) for bits in range(2, 7)) + tuple(Format(bits, 4) for bits in range(2, 6))
 MIXES = {"overq": _PLAIN + _OVERQ, "plain": _PLAIN}  # candidates for each layer of a recipe with a budget
 FILE, JSON = "file", "json"  # a recipe of a file: its name, and what the file holds
-FILE_KEYS = (FILE, JSON, "reorder_network", "integers")
+FILE_KEYS = (FILE, JSON, "fold_rotation", "reorder_network", "integers")
 
 
 def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +99,8 @@ def _of_file(parameters: Mapping[str, Any], seed: int) -> Recipe:
 
 
 def _check_budget(parameters: Mapping[str, Any], method: str) -> None:
+    if parameters.get(FOLDED) and any(parameters.get(key) for key in ("budget", "bias_correction", "reorder_network")):
+        raise FormatError(f"a recipe with {FOLDED} goes with neither budget, bias_correction nor reorder_network")
     if "budget" in parameters and method != RECIPE:
         raise FormatError(f"a budget finds a format for each layer: write it below [[recipes]], not for the method {method!r}")
     if "budget" not in parameters:
