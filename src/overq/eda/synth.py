@@ -30,6 +30,8 @@ SCRIPTS = {
     "resyn": "+strash;dch;dc2;dc2;dch,-f;amap;topo",
     "compress": "+strash;balance;rewrite;refactor;balance;rewrite,-z;balance;refactor,-z;rewrite,-z;balance;dch,-f;amap;topo",
 }
+QUICK = "quick"  # Yosys' own pass through ABC left out, whose equivalence checks take most of the time of a multiplier
+SCRIPT_OF = SCRIPTS | {QUICK: "+strash;dc2;amap;topo"}
 WITH_ADDERS = ("amap", "resyn", "compress")
 SPECIAL_CELLS = ("*lpflow*",)  # isolation cells of power domains: gates by function, but not for logic
 KEEP_PRODUCT, RELEASE = "setattr -set keep 1 w:product", "setattr -unset keep w:*"
@@ -40,7 +42,7 @@ CACHE_VARIABLE = "OVERQ_CACHE"
 class Recipe:
     """One way through Yosys and ABC.
 
-    script    name in SCRIPTS
+    script    name in SCRIPTS, or QUICK
     adders    which full adders become the library's full-adder cell: "" none, else a name in ADDERS
     apart     the product is computed before it is added, instead of one carry-save tree for both
     """
@@ -54,6 +56,11 @@ class Recipe:
         kind = f"-{ADDERS[self.adders][0]}" if self.adders else ""
         return f"{self.script}{kind}{'-apart' if self.apart else ''}"
 
+    @property
+    def before(self) -> tuple[str, bool, bool]:
+        """What decides the steps before ABC: adders, apart, and whether Yosys' own pass through ABC is left out."""
+        return self.adders, self.apart, self.script == QUICK
+
 
 # Kind -> (word in a recipe's name, which full adders). In a part of them only where the product is apart: else there is no such part.
 ADDERS = {
@@ -66,6 +73,7 @@ RECIPES = (
     *(Recipe(script, "all", apart) for script in WITH_ADDERS for apart in (False, True)),
     *(Recipe(script, part, True) for part in ("product", "sum") for script in WITH_ADDERS),
 )
+FAST = tuple(Recipe("compress", "all", apart) for apart in (False, True))  # one script: seconds instead of minutes
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,9 @@ def netlists(
     recipes = [r for r in recipes if adder or not r.adders]
     script = ["read_verilog -lib beside.v"] if beside else []
     script += ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
-    for before in dict.fromkeys((recipe.adders, recipe.apart) for recipe in recipes):
+    for before in dict.fromkeys(recipe.before for recipe in recipes):
         script += ["design -load start", *_before_abc(*before, name, library), "design -save mapped"]
-        for recipe in (r for r in recipes if (r.adders, r.apart) == before):
+        for recipe in (r for r in recipes if r.before == before):
             script += ["design -load mapped", *_abc(recipe, library)]
             script += [f"write_json {recipe.name}.json", f"write_verilog -noattr {recipe.name}.v"]
     inputs: dict[str, str] = {"design.v": text, **library.plain_texts}
@@ -143,7 +151,7 @@ def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netl
     """One recipe's netlist as an object and as Verilog of library cells."""
     adder = library.full_adder
     script = ["read_verilog design.v", f"hierarchy -check -top {name}"]
-    script += [*_before_abc(recipe.adders, recipe.apart, name, library), *_abc(recipe, library)]
+    script += [*_before_abc(*recipe.before, name, library), *_abc(recipe, library)]
     script += ["write_json out.json", "write_verilog -noattr out.v"]
     inputs: dict[str, str] = {"design.v": text, **library.plain_texts}
     if adder:
@@ -158,9 +166,9 @@ def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[li
         return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
-def _before_abc(adders: str, apart: bool, name: str, library: Library) -> list[str]:
+def _before_abc(adders: str, apart: bool, quick: bool, name: str, library: Library) -> list[str]:
     commands = [KEEP_PRODUCT] if apart else []
-    commands.append(f"synth -flatten -top {name}")
+    commands.append(f"synth -flatten{' -noabc' * quick} -top {name}")
     if adders and library.full_adder:
         commands += ["extract_fa -fa", f"techmap -map adder.v {ADDERS[adders][1]}", "techmap t:$fa", "opt", "opt_clean"]
     return [*commands, f"dfflibmap {_flags(library)}"]
@@ -171,7 +179,7 @@ def _flags(library: Library) -> str:
 
 
 def _abc(recipe: Recipe, library: Library) -> list[str]:
-    script = SCRIPTS[recipe.script]
+    script = SCRIPT_OF[recipe.script]
     avoid = [f"-dont_use {pattern}" for pattern in SPECIAL_CELLS if any(pattern.strip("*") in cell for cell in library.names)]
     abc = " ".join([f"abc {_flags(library)}", *avoid, *([f"-script {script}"] if script else [])])
     return [abc, RELEASE, "opt_clean -purge"]

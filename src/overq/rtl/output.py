@@ -58,7 +58,9 @@ class OutputStage(wiring.Component):
         for column in range(self.config.columns):
             s1_product = Signal(bias_shape(self.config), name=f"s1_product_{column}", reset_less=True)
             s2_t = Signal(t_shape(self.next_config), name=f"s2_t_{column}", reset_less=True)
-            s1_level = (s1_product + self.biases[column]) >> self.shifts[column]
+            s1_total = Signal(signed(bias_bits(self.config.psum_bits) + 1), name=f"s1_total_{column}")
+            s1_level = Signal(s1_total.shape(), name=f"s1_level_{column}")
+            m.d.comb += [s1_total.eq(s1_product + self.biases[column]), s1_level.eq(s1_total >> self.shifts[column])]
             m.d.sync += [
                 s1_product.eq(self.in_sums[column] * self.multipliers[column]),
                 s2_t.eq(Mux(s1_level > high, high, Mux(s1_level < low, low, s1_level))),

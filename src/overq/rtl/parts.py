@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
-from overq.eda.synth import RECIPES, Point, Recipe, netlists, smallest
+from overq.eda.synth import QUICK, RECIPES, Point, Recipe, netlists, smallest
 from overq.rtl import verilog
 from overq.rtl.encoder import OverwriteEncoder
 from overq.rtl.output import OutputStage
@@ -17,8 +17,8 @@ from overq.rtl.top import Accelerator
 from overq.spec import ArrayConfig
 from overq.text import csv_text
 
-# Large blocks go through Yosys' default only; the elements, which are counted by the hundred, through every recipe.
-FEW = tuple(r for r in RECIPES if r.script == "default" and not r.apart and not r.adders)
+# Large blocks go one way only, the quick one (no larger than Yosys' default); the elements, which are counted by the hundred, every way.
+FEW = (Recipe(QUICK, "", False),)
 SMALL = 16  # rows and columns up to which every block is synthesized whole
 FLIP_FLOP_TRANSISTORS = 24.0
 
