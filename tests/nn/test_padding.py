@@ -103,7 +103,8 @@ class Translator(nn.Module):
 def test_a_decoder_s_positions_are_not_taken_for_the_encoder_s() -> None:
     seen = observe(Translator().eval(), [(sentences(16), mask())])
     padded = {name for name, reading in seen.readings.items() if reading.padded}
-    assert padded == {"t.encoder.layers.0.linear1", "t.encoder.layers.0.linear2"}
+    attention = {f"t.encoder.layers.0.self_attn.{name}" for name in ("query", "key", "value", "out_proj")}
+    assert padded == {"t.encoder.layers.0.linear1", "t.encoder.layers.0.linear2", *attention}
 
 
 WAYS: dict[str, Any] = {

@@ -142,11 +142,15 @@ def test_a_shared_module_stays_shared_and_sees_all_its_calls() -> None:
     assert torch.isfinite(quantized(x)).all()
 
 
+class OwnAttention(nn.MultiheadAttention):
+    """A subclass may do something else."""
+
+
 class Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(3, 4, 2, stride=2)
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.attention = OwnAttention(4, 2, batch_first=True)
         self.mix = nn.Linear(4, 4)
         self.never = nn.Linear(4, 4)
 
@@ -160,8 +164,7 @@ def test_what_stays_float_is_listed_with_its_reason() -> None:
         quantized = overq.quantize(Odd(), images(), EVERY_LAYER)
     reasons = dict(overq.summary(quantized).left_float)
     assert reasons == {
-        "up": "ConvTranspose2d is not a layer that overq quantizes",
-        "attention": "MultiheadAttention is not a layer that overq quantizes",
+        "attention": "OwnAttention is not a layer that overq quantizes",
         "attention.out_proj": "called as a function: its weight is read by multi_head_attention_forward",
         "never": "the samples never ran this Linear",
     }

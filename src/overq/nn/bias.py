@@ -31,14 +31,13 @@ from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
 from overq.nn.candidates import can_quantize
 from overq.nn.chosen import Choosing, Chosen
-from overq.nn.layers import CHANNEL_DIM, kind
+from overq.nn.layers import channel_dim
 from overq.nn.lockstep import lockstep
 from overq.nn.observation import Observations, check_weights, masked
 from overq.nn.padding import Mask, current
 from overq.nn.quantized import Quantized, give_bias
 from overq.nn.replica import ready
 from overq.nn.samples import opened
-from overq.nn.weights import dequantize_weight
 
 GAINS = (0.5, 2.0)  # a channel that hardly moves on the samples is not blown up, nor one that hardly moved in float shut off
 
@@ -60,7 +59,7 @@ class Moments:
         self.count = self.calls = 0
 
     def add(self, layer: Any, y: torch.Tensor) -> None:
-        rows = y.detach().movedim(CHANNEL_DIM[kind(layer)], -1)
+        rows = y.detach().movedim(channel_dim(layer), -1)
         real = None if (keep := current()) is None else keep.of(rows.shape[:-1])
         rows = rows.flatten(0, -2) if real is None else rows[real.to(y.device)]
         self.sum = self.sum + rows.sum(0, dtype=torch.float64)
@@ -159,7 +158,7 @@ def _one_run(quantized: nn.Module, chosen: Chosen, passing: dict[Any, Moments], 
         for y in outputs:
             found.add(layer, y)
         gain, shift = _correct(layer, passing[layer], found)
-        shape = (-1,) + (1,) * (-1 - CHANNEL_DIM[kind(layer)])
+        shape = (-1,) + (1,) * (-1 - channel_dim(layer))
         return [y * gain.to(y.dtype).reshape(shape) + shift.to(y.dtype).reshape(shape) for y in outputs]
 
     def record(layer: Any, args: Any, y: torch.Tensor) -> None:
@@ -179,12 +178,12 @@ def _one_run(quantized: nn.Module, chosen: Chosen, passing: dict[Any, Moments], 
 def _correct(layer: Any, target: Moments, found: Moments) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the layer the target's mean and spread; (gain, shift) float64 [O] that do the same to its present output."""
     if not (target.count and found.count):  # samples may take other ways through the quantized model
-        return torch.ones(len(layer.weight), dtype=torch.float64), torch.zeros(len(layer.weight), dtype=torch.float64)
+        return torch.ones(len(layer.weight_scale), dtype=torch.float64), torch.zeros(len(layer.weight_scale), dtype=torch.float64)
     still = (found.std == 0) | (target.std == 0)
     gain = torch.where(still, 1.0, target.std / found.std).clamp(*GAINS)
     give_bias(layer)
     layer.weight_scale = (layer.weight_scale.double() * gain).to(torch.float32)
-    layer.weight.data = dequantize_weight(layer.weight_integers, layer.weight_scale, layer.weight.dtype)
+    layer._dequantize()
     shift = target.mean - gain * found.mean
     layer.bias.data = (gain * layer.bias.double() + shift).to(layer.bias.dtype)
     return gain, shift

@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from overq.nn.layers import CHANNEL_DIM, FloatLayer
+from overq.nn.layers import CHANNEL_DIM, FloatLayer, base_of
 from overq.nn.quantized import Quantized
 from overq.nn.replica import computed
 
 
 def can_quantize(module: nn.Module) -> TypeGuard[FloatLayer]:
-    """Whether it is a Conv1d, Conv2d or Linear whose call computes that class's own forward with a weight of its own."""
+    """Whether it is a convolution or a matrix product whose call computes that class's own forward with a weight of its own."""
     return not why_float(module)
 
 
 def why_float(module: nn.Module) -> str:
     """Why a module cannot be quantized; empty where it can."""
     what = type(module).__name__
-    base = next((base for base in CHANNEL_DIM if isinstance(module, base)), None)
+    base: Any = base_of(module)
     if base is None:
         return f"{what} is not a layer that overq quantizes"
     if isinstance(module, Quantized):
@@ -38,7 +38,7 @@ def why_float(module: nn.Module) -> str:
     weight: Any = module._parameters.get("weight", vars(module).get("weight"))  # no attribute access: torch.fx would trace it
     if isinstance(weight, nn.UninitializedParameter):
         return "its weight does not exist yet: run the model once"
-    if weight is not None and (not weight.is_floating_point() or weight.ndim != 1 - CHANNEL_DIM[base]):
+    if weight is not None and (not weight.is_floating_point() or weight.ndim != 1 - CHANNEL_DIM.get(base, -1)):
         return f"its weight is {str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
     if _patched_convolution(module, base) and not _convolves(module):
         return "patched _conv_forward that does more than convolve"
@@ -55,7 +55,7 @@ def _own_parameter(module: nn.Module, name: str) -> bool:
 
 def _patched_convolution(module: nn.Module, base: Any) -> bool:
     """Whether an instance or a subclass convolves in its own way, e.g. with circular padding to make tiles."""
-    return base is not nn.Linear and (
+    return base in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and (
         "_conv_forward" in vars(module) or getattr(type(module), "_conv_forward", None) is not base._conv_forward
     )
 

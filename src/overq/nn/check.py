@@ -18,6 +18,7 @@ from torch import nn
 
 from overq.errors import FidelityError
 from overq.nn.chosen import Chosen
+from overq.nn.layers import as_held, outputs_first
 from overq.nn.quantized import Quantized
 from overq.nn.replica import replica
 from overq.nn.samples import Part
@@ -135,7 +136,7 @@ def _off(quantized: nn.Module, floats: dict[str, torch.Tensor], run: _Runner, ou
         return quantize_input
 
     for name, layer in _layers(trial, floats):
-        layer.weight.data = layer.arrangement.cpu().weight(floats[name]).clone()
+        layer.weight.data = as_held(layer, layer.arrangement.cpu().weight(outputs_first(layer, floats[name]))).clone()
         layer.quantize_input = passing(name, layer)  # type: ignore[method-assign]
         if outputs is not None:
             layer.register_forward_hook(lambda module, args, output, name=name: outputs.append((name, output.detach().clone())))

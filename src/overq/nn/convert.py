@@ -46,8 +46,9 @@ def quantize(
 ) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
-    model    any module; every Conv1d, Conv2d and Linear that the samples reach gets integer weights and a quantized input, and keeps its
-             hooks and attributes. Layers with a forward of their own, transposed convolutions and the like stay float; `summary` says why.
+    model    any module; every convolution, plain or transposed, and matrix product layer (`nn.Linear`, those of `nn.MultiheadAttention`,
+             `transformers`' Conv1D) that the samples reach gets integer weights and a quantized input, and keeps its hooks and attributes.
+             Layers with a forward of their own, recurrent ones and the like stay float; `summary` says why.
     samples  unlabelled calibration batches as for `observe`, or the Observations it returned; those of `overq.datafree.seen` where the
              recipe's source is not "images"
     recipe   method, calibration, transforms, exceptions

@@ -33,7 +33,7 @@ from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, share_tensors, summary
-from overq.nn.layers import Arrangement
+from overq.nn.layers import Arrangement, weight_of
 from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
@@ -96,10 +96,9 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             integers, scale = tensors[prefix + "weight_integers"], tensors[prefix + "weight_scale"]
         except KeyError as missing:
             raise ModelFileError(f"{path}: tensor {missing} is missing") from None
-        if integers.shape != module.weight.shape:
-            raise ModelFileError(
-                f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(module.weight.shape)}"
-            )
+        wanted = weight_of(module).shape
+        if integers.shape != wanted:
+            raise ModelFileError(f"{path}: layer {report.name!r} has weights {list(integers.shape)}, the model wants {list(wanted)}")
         if integers.dtype not in (torch.int8, torch.int16) or scale.shape != integers.shape[:1] or not scale.is_floating_point():
             raise ModelFileError(f"{path}: layer {report.name!r} needs int8 weights and one scale for each of {len(integers)} outputs")
         if not bool((scale > 0).all() and scale.isfinite().all()):

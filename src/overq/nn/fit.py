@@ -13,7 +13,7 @@ from overq import calib, kernels
 from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
 from overq.nn.equalize import channel_scales, output_error
-from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited
+from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited, weight_of
 from overq.nn.quantized import Parts, parts_of
 from overq.nn.recipe import LayerRule
 from overq.nn.reorder import lane_order, order_for
@@ -133,7 +133,7 @@ def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Me
         observed = Observed()
         observed.add_values(vectors)
         observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
-    rows = [weight_rows(arrangement.weight(module.weight.detach().float().cpu())) for module, _ in readers]
+    rows = [weight_rows(arrangement.weight(weight_of(module).float().cpu())) for module, _ in readers]
     weight = rows[0] if len(rows) == 1 else np.concatenate(rows)
     return method.fitted(method, signed, calib.get(rule.calibration, weight)(observed, fmt))
 
@@ -156,7 +156,7 @@ def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Me
 
     def error(arrangement: Arrangement) -> float:
         fitted = calibrated(readers, observed, rule, method, arrangement)
-        return sum(output_error(module.weight, observed.sample, arrangement, fitted, bits) for module, bits in readers)
+        return sum(output_error(weight_of(module), observed.sample, arrangement, fitted, bits) for module, bits in readers)
 
     return min(trials, key=lambda trial: error(trial[1]))
 

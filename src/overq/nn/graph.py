@@ -316,7 +316,7 @@ class _Reader:
             return Unknown("it has forward hooks"), what, inplace
         if "forward" in vars(module):
             return Unknown("its forward is patched"), what, inplace
-        if isinstance(module, Quantized) or can_quantize(module):
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) and (isinstance(module, Quantized) or can_quantize(module)):
             op: Op = Linear() if isinstance(module, nn.Linear) else Conv()
         elif is_norm(module):
             op = Norm() if module not in self.training else Unknown("it stays in training mode")

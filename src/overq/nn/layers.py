@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +14,50 @@ from overq.methods import Method, OverQ, Uniform
 from overq.nn.rotation import rotated
 from overq.spec import Format
 
-FloatLayer = nn.Conv1d | nn.Conv2d | nn.Linear
-CHANNEL_DIM: dict[type[nn.Module], int] = {nn.Conv1d: -2, nn.Conv2d: -3, nn.Linear: -1}  # counted from the end: unbatched inputs work too
+FloatLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CHANNEL_DIM: dict[type[nn.Module], int] = {  # counted from the end: unbatched inputs work too
+    nn.Conv1d: -2, nn.Conv2d: -3, nn.Conv3d: -4, nn.ConvTranspose1d: -2, nn.ConvTranspose2d: -3, nn.ConvTranspose3d: -4, nn.Linear: -1,
+}  # fmt: skip
 
 
-def kind(layer: FloatLayer) -> type[nn.Module]:
-    """Conv1d, Conv2d or Linear."""
-    return next(base for base in CHANNEL_DIM if isinstance(layer, base))
+def base_of(module: nn.Module) -> type[nn.Module] | None:
+    """The kind of layer that it is: a convolution, a transposed one, Linear, or `transformers`' Conv1D, which is a Linear; None: none."""
+    found = next((base for base in CHANNEL_DIM if isinstance(module, base)), None)
+    conv1d = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)  # a model that has one has imported it
+    return conv1d if found is None and conv1d is not None and isinstance(module, conv1d) else found
+
+
+def kind(layer: nn.Module) -> type[nn.Module]:
+    """`base_of` what is one."""
+    base = base_of(layer)
+    assert base is not None
+    return base
+
+
+def channel_dim(layer: nn.Module) -> int:
+    """Of its input and output, counted from the end."""
+    return CHANNEL_DIM.get(kind(layer), -1)
+
+
+def outputs_first(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """A weight as the layer holds it -> [O, K, ...], O outputs of all groups and K inputs of one; perhaps a view."""
+    if isinstance(layer, TRANSPOSED):
+        return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+    return weight if kind(layer) in CHANNEL_DIM else weight.T
+
+
+def as_held(layer: nn.Module, weight: torch.Tensor) -> torch.Tensor:
+    """The inverse of `outputs_first`; contiguous."""
+    if isinstance(layer, TRANSPOSED):
+        return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1).contiguous()
+    return weight if kind(layer) in CHANNEL_DIM else weight.T.contiguous()
+
+
+def weight_of(layer: nn.Module) -> torch.Tensor:
+    """Its weight [O, K, ...], detached."""
+    held: Any = layer.weight
+    return outputs_first(layer, held.detach())
 
 
 def input_groups(module: nn.Module) -> int:
@@ -28,7 +67,8 @@ def input_groups(module: nn.Module) -> int:
 
 def input_lanes(module: nn.Module) -> int:
     """Channels of one group: lanes never cross a group."""
-    return getattr(module, "in_features", 0) or getattr(module, "in_channels", 0) // input_groups(module)
+    lanes = getattr(module, "in_features", 0) or getattr(module, "in_channels", 0) // input_groups(module)
+    return lanes or weight_of(module).shape[1]
 
 
 def suited(method: Method, module: nn.Module) -> Method:

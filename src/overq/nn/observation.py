@@ -21,7 +21,7 @@ from overq.nn.call import Forward, parameters, run
 from overq.nn.candidates import can_quantize
 from overq.nn.chosen import Choosing, Chosen
 from overq.nn.compute import Count, counted
-from overq.nn.layers import CHANNEL_DIM, FloatLayer, input_groups, kind
+from overq.nn.layers import FloatLayer, channel_dim, input_groups
 from overq.nn.padding import Keep, Mask, current, followed, keep_of, known
 from overq.nn.reads import other_uses
 from overq.nn.replica import ready
@@ -219,14 +219,14 @@ class _Watch:
         rng = np.random.default_rng([self.seed, crc32(name.encode())])
 
         def hook(module: FloatLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = args[0] if args else kwargs["input"]
+            given = args[0] if args else next(iter(kwargs.values()))
             x = torch.cat(given.detach().unbind()) if given.is_nested else given.detach()
             observed = self.seen.layers.setdefault(name, Observed())
             reading = self.seen.readings.setdefault(name, Reading())
             readers = self._readers(given)
-            cut = (CHANNEL_DIM[kind(module)], input_groups(module), tuple(x.shape[CHANNEL_DIM[kind(module)] :]))
+            cut = (channel_dim(module), input_groups(module), tuple(x.shape[channel_dim(module) :]))
             extremes = self._beside(name, cut, readers)
-            vectors = x.movedim(CHANNEL_DIM[kind(module)], -1)
+            vectors = x.movedim(channel_dim(module), -1)
             keep = current()
             real = None if keep is None else keep.of(vectors.shape[:-1])
             if real is not None:

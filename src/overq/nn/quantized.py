@@ -1,4 +1,4 @@
-"""Quantized Conv1d, Conv2d and Linear: the float layer itself, with its input quantized first and its weights in integers.
+"""Quantized convolutions and matrix products: the float layer itself, with its input quantized first and its weights in integers.
 
 A layer is converted in place: its class becomes a subclass of its own class, so hooks, attributes, an instance's own `_conv_forward` and
 whatever else refers to the layer stay as they were.
@@ -19,7 +19,17 @@ from torch import nn
 
 from overq.errors import InputError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
-from overq.nn.layers import AS_IT_IS, CHANNEL_DIM, Arrangement, FloatLayer, by_group, input_groups, kind
+from overq.nn.layers import (
+    AS_IT_IS,
+    Arrangement,
+    FloatLayer,
+    as_held,
+    by_group,
+    channel_dim,
+    input_groups,
+    outputs_first,
+    weight_of,
+)
 from overq.nn.op import overwrite
 from overq.nn.shared import Shared
 from overq.nn.weights import dequantize_weight
@@ -47,7 +57,7 @@ class Parts:
 
 def parts_of(layer: FloatLayer, weight_bits: int, fitted: Fitted, arrangement: Arrangement = AS_IT_IS) -> Parts:
     """The parts of a float layer whose weight is a plain parameter."""
-    integers, scale = fitted.method.integer_weights(arrangement.weight(layer.weight.detach()), weight_bits)
+    integers, scale = fitted.method.integer_weights(arrangement.weight(weight_of(layer)), weight_bits)
     return Parts(integers, scale, weight_bits, fitted, arrangement)
 
 
@@ -57,7 +67,7 @@ class Quantized(nn.Module):
     fitted                method of the input, after scale and order, with its step
     step, format          the method's; None where it has none
     weight                dequantized, in the model's dtype: what the layer computes with; not in the state_dict, and not to be assigned
-    weight_integers       int8 or int16, weight_scale float32 [O]: what `save` stores and hardware loads
+    weight_integers       int8 or int16 [O, K, ...], weight_scale float32 [O]: what `save` stores and hardware loads
     lane_order            int64 [K] or None: lane i of each group carries the group's channel lane_order[i]; the weights lie in this order
     input_scale           float32 [K] or None: each group's channels are divided by it; the weights are multiplied by it
     shared                with the other layers that read the same tensor, which is quantized once for all; None where there are none
@@ -109,8 +119,8 @@ class Quantized(nn.Module):
         grouped, fmt, dim = by_group(self.arranged(x), self.format, self.channel_dim, input_groups(self))
         return overwrite(grouped, self.step, fmt, dim).reshape(x.shape)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # the float layers' keyword
-        return super().forward(self.quantize_input(input))
+    def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # the float layers' keyword
+        return super().forward(self.quantize_input(input), *args, **kwargs)
 
     def use(self, fitted: Fitted) -> None:
         """Take another method or step for the input."""
@@ -124,7 +134,7 @@ class Quantized(nn.Module):
 
     def unchanged(self) -> bool:
         """Whether the weight still is what the integers spell: nobody wrote into it."""
-        wanted = dequantize_weight(self.weight_integers, self.weight_scale, self.weight.dtype)
+        wanted = as_held(self, dequantize_weight(self.weight_integers, self.weight_scale, self.weight.dtype))
         return self.weight.is_meta or torch.equal(self.weight, wanted)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -137,9 +147,9 @@ class Quantized(nn.Module):
         """Refuse a float weight other than the one that the integers were made from."""
         if weight is self._parameters["weight"]:
             return
-        if weight.shape == self.weight_integers.shape:
-            arrangement = self.arrangement.cpu()
-            integers, _ = self.fitted.method.integer_weights(arrangement.weight(weight.detach().float()), self.weight_bits)
+        if weight.shape == self._parameters["weight"].shape:  # type: ignore[union-attr]
+            arranged = self.arrangement.cpu().weight(outputs_first(self, weight.detach().float()))
+            integers, _ = self.fitted.method.integer_weights(arranged, self.weight_bits)
             distance = (integers.to(torch.int32) - self.weight_integers.to(integers.device, torch.int32)).abs()
             if int(distance.max()) <= 1 and float(distance.float().mean()) <= 0.02:  # a cast in between may have moved a few
                 return
@@ -160,7 +170,7 @@ class Quantized(nn.Module):
     def _dequantize(self) -> None:
         weight = self._parameters["weight"]
         assert weight is not None
-        weight.data = dequantize_weight(self.weight_integers, self.weight_scale, weight.dtype)
+        weight.data = as_held(self, dequantize_weight(self.weight_integers, self.weight_scale, weight.dtype))
 
     # State -------------------------------------------------------------------------------------------
 
@@ -270,13 +280,24 @@ class QuantizedConv2d(Quantized, nn.Conv2d):
     float_class = nn.Conv2d
 
 
+class QuantizedConv3d(Quantized, nn.Conv3d):
+    """Input [N, C, D, H, W] or [C, D, H, W], lanes along C."""
+
+    float_class = nn.Conv3d
+
+
 class QuantizedLinear(Quantized, nn.Linear):
     """Input [..., K], lanes along K."""
 
     float_class = nn.Linear
 
 
-_CLASSES: dict[Any, Any] = {nn.Conv1d: QuantizedConv1d, nn.Conv2d: QuantizedConv2d, nn.Linear: QuantizedLinear}
+_CLASSES: dict[Any, Any] = {
+    nn.Conv1d: QuantizedConv1d,
+    nn.Conv2d: QuantizedConv2d,
+    nn.Conv3d: QuantizedConv3d,
+    nn.Linear: QuantizedLinear,
+}
 
 
 @cache
@@ -295,9 +316,9 @@ def _blank(cls: Any) -> Quantized:
 
 def convert_layer(layer: FloatLayer, parts: Parts) -> Quantized:
     """Make the float layer itself a quantized one, in place; its weight must be a plain parameter."""
-    layer.channel_dim = CHANNEL_DIM[kind(layer)]  # type: ignore[assignment]
+    layer.channel_dim = channel_dim(layer)  # type: ignore[assignment]
     device, dtype, bias = layer.weight.device, layer.weight.dtype, layer.bias
-    weight = nn.Parameter(dequantize_weight(parts.integers, parts.scale, dtype).to(device), requires_grad=False)
+    weight = nn.Parameter(as_held(layer, dequantize_weight(parts.integers, parts.scale, dtype)).to(device), requires_grad=False)
     layer._parameters["weight"] = weight  # the old one may be another module's, too
     if bias is not None:
         layer._parameters["bias"] = nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -337,7 +358,7 @@ def converted(layer: FloatLayer, parts: Parts) -> Iterator[None]:
 
 
 def give_bias(layer: nn.Module) -> None:
-    """Zeros for the bias that a Conv1d, Conv2d or Linear lacks; nothing where it has one."""
+    """Zeros for the bias that a layer lacks; nothing where it has one."""
     if layer.bias is None:
-        weight: Any = layer.weight
-        layer.bias = nn.Parameter(weight.detach().new_zeros(weight.shape[0]), requires_grad=False)
+        weight = weight_of(layer)
+        layer.bias = nn.Parameter(weight.new_zeros(weight.shape[0]), requires_grad=False)

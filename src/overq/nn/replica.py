@@ -17,15 +17,17 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from overq.nn.attention import separate
+
 
 def replica(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, uncompiled, that takes no fused path; weights are still computed as in `model`."""
+    """A copy in eval mode, uncompiled, that takes no fused path and calls attention's projections; weights are computed as in `model`."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():  # a weight that a hook computed: deepcopy takes leaves only
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return unfused(_uncompiled(copy.deepcopy(model, memo))).eval()
+    return separate(unfused(_uncompiled(copy.deepcopy(model, memo)))).eval()
 
 
 def ready(model: nn.Module) -> nn.Module:

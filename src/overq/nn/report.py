@@ -22,7 +22,7 @@ class LayerReport:
     """One quantized layer, as calibration saw its input.
 
     name         dotted name in the model
-    kind         Conv1d, Conv2d or Linear
+    kind         Conv2d, Linear, … : the float layer's class
     format       as fitted: signedness found, plain where no lane has a neighbour; None of a method without a number format of ours
     weight_bits  bits of a weight
     step         Δ, in units of the input; None where the method has none

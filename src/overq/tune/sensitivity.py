@@ -18,7 +18,7 @@ from overq.nn.call import Forward, run
 from overq.nn.candidates import can_quantize
 from overq.nn.convert import DEFAULT_RECIPE, check_overrides, quantizable
 from overq.nn.fit import fit_layer
-from overq.nn.layers import FloatLayer, kind
+from overq.nn.layers import TRANSPOSED, FloatLayer, kind, weight_of
 from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.quantized import Parts, converted
 from overq.nn.recipe import LayerRule, Recipe
@@ -260,7 +260,8 @@ def _counted(layers: dict[str, FloatLayer]) -> Iterator[dict[str, int]]:
 
     def watch(name: str) -> Callable[..., None]:
         def hook(layer: FloatLayer, args: Any, output: torch.Tensor) -> None:
-            macs[name] += output.numel() * layer.weight[0].numel()
+            met = args[0].numel() // layer.in_channels * layer.out_channels if isinstance(layer, TRANSPOSED) else output.numel()
+            macs[name] += met * weight_of(layer)[0].numel()
 
         return hook
 
