@@ -19,6 +19,10 @@ SETTINGS = {
     "biscaled": [{"bits": 6, "block": 16}],
     "high_precision": [{"bits": 3, "fraction": 0.1}, {"fraction": 0}],
     "mx": [{"element": e} for e in ("int8", "int4", "fp6_e2m3", "fp6_e3m2", "fp8_e4m3")] + [{"block": 8}],
+    "mx_plus": [{"element": "fp6_e2m3"}, {"block": 8}],
+    "nvfp4": [{"block": 8}],
+    "tender": [{"bits": 6, "groups": 3}],
+    "atom": [{"bits": 3, "group": 16, "ratio": 0.1}],
 }
 
 

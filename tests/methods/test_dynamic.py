@@ -108,7 +108,7 @@ def test_senseless_ones_are_refused():
         Dynamic(Uniform(), "mean")
     with pytest.raises(FormatError, match="takes its scales from each block"):
         Dynamic(METHODS["mx"](), "max")
-    with pytest.raises(FormatError, match="chooses channels of the whole vector"):
+    with pytest.raises(FormatError, match="knows channels of the whole vector"):
         Dynamic(METHODS["ocs_activations"](), "max", 16)
     with pytest.raises(FormatError, match="group 16 is of dynamic steps"):
         method_from_json({"name": "uniform", "group": 16})

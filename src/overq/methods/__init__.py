@@ -13,17 +13,21 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from overq.errors import FormatError
+from overq.methods.atom import Atom
 from overq.methods.biscaled import BiScaled
 from overq.methods.dynamic import Dynamic, dynamic
 from overq.methods.highprecision import HighPrecision
 from overq.methods.method import Cost, Fitted, Method
 from overq.methods.mx import MX
+from overq.methods.mxplus import MXPlus
+from overq.methods.nvfp4 import NVFP4
 from overq.methods.ocs import OCSActivations, OCSWeights
 from overq.methods.olive import OliVe
 from overq.methods.overq import OverQ
 from overq.methods.overq_first import OverQFirst
 from overq.methods.pwlq import PWLQ
 from overq.methods.sparq import SPARQ
+from overq.methods.tender import Tender
 from overq.methods.uniform import Uniform
 from overq.spec import Format
 
@@ -39,6 +43,10 @@ METHODS: dict[str, type[Method]] = {
     "biscaled": BiScaled,
     "high_precision": HighPrecision,
     "mx": MX,
+    "mx_plus": MXPlus,
+    "nvfp4": NVFP4,
+    "tender": Tender,
+    "atom": Atom,
 }
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from overq.errors import FormatError
 from overq.kernels import scale
+from overq.methods.blocks import blockwise
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer, checked_sample
 from overq.methods.ocs import OCSActivations
+from overq.methods.tender import Tender
 from overq.spec import Format
 
 SCALE_BITS = 16  # of a step, beside the values of its vector or group
@@ -44,8 +45,8 @@ class Dynamic(Method):
             raise FormatError(f"a dynamic step is by {' or '.join(scale.MEASURES)} of each vector, not {self.by!r}")
         if self.group is not None:
             check_integer(self, "group", 2, 2**16)
-            if isinstance(self.of, OCSActivations):
-                raise FormatError(f"{self.of.describe()} chooses channels of the whole vector: its step cannot be one a group")
+            if isinstance(self.of, (OCSActivations, Tender)):
+                raise FormatError(f"{self.of.describe()} knows channels of the whole vector: its step cannot be one a group")
 
     @property
     def fitted(self) -> type[Fitted]:  # type: ignore[override]  # a class variable of other methods
@@ -82,7 +83,7 @@ class Dynamic(Method):
         return scale.steps(x, scale.Dynamic(alpha, self.by), ANY, axis)
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
-        return self.grouped(x, axis, lambda part, along: self.of.decode(part, self.inner(part, fitted, along), along))
+        return blockwise(x, axis, self.group, lambda part, along: self.of.decode(part, self.inner(part, fitted, along), along))
 
     def inner(self, x: Array, fitted: Fitted, axis: int) -> Fitted:
         """The fitted method `of` for these vectors. A number format's kernel finds the steps itself, in the pass that uses them."""
@@ -90,21 +91,6 @@ class Dynamic(Method):
         if self.of.format(fitted.signed) is not None:
             return own.with_steps(lambda alpha: scale.Dynamic(alpha, self.by))
         return own.with_steps(lambda alpha: self.steps(x, alpha, axis))
-
-    def grouped(self, x: Array, axis: int, function: Any) -> Array:
-        """function(part, its axis of lanes) of the whole groups, and of the lanes that are left; joined again."""
-        xp = array_api_compat.array_namespace(x)
-        lanes = x.shape[axis]
-        if self.group is None or self.group >= lanes:
-            return function(x, axis)
-        whole = lanes // self.group * self.group
-        out = xp.empty_like(x)
-        here, rest = ((slice(None),) * axis + (part,) for part in (slice(0, whole), slice(whole, None)))
-        shape = (*x.shape[:axis], whole // self.group, self.group, *x.shape[axis + 1 :])
-        out[here] = xp.reshape(function(xp.reshape(x[here], shape), axis + 1), x[here].shape)
-        if whole < lanes:
-            out[rest] = function(x[rest], axis)
-        return out
 
     def count(self, x: Array, fitted: Fitted, axis: int, weight_bits: int) -> Cost:
         """Of the method, for lanes that share a step, and the step's own bits."""

@@ -106,6 +106,7 @@ class Method(ABC):
     """Parameters of a way to quantize activations, checked in the constructor (FormatError)."""
 
     idempotent: ClassVar[bool] = True  # quantizing twice changes nothing more
+    levels: ClassVar[bool] = True  # vectors whose values are all two steps are exact
     stepless: ClassVar[bool] = False  # takes its scales from the data it meets
     fitted: ClassVar[type[Fitted]] = Fitted  # what `fit` gives, where it holds more than a step
 

@@ -10,6 +10,7 @@ import array_api_compat
 import numpy as np
 
 from overq.errors import FormatError, InputError
+from overq.methods.blocks import blockwise
 from overq.methods.method import Array, Cost, Fitted, Method, check_integer, checked_sample
 from overq.methods.numbers import exponent, minifloat, power_of_two
 
@@ -74,18 +75,7 @@ class MX(Method):
         return True
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
-        xp = array_api_compat.array_namespace(x)
-        size = x.shape[axis]
-        whole = size // self.block * self.block
-        parts = [(whole, self.block)] if whole else []
-        parts += [(size - whole, size - whole)] if size > whole else []
-        out, start = xp.empty_like(x), 0
-        for lanes, block in parts:
-            here = (slice(None),) * axis + (slice(start, start + lanes),)
-            shape = (*x.shape[:axis], lanes // block, block, *x.shape[axis + 1 :])
-            out[here] = xp.reshape(self._blocks(xp.reshape(x[here], shape), axis + 1, fitted.signed), x[here].shape)
-            start += lanes
-        return out
+        return blockwise(x, axis, self.block, lambda part, along: self._blocks(part, along, fitted.signed))
 
     def _blocks(self, x: Array, axis: int, signed: bool) -> Array:
         """Blocks along `axis`, each with its own scale."""
