@@ -10,13 +10,38 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class LayerCoverage:
-    """One layer's lanes over all evaluated images. Coverage is None where the layer had no outlier."""
+    """One layer's lanes over all evaluated images. Coverage is None where the layer had no outlier.
+
+    format      the label of its number format; "" where it is not known
+    step, sqnr  as calibration chose and saw them: of a digit, in units of the input; of its sample, in dB; None where not known
+    """
 
     name: str
     zero_rate: float
     outlier_rate: float
     coverage: float | None
     expected_coverage: float
+    format: str = ""
+    step: float | None = None
+    sqnr: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What one layer of the float network saw in calibration.
+
+    low, high  least and greatest value
+    edges      of the histogram's bins, one more than counts
+    vectors    a few of the channel vectors, each cut to its first lanes; lanes: how many there were
+    """
+
+    name: str
+    low: float
+    high: float
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    vectors: tuple[tuple[float, ...], ...]
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,8 @@ class Accuracy:
     seconds    for calibration and evaluation of this setting
     recipe     name of the recipe, where one was given; the other fields tell its default rule only
     format     `Format.label`, "" for float and rivals
+    stored_bits  of a value, its share of the states included; None where only the method knows
+    right      hexadecimal, the first image in the highest bit: which images were classified correctly
     """
 
     setting: str
@@ -49,6 +76,8 @@ class Accuracy:
     layers: tuple[LayerCoverage, ...] = ()
     recipe: str = ""
     format: str = ""
+    stored_bits: float | None = None
+    right: str = ""
 
     @property
     def top1(self) -> float:
@@ -65,7 +94,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One run of `overq evaluate`: what was measured on what, with which versions."""
+    """One run of `overq evaluate`: what was measured on what, with which versions. inputs: what the layers saw in calibration."""
 
     model: str
     data: str
@@ -76,6 +105,7 @@ class Evaluation:
     versions: dict[str, str]
     results: tuple[Accuracy, ...]
     schema: int = field(default=SCHEMA)
+    inputs: tuple[LayerInput, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; every result also carries its top1."""
@@ -95,7 +125,8 @@ class Record:
     coverage …               means over the layers that overwrite their input
     own                      the study's own measures, by name
     bits                     per activation value, payload and metadata; multiplier = activation bits × weight bits
-    area, cycles             of the hardware, where a table was given that has them
+    area, cycles             of the hardware, where a table was given that has them: of one element, of one image
+    array_area               of a whole array with its encoder, likewise
     right                    hexadecimal, the first image in the highest bit: which images were classified correctly
     overq … numpy            versions of what made it; code is the hash of the source that decides results
     """
@@ -131,4 +162,5 @@ class Record:
     zero_rate: float | None = None
     outlier_rate: float | None = None
     right: str = ""
+    array_area: float | None = None
     own: dict[str, float] = field(default_factory=dict)

@@ -12,11 +12,13 @@ import typer
 from overq.cli.hardware import Bits, Cascade, Columns, FractionBits, Modes, Policy, RangeBits
 from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
 from overq.cli.progress import prepare_kernels, progress
+from overq.cli.report import Report, check_report, facts, this_command, versions_here, write_report
 from overq.errors import InputError
 from overq.output import check_outputs, write
 from overq.text import add_row, console, csv_text, visible
 
 if TYPE_CHECKING:
+    from overq.report.contents import Contents
     from overq.study.cycles import NetworkCycles
 
 app = typer.Typer()
@@ -51,6 +53,7 @@ def cycles(
     check: Annotated[bool, typer.Option("--check", help="Compare every sum of the array with the integer layer's.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per layer; - is standard output.")] = None,
+    report: Report = None,
 ) -> None:  # fmt: skip
     """Cycles, utilization and traffic of every layer on the weight-stationary array, from real activations.
 
@@ -60,7 +63,8 @@ def cycles(
     from overq.study.cycles import network_cycles, recipe
     from overq.study.data import Preprocess, open_images, some_of
 
-    check_outputs(json_file, csv_file)
+    check_outputs(json_file, csv_file, report)
+    check_report(report)
     plan = recipe(format_of(bits, cascade, modes, policy, False, range_bits, fraction_bits), rows, weight_bits, calibration)
     network, name = network_of(model, weights, images, "cpu")
     if images is None:
@@ -91,6 +95,21 @@ def cycles(
         write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
         write(csv_file, csv_text(list(asdict(result.layers[0])), map(asdict, result.layers)))
+    if report is not None:
+        write_report(report, _contents(result))
+
+
+def _contents(result: NetworkCycles) -> Contents:
+    from overq.report.contents import Contents, Cycles
+
+    title = f"{result.model}, {result.images} × {result.data}, {result.rows} × {result.columns} array"
+    rows = tuple({"layer": layer.name} | {key: value for key, value in asdict(layer).items() if key != "name"} for layer in result.layers)
+    total, plain = result.total("cycles"), result.total("plain_cycles")
+    known = facts({
+        "cycles": f"{total:,}; the plain array takes {plain:,}, OverQ {total / plain - 1:+.2%}", "elements used": f"{result.utilization:.1%}",
+        "registers of weights": "two" if result.double_buffered else "one",
+    })  # fmt: skip
+    return Contents(f"Cycles: {title}", cycles=Cycles(title, rows), commands=this_command(), versions=versions_here(), facts=known)
 
 
 def _show(result: NetworkCycles, *, checked: bool, quiet: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from overq.cli.inputs import built_in_digits, given, integers, network_of, numbers
 from overq.cli.progress import prepare_kernels, progress
+from overq.cli.report import Report, check_report, this_command, write_report
 from overq.errors import InputError
 from overq.output import check_outputs, write
 
@@ -46,12 +47,14 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything, per layer too; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per setting; - is standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Save the plot: .png, .svg or .pdf.")] = None,
+    report: Report = None,
 ) -> None:  # fmt: skip
     """Top-1 of a network in float, plain and OverQ, with measured and theoretical coverage.
 
     Without arguments: scikit-learn's handwritten digits and the small residual network that comes with overq.
     """
-    check_outputs(json_file, csv_file, plot)
+    check_outputs(json_file, csv_file, plot, report)
+    check_report(report)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
     from overq.study.accuracy import Plan
@@ -95,6 +98,10 @@ def evaluate(
             model_name=name, calibration=calibrated, samples=samples, progress=update,
         )  # fmt: skip
     _show(result, json_file, csv_file, plot)
+    if report is not None:
+        from overq.report.contents import of_evaluation
+
+        write_report(report, of_evaluation(result, this_command()))
 
 
 def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:

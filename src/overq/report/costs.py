@@ -49,6 +49,26 @@ def read_areas(path: Path) -> CostTable:
     return CostTable(library or path.name, values)
 
 
+def read_arrays(path: Path, size: int, weight_bits: int = 8) -> CostTable:
+    """A CSV of whole arrays as `make area` writes it: columns array (a label), size (rows), all (area) and, where present, library.
+
+    Its arrays have 8-bit weights; of several libraries the first counts.
+    """
+    rows = _rows(path, ("array", "size", "all"))
+    library = rows[0].get("library", "")
+    values: dict[tuple[str, int | None], float] = {}
+    try:
+        for row in rows:
+            if int(row["size"]) == size and row.get("library", "") == library:
+                values[row["array"].lower(), weight_bits] = _cost(row["all"])
+    except ValueError as error:
+        raise InputError(f"{path}: not a number: {error}") from error
+    if not values:
+        sizes = ", ".join(dict.fromkeys(row["size"] for row in rows))
+        raise InputError(f"{path}: no array of {size} rows; there are {sizes}")
+    return CostTable(library or path.name, values)
+
+
 def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
     """A CSV with the columns format (labels: A4 plain, A4 r3+f3 c4, …), cycles and, for several networks, network."""
     rows = _rows(path, ("format", "cycles"))

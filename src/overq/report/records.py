@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,7 @@ def read_csv(path: Path) -> list[Record]:
 def _record_of(row: dict[str, str]) -> Record:
     values: dict[str, Any] = {}
     for f in fields(Record):
-        if f.name == "own" or (f.name not in row and f.name in ("samples", "sqnr", "right", "coverage", "expected_coverage",
-                                                                "zero_rate", "outlier_rate")):  # fmt: skip
+        if f.name == "own" or (f.name not in row and f.default is not MISSING):  # of an earlier version
             continue
         text, kind = row.pop(f.name), str(f.type)
         read: Any = int if kind.startswith("int") else float if kind.startswith("float") else str

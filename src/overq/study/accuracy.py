@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +17,15 @@ from torch import nn
 import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
-from overq.nn import Recipe
+from overq.nn import Recipe, summary
+from overq.nn.report import LayerReport
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
 from overq.study.data import Images, at
 from overq.study.evaluate import correction_batch, observed, prepared
 from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
 from overq.study.recipes import installed
+from overq.study.seen import inputs_of
 
 PLAIN_BITS, BITS, CASCADES = (8, 6, 5, 4, 3), (4, 3), (1, 2, 4, 6)
 
@@ -114,11 +117,12 @@ def evaluate(
         network = model if recipe is None else installed(model, seen, calibrated, recipe, batch)
         tick = partial(tick_of, setting.label)
         found = measured(network, images, scored, plan.batch_size, (TOP1,) if recipe is None else (TOP1, COVERAGE), progress=tick)
-        mean = coverage(found.lanes)
+        mean, known = coverage(found.lanes), {} if recipe is None else {report.name: report for report in summary(network)}
         results.append(replace(
             setting, correct=int(found.columns[TOP1].sum()), seconds=time.perf_counter() - start,
             coverage=mean.coverage, expected_coverage=mean.expected, zero_rate=mean.zero_rate, outlier_rate=mean.outlier_rate,
-            layers=tuple(_layer(name, counts, cascade) for name, (counts, cascade) in found.lanes.items()),
+            layers=tuple(_layer(name, counts, cascade, known.get(name)) for name, (counts, cascade) in found.lanes.items()),
+            right=np.packbits(found.columns[TOP1][:, 0] > 0).tobytes().hex(),
         ))  # fmt: skip
     corrected = ["bias corrected"] if plan.bias_correction else []
     how = [plan.calibration] if not plan.given else list(dict.fromkeys(recipe.calibration for _, recipe in recipes))
@@ -131,6 +135,7 @@ def evaluate(
         backend=kernels.get("auto").__name__.rpartition(".")[2],
         versions={"overq": overq.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
         results=tuple(results),
+        inputs=inputs_of(seen),
     )
 
 
@@ -171,16 +176,21 @@ def _check_first_batch(model: nn.Module, images: Images, first: Sequence[int]) -
 def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
     """The record before it is measured; None is float."""
     if recipe is None:
-        return Accuracy("float", 32, 32, "", 0, "", 0, images, 0.0)
+        return Accuracy("float", 32, 32, "", 0, "", 0, images, 0.0, stored_bits=32)
     fmt = recipe.method.format(False)  # type: ignore[union-attr]  # a recipe turns formats into methods
     if fmt is None:
         return Accuracy(recipe.method.describe(), recipe.method.bits, recipe.weight_bits, "", 0, "", 0, images, 0.0, recipe=name)  # type: ignore[union-attr]
     kind = "overq" if fmt.cascade else "plain"
     return Accuracy(
-        kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name, format=fmt.label
-    )
+        kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name,
+        format=fmt.label, stored_bits=fmt.bits + fmt.state_bits,
+    )  # fmt: skip
 
 
-def _layer(name: str, counts: Counts, cascade: int) -> LayerCoverage:
+def _layer(name: str, counts: Counts, cascade: int, report: LayerReport | None) -> LayerCoverage:
     coverage = counts.coverage if counts.outliers else None
-    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected_coverage(counts.zero_rate, cascade))
+    label = "" if report is None or report.format is None else report.format.label
+    step, sqnr = (None, None) if report is None else (report.step, report.sqnr)
+    expected = expected_coverage(counts.zero_rate, cascade)
+    sqnr = sqnr if sqnr is not None and math.isfinite(sqnr) else None
+    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected, label, step, sqnr)

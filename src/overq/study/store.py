@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -217,17 +218,23 @@ class Store:
 def cell_of(row: sqlite3.Row) -> Cell:
     """The cell of a row; InputError where the row is damaged or tells of another cell than its key does."""
     try:
-        plain = json.loads(row["cell"])
-        cell = Cell.from_json(plain)
+        key, cell = _cell_in(row["cell"])
     except (InputError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
     if (
-        key_of(plain) != row["key"]
+        key != row["key"]
         or (row["network"], row["label"]) != (cell.network.name, cell.setting.label)
         or row["state"] not in STATES
     ):
         raise InputError(f"the store's cell {str(row['key'])[:16]} is not what its key stands for: damaged, or changed by hand")
     return cell
+
+
+@lru_cache(4096)
+def _cell_in(text: str) -> tuple[str, Cell]:
+    """The key that it should have, and the cell. Every command looks at each cell more than once."""
+    plain = json.loads(text)
+    return key_of(plain), Cell.from_json(plain)
 
 
 def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:

@@ -144,10 +144,15 @@ def compared(rows: list[sqlite3.Row], a: str, b: str, measure: str) -> list[tupl
 
 def records(rows: Iterable[sqlite3.Row], areas: Costs | None = None, cycles: Mapping[str, Costs] | None = None) -> list[Record]:
     """A record for each setting of which every cell is done, beside float on the same images."""
-    found = settled(rows)
+    return of_settled(settled(rows), areas, cycles)
+
+
+def of_settled(
+    found: list[Settled], areas: Costs | None = None, cycles: Mapping[str, Costs] | None = None, arrays: Costs | None = None
+) -> list[Record]:
+    """The same of settings that are put together already. arrays: areas of whole arrays."""
     floats = {(s.cell.study, s.cell.network.name): s for s in found if s.cell.setting.method == "float"}
-    cycles = cycles or {}
-    return [_record(s, floats.get((s.cell.study, s.cell.network.name)), areas, cycles) for s in found]
+    return [_record(s, floats.get((s.cell.study, s.cell.network.name)), areas, cycles or {}, arrays) for s in found]
 
 
 def _against_float(s: Settled, base: Settled | None) -> dict[str, float]:
@@ -158,7 +163,7 @@ def _against_float(s: Settled, base: Settled | None) -> dict[str, float]:
     return {"ratio": math.exp(p.difference), "ratio_low": math.exp(p.low), "ratio_high": math.exp(p.high)}
 
 
-def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mapping[str, Costs]) -> Record:
+def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mapping[str, Costs], arrays: Costs | None) -> Record:
     columns, cost, lanes = s.found.columns, s.cost, coverage(s.found.lanes)
     name, size = element(s.cell.setting), 1 + cost.extra_lanes
     right = columns[TOP1][:, 0] > 0 if TOP1 in columns else None
@@ -190,6 +195,7 @@ def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mappi
         multiplier=cost.multiplier,
         weight_bits=cost.weight_bits,
         area=area and area * size,
+        array_area=arrays.get(name, cost.weight_bits) if arrays and size == 1 else None,  # what adds lanes needs a larger array
         cycles=table.get(name, cost.weight_bits) if table else None,
         seed=s.cell.seed,
         samples=s.cell.samples,
