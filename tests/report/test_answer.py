@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from report_cases import RECORDS, record
 
 from overq.records import Record
@@ -76,3 +78,16 @@ def test_labels_become_words() -> None:
     assert words(record("A3 range+precision c=6", 1, 3, "overq")) == "OverQ A3 range+precision c=6"
     assert words(record("A3 plain", 1, 3, "plain")) == "plain A3"
     assert words(record("own name", 1, 3, "plain")) == "own name"
+
+
+def test_a_language_model_is_judged_by_its_perplexity() -> None:
+    def of_text(label: str, bits: float, method: str, ratio: float) -> Record:
+        own = {"perplexity": 20 * ratio, "ratio": ratio, "ratio_low": ratio - 0.01, "ratio_high": ratio + 0.01}
+        return replace(record(label, 0, bits, method), top1=None, right="", own=own)
+
+    base = replace(of_text("float", 32, "float", 1.0), own={"perplexity": 20.0})
+    found = of(base, of_text("uniform:bits=8:W8", 8, "uniform", 1.015), of_text("overq:bits=4,cascade=4:W8", 5, "overq", 1.012))
+    assert found == (
+        "Take OverQ A4 c4: it stores 5 bits a value and has 1.2 % more perplexity than float (0.2 to 2.2 with 95 % confidence). "
+        "Plain quantization needs 8 bits to stay within 2 % of float's perplexity."
+    )

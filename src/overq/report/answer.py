@@ -13,6 +13,8 @@ from overq.records import Record
 from overq.report.names import FLOAT, OURS, PLAIN, words
 
 LOSSES = (0.5, 1.0, 2.0, 5.0)  # points of top-1 that a reader may be ready to lose
+MORE = (1.0, 2.0, 5.0, 10.0)  # or percent of perplexity that one may be ready to add
+PERPLEXITY, RATIO = "perplexity", "ratio"  # of a language model; the latter is over the float network's
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Group:
     @property
     def name(self) -> str:
         return f"{self.network}, {self.weight_bits}-bit weights"
+
+    @property
+    def text(self) -> bool:
+        """Whether perplexity is what counts: of a language model, which has no top-1."""
+        return self.base is not None and self.base.top1 is None and PERPLEXITY in self.base.own
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,14 @@ def groups(records: Iterable[Record]) -> list[Group]:
 
 
 def loss(group: Group, record: Record) -> float | None:
-    """Points of top-1 lost to float; None where either was not measured."""
+    """Points of top-1 lost to float, or percent of perplexity added; None where either was not measured."""
+    if group.text:
+        return 100 * (record.own[RATIO] - 1) if RATIO in record.own else None
     return None if group.base is None or group.base.top1 is None or record.top1 is None else group.base.top1 - record.top1
 
 
 def cheapest(group: Group, most: float, of: Callable[[Record], bool]) -> Record | None:
-    """The setting of fewest stored bits that loses no more than `most` points; of several the one that loses least."""
+    """The setting of fewest stored bits that loses no more than `most`; of several the one that loses least."""
     fit = [(r.bits, lost, i, r) for i, r in enumerate(group.settings) if of(r) and (lost := loss(group, r)) is not None and lost <= most]
     return min(fit)[3] if fit else None
 
@@ -71,24 +80,25 @@ def is_ours(record: Record) -> bool:
 
 
 def answer(group: Group) -> Answer:
-    """What the records of the group say; where they say nothing about top-1, that."""
-    if group.base is None or group.base.top1 is None:
-        return Answer(group, "No answer: " + ("the float network was not run." if group.base is None else "top-1 was not measured."))
+    """What the records of the group say; where they say nothing about top-1 or perplexity, that."""
+    if group.base is None or (group.base.top1 is None and not group.text):
+        why = "the float network was not run." if group.base is None else "neither top-1 nor perplexity was measured."
+        return Answer(group, f"No answer: {why}")
     rows = []
-    for most in LOSSES:
+    for most in MORE if group.text else LOSSES:
         found = [cheapest(group, most, of) for of in (is_plain, is_ours, lambda r: not is_plain(r) and not is_ours(r))]
-        rows.append((_points(most), *("none" if r is None else f"{_bits(r)}: {words(r)}" for r in found)))
+        rows.append((_amount(group, most), *("none" if r is None else f"{_bits(r)}: {words(r)}" for r in found)))
     table = (("ready to lose", "plain", "OverQ", "another method"), *rows)
     return Answer(group, _headline(group), tuple(_reasons(group)), table)
 
 
 def _headline(group: Group) -> str:
-    for most in (1.0, 2.0, 5.0):
+    for most in MORE[1:] if group.text else LOSSES[1:]:
         plain, ours = cheapest(group, most, is_plain), cheapest(group, most, is_ours)
         other = cheapest(group, most, lambda r: not is_plain(r) and not is_ours(r))
         if plain is None and ours is None:
             continue
-        within = f"within {_points(most)} of float"
+        within = f"within {most:g} % of float's perplexity" if group.text else f"within {_points(most)} of float"
         if ours is None or (plain is not None and not _prefer(ours, plain)):
             assert plain is not None
             text = f"Take {words(plain)}: it stores {_bits(plain)} a value and {_lost(group, plain)}. "
@@ -113,7 +123,7 @@ def _headline(group: Group) -> str:
         if other is not None and other.bits < best.bits:
             text += f" Fewer still: {words(other)}, {_bits(other)}, {_lost(group, other)}."
         return text
-    return "Take none of these: every setting that was tried loses more than 5 points."
+    return f"Take none of these: every setting that was tried loses more than {_amount(group, (MORE if group.text else LOSSES)[-1])}."
 
 
 def _prefer(ours: Record, plain: Record) -> bool:
@@ -124,6 +134,9 @@ def _prefer(ours: Record, plain: Record) -> bool:
 
 def _reasons(group: Group) -> Iterable[str]:
     assert group.base is not None
+    if group.text:
+        yield f"The float network has a perplexity of {group.base.own[PERPLEXITY]:.2f} on {group.base.images:,} windows of text."
+        return
     yield f"Float gives {group.base.top1:.2f} % on {group.base.images:,} images."
     half = [(r.high - r.low) / 2 for r in group.settings if r.low is not None and r.high is not None]
     if half:
@@ -177,6 +190,10 @@ def _bits(record: Record) -> str:
     return f"{record.bits:.3g} bit{'s' * (record.bits != 1)}"
 
 
+def _amount(group: Group, number: float) -> str:
+    return f"{number:g} % of perplexity" if group.text else _points(number)
+
+
 def _points(number: float) -> str:
     return f"{number:g} point{'s' * (number != 1)}"
 
@@ -184,6 +201,10 @@ def _points(number: float) -> str:
 def _lost(group: Group, record: Record) -> str:
     lost = loss(group, record)
     assert lost is not None
+    if group.text:
+        said = f"has {lost:.1f} % more perplexity than float" if lost >= 0 else f"has {-lost:.1f} % less perplexity than float"
+        low, high = (record.own.get(f"{RATIO}_{side}") for side in ("low", "high"))
+        return said if low is None or high is None else f"{said} ({100 * low - 100:.1f} to {100 * high - 100:.1f} with 95 % confidence)"
     said = f"loses {_points(round(lost, 1))}" if lost >= 0.05 else "loses nothing" if lost > -0.05 else f"gains {_points(round(-lost, 1))}"
     if record.low is None or record.high is None:
         return said

@@ -22,6 +22,7 @@ from overq.report.names import FLOAT, OURS, PLAIN, family, parameters, words
 from overq.text import visible
 
 LAYER_ROOM = 1_200_000  # characters of the page that layers may take
+LOWER = ("perplexity", "kl", "ratio")  # measures of which less is better
 LANES = 4  # of a layer that the explorer can show
 FIELDS = (
     "label",
@@ -174,11 +175,12 @@ def charts(records: Iterable[Record]) -> list[dict[str, Any]]:
     titles = vega.MEASURES | {f"own{i}": visible(name) for i, name in enumerate(own_names(records))}
     known = [m for m in titles if m.startswith("own") or any(getattr(r, m) is not None for r in records)]
     costs = [c for c in vega.COSTS if any(getattr(r, c) is not None for r in records)]
-    return [
-        {"cost": cost, "measure": measure, "title": titles[measure], "spec": vega.front(cost, measure, titles[measure], families)}
-        for measure in known
-        for cost in costs
-    ]
+    made = []
+    for measure in known:
+        title = titles[measure]
+        specs = {cost: vega.front(cost, measure, title, families, title in LOWER) for cost in costs}
+        made += [{"cost": cost, "measure": measure, "title": title, "spec": spec} for cost, spec in specs.items()]
+    return made
 
 
 def own_names(records: Iterable[Record]) -> list[str]:

@@ -42,11 +42,12 @@ SHAPES = (
 FRONT = "#2f9e44"
 
 
-def front(cost: str, measure: str, title: str, families: Iterable[str]) -> Spec:
+def front(cost: str, measure: str, title: str, families: Iterable[str], lower: bool = False) -> Spec:
     """A measure against a cost: settings with their intervals, the front as a bold staircase, its settings named, float as a line.
 
     Dataset `settings`: rows with network, weight_bits, family, name, and the fields of a Record. Parameters: network, weights (bits),
-    hidden (families), floor (the least value drawn). Dataset `floats`: the same of the float networks. title: of the measure.
+    hidden (families), floor (the least value drawn). Dataset `floats`: the same of the float networks.
+    title: of the measure; lower: the less of it the better.
     """
     order = sorted(families, key=lambda f: (f != "plain", f != "OverQ", f))
     scale = {"domain": order, "range": [COLORS[i % len(COLORS)] for i in range(len(order))]}
@@ -59,11 +60,11 @@ def front(cost: str, measure: str, title: str, families: Iterable[str]) -> Spec:
     y = {"field": measure, "type": "quantitative", "title": title, "scale": {"zero": False}}
     color = {"field": "family", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom", "columns": 4}}
     shape = {"field": "family", "type": "nominal", "scale": shapes, "legend": color["legend"]}
-    by_cost = {"sort": [{"field": cost}, {"field": measure, "order": "descending"}], "ignorePeers": True}
+    by_cost = {"sort": [{"field": cost}, {"field": measure, "order": "ascending" if lower else "descending"}], "ignorePeers": True}
     on_front = [
-        {"window": [{"op": "max", "field": measure, "as": "best"}], "frame": [None, 0], **by_cost},
+        {"window": [{"op": "min" if lower else "max", "field": measure, "as": "best"}], "frame": [None, 0], **by_cost},
         {"window": [{"op": "lag", "field": "best", "as": "before"}], **by_cost},
-        {"filter": f"!isValid(datum.before) || datum.before < datum[{measure!r}]"},
+        {"filter": f"!isValid(datum.before) || datum.before {'>' if lower else '<'} datum[{measure!r}]"},
     ]
     stairs: Spec = {
         "transform": on_front,
@@ -72,7 +73,15 @@ def front(cost: str, measure: str, title: str, families: Iterable[str]) -> Spec:
     }
     names: Spec = {
         "transform": on_front,
-        "mark": {"type": "text", "align": "right", "dx": -7, "dy": -8, "fontSize": 11, "fontWeight": "bold", "aria": False},
+        "mark": {
+            "type": "text",
+            "align": "right",
+            "dx": -7,
+            "dy": 12 if lower else -8,
+            "fontSize": 11,
+            "fontWeight": "bold",
+            "aria": False,
+        },
         "encoding": {"x": x, "y": y, "text": {"field": "short"}},
     }
     bars: Spec = {

@@ -221,11 +221,7 @@ def cell_of(row: sqlite3.Row) -> Cell:
         key, cell = _cell_in(row["cell"])
     except (InputError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"the store's cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
-    if (
-        key != row["key"]
-        or (row["network"], row["label"]) != (cell.network.name, cell.setting.label)
-        or row["state"] not in STATES
-    ):
+    if key != row["key"] or (row["network"], row["label"]) != (cell.network.name, cell.setting.label) or row["state"] not in STATES:
         raise InputError(f"the store's cell {str(row['key'])[:16]} is not what its key stands for: damaged, or changed by hand")
     return cell
 
@@ -234,7 +230,8 @@ def cell_of(row: sqlite3.Row) -> Cell:
 def _cell_in(text: str) -> tuple[str, Cell]:
     """The key that it should have, and the cell. Every command looks at each cell more than once."""
     plain = json.loads(text)
-    return key_of(plain), Cell.from_json(plain)
+    cell = Cell.from_json(plain)
+    return key_of(plain), cell
 
 
 def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
