@@ -165,6 +165,8 @@ def test_a_front_compares_with_the_best_that_costs_no_more(tmp_path: Path) -> No
     assert lines[4].startswith("| n | A4 | 5 | 20.0 | `p5` | 5 | 19.0 | +1.0 | +37.50 [")
     assert lines[5].startswith("| m | A4 | 5 | 10.0 | `p4` | 4 | 12.0 | -2.0 | +0.00 [")
     assert lines[6].startswith("| **mean** | A4 |  |  |  |  |  | -0.5 | +18.75 [")
+    bare = pages.drawn(replace(block, ours=[{"head": "A4", "label": "ours", "without": "p5"}]))
+    assert "| n | A4 | 5 | 20.0 | `p4` | 4 | 15.0 | +5.0 |" in bare
     with pytest.raises(InputError, match="finds none of its records"):
         pages.drawn(replace(block, cost="area"))
     with pytest.raises(InputError, match="a record has no cost 'label'"):
@@ -179,3 +181,11 @@ def test_figures_in_words_come_from_records(tmp_path: Path) -> None:
     assert pages.made([words])[tmp_path / "p.md"] == "before\n<!-- t -->\nA has 12.3 dB.\n<!-- end -->\nafter\n"
     with pytest.raises(InputError, match="finds no record of"):
         pages.drawn(replace(words, values=[{"network": "n", "label": "z", "show": "sqnr"}]))
+
+
+@pytest.mark.parametrize("name", ["calibration.md", "studies.md"])
+def test_no_measured_figure_is_typed_into_the_words_of_a_page(name: str) -> None:
+    """Outside the generated blocks, tables and code there is no signed number and no number of dB, points or percent."""
+    text = re.sub(r"<!-- [\w-]+ -->\n.*?<!-- end -->|^```.*?^```$", "", (ROOT / "docs" / name).read_text("utf-8"), flags=re.DOTALL | re.M)
+    words = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    assert re.findall(r"(?<![\w.])[+−-]\d[\d.,]*|\d[\d.,]*\s+(?:dB|points?|%)", words.replace("95 %", "")) == []

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overq.spec import Format, State, encode, encode_tile
-from overq.spec.array import segment_starts
 from strategies import formats, values
 
 
@@ -32,9 +31,3 @@ def test_nothing_crosses_a_lane_that_is_off() -> None:
     assert [lane.state for lane in encode_tile([160 * 8, 40, 0, 0], fmt)][:3] == [State.OWN, State.RANGE, State.MOVED]
     off = encode_tile([160 * 8, None, 0, 0], fmt)
     assert off == [(15, State.OWN), (0, State.OWN), (0, State.OWN), (0, State.OWN)]
-
-
-def test_whole_vectors_fill_a_tile() -> None:
-    assert segment_starts(16, 128) == tuple(range(0, 128, 16))
-    assert segment_starts(48, 128) == (0, 48)
-    assert segment_starts(256, 128) == (0,)

@@ -19,7 +19,7 @@ SLACK = 1e-9
 def fronts(found: list[Record], ours: list[dict[str, Any]], cost: str, network: str = "network") -> tuple[list[list[str]], list[Record]]:
     """(head and rows of the table, the records compared).
 
-    ours  settings of OverQ, each {head, label}
+    ours  settings of OverQ, each {head, label} and, where the others shall not have it either, {without}: a part of their labels
     cost  a field of `Record` that is a number: bits, area, …
     """
     lines = [[network, "OverQ", cost, "dB", f"best of the others, no more {cost}", cost, "dB", "dB more", "points more"]]
@@ -30,7 +30,7 @@ def fronts(found: list[Record], ours: list[dict[str, Any]], cost: str, network: 
             own = next((r for r in found if (r.network, r.label) == (name, setting["label"])), None)
             if own is None or _cost(own, cost) is None or own.sqnr is None:
                 continue
-            other = best_other(found, own, cost)
+            other = best_other(found, own, cost, setting.get("without", ""))
             if other is None:
                 continue
             pairs.append((own, other))
@@ -41,14 +41,14 @@ def fronts(found: list[Record], ours: list[dict[str, Any]], cost: str, network: 
     return lines, used
 
 
-def best_other(found: list[Record], own: Record, cost: str) -> Record | None:
-    """Of the settings that are not OverQ, cost no more and ran on the same images: the one nearest to float."""
+def best_other(found: list[Record], own: Record, cost: str, without: str = "") -> Record | None:
+    """Of the network's settings that are not OverQ and cost no more, none with `without` in its label: the one nearest to float."""
     limit = _cost(own, cost)
     assert limit is not None  # the caller looked
     others = [
         r for r in found
         if r.network == own.network and r.method not in (*OURS, "float") and r.weight_bits == own.weight_bits and r.sqnr is not None
-        and (value := _cost(r, cost)) is not None and value <= limit + SLACK
+        and not (without and without in r.label) and (value := _cost(r, cost)) is not None and value <= limit + SLACK
     ]  # fmt: skip
     return max(others, key=lambda r: r.sqnr or 0.0, default=None)
 

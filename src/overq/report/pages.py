@@ -263,7 +263,7 @@ def _against_x(picture: Picture, found: list[Record]) -> Figure:
 
     networks = list(dict.fromkeys(record.network for record in found))
     by_name = {(record.network, record.label): record for record in found}
-    drawn = Figure(figsize=(3.2 * len(networks), 3.8), layout="constrained")
+    drawn = Figure(figsize=(max(7, 3.2 * len(networks)), 3.8), layout="constrained")
     panels = drawn.subplots(1, len(networks), squeeze=False)[0]
     for panel, network in zip(panels, networks, strict=True):
         for i, line in enumerate(picture.lines):
@@ -276,7 +276,7 @@ def _against_x(picture: Picture, found: list[Record]) -> Figure:
         panel.set(title=network, xlabel=picture.axis)
         panel.grid(alpha=0.25)
     panels[0].set_ylabel(picture.show)
-    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8)
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3 + 3 * (len(networks) > 2), fontsize=8)
     return drawn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from overq.errors import FormatError, InputError
+from overq.errors import FormatError
 from overq.spec.dot import accumulator_bits
 from overq.spec.encode import encode
 from overq.spec.format import Format
@@ -126,13 +126,6 @@ def encode_tile(row: Sequence[int | None], fmt: Format, starts: Sequence[int] = 
         else:
             piece.append(t)
     return lanes[: len(row)]
-
-
-def segment_starts(channels: int, rows: int) -> tuple[int, ...]:
-    """Where the segments of a tile begin that holds as many whole vectors of `channels` as its rows take."""
-    if not channels >= 1:
-        raise InputError(f"a vector has at least one channel, not {channels}")
-    return tuple(range(0, max(rows // channels, 1) * channels, channels))
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:
