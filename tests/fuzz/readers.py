@@ -404,6 +404,44 @@ def _onnx(path: Path) -> object:
     return from_onnx(path)(torch.zeros(1, 3, 8, 8))
 
 
+def _make_packed(folder: Path) -> Path:
+    from overq.exchange.packed import save_packed
+
+    save_packed(quantized(), folder / "net.overq")
+    return folder / "net.overq"
+
+
+def _packed(path: Path) -> object:
+    from overq.exchange.inspect import inspect
+    from overq.exchange.packed import load_packed
+
+    inspect(path)
+    return load_packed(path, net())
+
+
+def checked_again(content: bytes, random: Random) -> bytes:
+    """A packed file with other contents under a right checksum: a record, the manifest or anything."""
+    import zlib
+
+    from overq.exchange.packed import HEADER, HEADER_BYTES
+
+    changed = bytearray(content)
+    header = list(HEADER.unpack_from(content))
+    if random.random() < 0.5:
+        place, length = header[4:6]
+        manifest = mutations.of_json(json.loads(zlib.decompress(content[place : place + length])), random)
+        text = zlib.compress(json.dumps(manifest).encode(), 1)
+        header[4], header[5] = len(changed), len(text)
+        changed += text
+    else:
+        last = random.choice([HEADER_BYTES + 288, len(content)])
+        for _ in range(random.randint(1, 6)):
+            changed[random.randrange(HEADER_BYTES, last)] = random.randrange(256)
+    header[3], header[6] = len(changed), zlib.crc32(changed[HEADER_BYTES:])
+    changed[: HEADER.size] = HEADER.pack(*header)
+    return bytes(changed)
+
+
 def _options(path: Path) -> object:
     from overq.cli.inputs import integers, numbers
     from overq.study.data import Preprocess
@@ -427,6 +465,8 @@ READERS: dict[str, Reader] = {
     "store": Reader(_make_store, damaged_cells, _show),
     "artifact": Reader(_make_artifact, mutations.of_bytes, lambda path: overq.load(path, net())),
     "signed artifact": Reader(_make_artifact, signed_again, lambda path: overq.load(path, net())),
+    "packed": Reader(_make_packed, mutations.of_bytes, _packed),
+    "checked packed": Reader(_make_packed, checked_again, _packed),
     "recipe": Reader(_make_recipe, in_json, _recipe),
     "sensitivity": Reader(_make_sensitivity, by_structure, _sensitivity),
     "layer vectors": Reader(_make_vectors, in_json, _vectors),

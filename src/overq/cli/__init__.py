@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import overq
-from overq.cli import cycles, evaluate, hardware, report, sensitivity, study
+from overq.cli import cycles, evaluate, exchange, hardware, report, sensitivity, study
 from overq.errors import OverqError, OverqWarning
 from overq.text import visible
 
@@ -31,6 +31,7 @@ app.add_typer(hardware.app)
 app.add_typer(cycles.app)
 app.add_typer(sensitivity.app)
 app.add_typer(report.app)
+app.add_typer(exchange.app)
 app.add_typer(study.app, name="study")
 
 COMPLETION = "_OVERQ_COMPLETE"  # set by the shell where it asks what could come next

@@ -1,4 +1,4 @@
-"""Networks from and to other tools' files: ONNX in and out."""
+"""Networks from and to other tools' files: ONNX in and out, packed files for firmware, vectors for testbenches."""
 
 from overq.exchange.network import OnnxNetwork, from_onnx
 from overq.exchange.onnx_out import to_onnx

@@ -3,23 +3,17 @@ everything else (names, shapes, operators of any kind) stays as the file has it.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from overq.errors import InputError
 from overq.exchange.layers_out import INT4_OPSET, OPSET, LayersOut
-from overq.exchange.network import OnnxNetwork, Origin
+from overq.exchange.network import OnnxNetwork, Origin, digest
 from overq.exchange.reading import library, opened
 from overq.nn.quantized import Quantized
 
 OLDEST = 11  # of overwrite's own operators: Clip with inputs
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def edited(network: OnnxNetwork, layers: dict[str, Quantized], out: LayersOut) -> Any:

@@ -27,6 +27,7 @@ SAME_NAMES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", 
               "sin": "Sin", "cos": "Cos", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "sign": "Sign", "softsign": "Softsign",
               "selu": "Selu", "round": "Round"}  # fmt: skip
 REDUCE_AXES = 18  # opset from which on the axes of every reduction are an input
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAST = np.iinfo(np.int64).max
 PADS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
@@ -100,6 +101,8 @@ def _layer(out: Emitted, node: Node, x: list[Any]) -> Any:
     layer: Any = node.module
     assert layer is not None  # by its kind
     name = node.target or "layer"
+    if kind(layer) not in LAYERS:
+        raise refused(node, "a layer of this kind")
     source = out.input(x[0], name, layer) if isinstance(layer, Quantized) else x[0]
     linear = isinstance(layer, nn.Linear)
     if isinstance(layer, Quantized):

@@ -13,11 +13,11 @@ from overq.errors import InputError
 from overq.exchange.overwriting import DOMAIN, Tiles, exact_type, lane_counts, overwrite_function, rows, tiles_of
 from overq.exchange.reading import library
 from overq.kernels.scale import factors
-from overq.nn.layers import input_groups
+from overq.nn.layers import CHANNEL_DIM, TRANSPOSED, input_groups, kind
 from overq.nn.quantized import Quantized
 from overq.spec import Format
 
-FORMS = ("exact", "qdq", "integer")
+FORMS = ("exact", "qdq")
 NIBBLE = 4
 OPSET, INT4_OPSET = 13, 21
 
@@ -74,6 +74,9 @@ class LayersOut:
             raise InputError(f"layer {name!r}: {layer.fitted.describe()} has no ONNX form; formats of OverQ and plain ones have")
         if layer.rotation is not None:
             raise InputError(f"layer {name!r}: a rotation of the input at run time has no ONNX form yet")
+        if kind(layer) not in CHANNEL_DIM or layer.rotation is not None:
+            what = "a rotated input" if layer.rotation is not None else type(layer).__name__
+            raise InputError(f"layer {name!r}: {what} has no ONNX form here")
         if layer.weight.dtype != torch.float32:
             raise InputError(f"layer {name!r} computes in {str(layer.weight.dtype).removeprefix('torch.')}: ONNX is written for float32")
         if not isinstance(layer.step, float):
@@ -125,7 +128,9 @@ class LayersOut:
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
 
     def weight(self, name: str, layer: Quantized, transposed: bool = False) -> Any:
-        """The layer's weight as a value: [O, C, ...], or [C, O] where `transposed`."""
+        """The layer's weight as a value: [O, C, ...], or [C, O] where `transposed`. Of a transposed convolution in float, as it is held."""
+        if isinstance(layer, TRANSPOSED):
+            return self.constant(f"{name}.weight", layer.weight)
         integers, scale = layer.weight_integers.detach().cpu(), layer.weight_scale.detach().cpu().float()
         axis = 0
         if transposed:

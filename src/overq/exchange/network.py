@@ -6,6 +6,7 @@ network is compared with onnxruntime where that is installed, and refused where 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 import warnings
@@ -51,6 +52,15 @@ class Origin:
     path: Path
     sha256: str
     outputs: dict[str, str]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, read in parts."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 class OnnxNetwork(nn.Module):
@@ -107,9 +117,9 @@ def from_onnx(path: str | Path, samples: Tensor | Sequence[Tensor] | None = None
     where the outputs differ by more than 1e-4 of the largest; ToolError where onnx-ir is not installed.
     """
     path = Path(path)
-    model = opened(path)
-    network = _Import(path, model).network()
+    network = _Import(path, opened(path)).network()
     if check:
+        gc.collect()  # the file's graph is full of cycles, and onnxruntime is about to read the file once more
         network.notes = (*network.notes, *_compared(path, network, samples))
     if network.notes:
         warnings.warn(f"{path}: {'; '.join(network.notes)}", OverqWarning, stacklevel=2)
@@ -134,9 +144,7 @@ class _Import:
         if self.opset < OLDEST:
             raise InputError(f"{self.path}: opset {self.opset}; opsets from {OLDEST} on are read")
         self._refuse_unknown()
-        for name, value in self.graph.initializers.items():
-            self.values[name] = tensor_of(value.const_value, f"{self.path}: {name!r}")
-        inputs = [v for v in self.graph.inputs if v.name not in self.values]
+        inputs = [v for v in self.graph.inputs if v.name not in self.graph.initializers]
         for value in inputs:
             self.values[value.name] = Computed(value.name, None if value.shape is None else value.shape.rank())
         for node in self.graph:
@@ -164,8 +172,17 @@ class _Import:
             many = f"{counts[first]} node{'s' if counts[first] > 1 else ''}"
             raise UnsupportedError(f"{self.path}: operator {first} (node {unknown[0].name!r}, {many}) has no counterpart here{more}")
 
+    def _value(self, value: Any) -> Value:
+        """An initializer is read when it is used; what a single node uses is not kept: a large file is in memory once."""
+        if value.name in self.values or value.name not in self.graph.initializers:
+            return self.values[value.name]
+        tensor = tensor_of(self.graph.initializers[value.name].const_value, f"{self.path}: {value.name!r}")
+        if len(value.uses()) > 1:
+            self.values[value.name] = tensor
+        return tensor
+
     def _node(self, node: Any) -> None:
-        inputs: list[Value] = [None if v is None else self.values[v.name] for v in node.inputs]
+        inputs: list[Value] = [None if v is None else self._value(v) for v in node.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
         outputs = [v for v in node.outputs if v.name]
@@ -177,6 +194,11 @@ class _Import:
             return
         computed = [v for v in inputs if isinstance(v, Computed)]
         extents = bool(computed) and all(v.extents for v in computed) and node.op_type in EXTENTS
+        if isinstance(inputs[0], Tensor) and inputs[0].ndim > 1 and node.op_type not in NUMBERS:
+            extents = False  # a constant tensor that takes a computed shape
+        if node.op_type == "Gather" and (known := self._known_extent(node, inputs[1])) is not None:
+            self.values[outputs[0].name] = known
+            return
         if node.op_type == "ConstantOfShape":  # a list of ints only where it is one: exporters compute shapes with it
             extents = extents and _rank(outputs[0], "", []) == 1 and not given["real"]
         if node.op_type in ("Shape", "Size"):
@@ -207,6 +229,16 @@ class _Import:
         self.steps.append(Step(None if name else run, name, tuple(arguments), made))
         for value in outputs[:count]:
             self.values[value.name] = Computed(value.name, _rank(value, node.op_type, inputs), extents)
+
+    def _known_extent(self, node: Any, index: Value) -> Tensor | None:
+        """What the file itself says of an extent that is looked up in a tensor's shape."""
+        source = node.inputs[0].producer()
+        if source is None or source.op_type != "Shape" or source.attributes or not isinstance(index, Tensor) or index.numel() != 1:
+            return None
+        shape, place = source.inputs[0].shape, int(index)
+        if shape is None or not -shape.rank() <= place < shape.rank() or not isinstance(shape[place], int):
+            return None
+        return torch.full(index.shape, shape[place])
 
     def _argument(self, op: str, index: int, value: Value, extents: bool) -> tuple[str, Any]:
         if isinstance(value, Computed):
@@ -250,7 +282,7 @@ class _Import:
         for name, module in self.modules.items():
             network.add_module(name, module)
         for name, tensor in self.buffers.items():
-            network.register_buffer(name, tensor)
+            network.register_buffer(name, tensor.clone())  # the file's own memory ends with its import
         last: dict[str, int] = {}
         for i, step in enumerate(self.steps):
             last.update({value: i for kind, value in step.arguments if kind == "value"})
@@ -260,7 +292,7 @@ class _Import:
                 gone.setdefault(i, []).append(name)
         network.steps = tuple(Step(s.run, s.module, s.arguments, s.made, tuple(gone.get(i, ()))) for i, s in enumerate(self.steps))
         network.notes = tuple(self.notes)
-        network.origin = Origin(self.path.resolve(), hashlib.sha256(self.path.read_bytes()).hexdigest(), self.outputs)
+        network.origin = Origin(self.path.resolve(), digest(self.path), self.outputs)
         return network.eval()
 
 

@@ -38,8 +38,8 @@ def to_onnx(model: nn.Module, path: str | Path, sample: Tensor | None = None, *,
     ONNX form, and for a path that cannot be written.
     """
     path = Path(path)
-    if form not in FORMS[:2]:
-        raise InputError(f"form must be one of {', '.join(FORMS[:2])}, not {form!r}")
+    if form not in FORMS:
+        raise InputError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     facts, modules = summary(model), dict(model.named_modules())
     layers = {report.name: layer for report in facts.layers if isinstance(layer := modules[report.name], Quantized)}
     onnx_model, notes = _edited(model, layers, form) if isinstance(model, OnnxNetwork) else _emitted(model, sample, form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,16 @@ def opened(path: Path) -> Any:
 
 
 def tensor_of(value: Any, where: str) -> Tensor:
-    """A constant's values. InputError where they do not fit what its header says."""
+    """A constant's values, perhaps in the file's own memory: not to be written to. InputError where they do not fit its header."""
     try:
-        array = np.array(value.numpy())
+        array = np.asarray(value.numpy())
         if array.dtype.kind not in "fiub" or (array.dtype.itemsize == 2 and array.dtype.name == "bfloat16"):
             array = array.astype(np.float32)
         if array.dtype in (np.uint16, np.uint32, np.uint64):
             array = array.astype(np.int64)
-        return torch.from_numpy(array)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about memory that must not be written to
+            return torch.from_numpy(np.require(array, requirements="C"))
     except Exception as error:  # sizes that do not fit, types that numpy does not have, unreadable external data
         raise InputError(f"{where}: unreadable data: {_line(error)}") from error
 

@@ -50,7 +50,19 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises InputError for a model that `quantize` did not make, a folder that does not exist, and what the disk refuses.
     """
-    facts, path = summary(model), Path(path)
+    path = Path(path)
+    manifest, tensors = contents(model, path)
+    manifest["sha256"] = _digest(tensors, manifest)
+    with staged(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"overq": json.dumps(manifest)})
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
+
+
+def contents(model: nn.Module, path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a file at `path` holds of a quantized model: the manifest, and the tensors on the CPU."""
+    facts = summary(model)
     if not path.parent.is_dir():
         raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist")
     tensors, layers = _tensors(model), dict(model.named_modules())
@@ -62,12 +74,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         "summary": facts.to_dict(),
         "inputs": {report.name: fitted_to_json(layers[report.name].fitted) for report in facts.layers},
     }
-    manifest["sha256"] = _digest(tensors, manifest)
-    with staged(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"overq": json.dumps(manifest)})
-        except SafetensorError as error:
-            raise InputError(f"cannot write {path}: {error}") from error
+    return manifest, tensors
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -77,7 +84,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     of another architecture; nothing is unpickled.
     """
     path = Path(path)
-    manifest, tensors = _read(path)
+    return restored(*read(path), model, path)
+
+
+def facts_of(manifest: dict[str, Any], path: Path) -> Summary:
+    """What the manifest says of the layers. ModelFileError where that makes no sense."""
+    return _manifest(manifest, path)[0]
+
+
+def _manifest(manifest: dict[str, Any], path: Path) -> tuple[Summary, list[Fitted], Recipe]:
     try:
         facts = Summary.from_dict(manifest["summary"] if manifest["version"] != 2 else {**manifest, "shares": [], "notes": []})
         inputs = [_input(manifest, report) for report in facts.layers]
@@ -86,6 +101,12 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             _check(report, fitted)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OverqError) as error:
         raise ModelFileError(f"{path}: the manifest is malformed: {' '.join(str(error).split())[:300]}") from error
+    return facts, inputs, recipe
+
+
+def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> nn.Module:
+    """The quantized model that `contents` was taken from."""
+    facts, inputs, recipe = _manifest(manifest, path)
     result = ready(model)
     modules = dict(result.named_modules())
     for report, fitted in zip(facts.layers, inputs, strict=True):
@@ -162,7 +183,7 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> Non
     model.load_state_dict({**model.state_dict(), **tensors})
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Manifest and tensors of a file whose digest is right."""
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
