@@ -83,9 +83,6 @@ def test_records_of_different_code_make_no_table(tmp_path: Path) -> None:
         pages.drawn(table(tmp_path, records, columns=columns))
     with pytest.raises(InputError, match=r"different code \(unknown\)"):
         pages.drawn(table(tmp_path, [record("a", code="")], columns=columns))
-    assert "Records of an earlier version of the code, to be made again: `r.csv`,\ncommit abc123." in pages.drawn(
-        table(tmp_path, records, columns=columns, earlier=True)
-    )
     used = pages.drawn(table(tmp_path, [record("a"), record("b", code="beef")], columns=columns))
     assert "code c0de" in used, "records that the table does not use do not count"
 

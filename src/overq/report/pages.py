@@ -60,7 +60,6 @@ class Table:
     show     a key of SHOWN; to the label `against`: `paired` or `gain` (top-1), `more` (dB); or a measure of the study's own; of
              several, all
     label    one, or several that share the cell
-    earlier  the records were made by an earlier version of the code: the page says so, and they may be of several commits
     """
 
     page: Path
@@ -73,7 +72,6 @@ class Table:
     label: Any = ""
     network: str = ""
     against: Any = ""
-    earlier: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,6 @@ class Picture:
     axis: str = ""
     x: tuple[int, ...] = ()
     lines: tuple[dict[str, str], ...] = ()
-    earlier: bool = False
 
 
 SHOWN: dict[str, Callable[[Record], str]] = {
@@ -196,7 +193,7 @@ def drawn(block: Block) -> str:
     if not used:
         raise InputError(f"{what} finds none of its records")
     lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
-    made_by = origin(what, block.records, list(used.values()), isinstance(block, Table) and block.earlier)
+    made_by = origin(what, block.records, list(used.values()))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{made_by}"
 
 
@@ -205,7 +202,7 @@ def _filled(block: Text, found: list[Record], what: str, used: dict[tuple[str, s
     values = [_cell({"network": "", "against": "", **value}, found, used) for value in block.values]
     if missing := [value for value, shown in zip(block.values, values, strict=True) if not shown]:
         raise InputError(f"{what} finds no record of {missing[0]}")
-    _ = origin(what, block.records, list(used.values()), False)
+    _ = origin(what, block.records, list(used.values()))
     return textwrap.fill(block.text.strip().format(*values), 118, break_long_words=False, break_on_hyphens=False)
 
 
@@ -229,14 +226,11 @@ def _of(found: list[Record], network: str, label: str) -> list[Record]:
     return records[-1:] if network != "mean" else records if complete else []
 
 
-def origin(what: str, paths: Iterable[Path], used: list[Record], earlier: bool) -> str:
-    """Which code made the records; InputError where that is not one, and nobody says that they are of an earlier version."""
+def origin(what: str, paths: Iterable[Path], used: list[Record]) -> str:
+    """Which code made the records; InputError where that is not one."""
     codes = sorted({record.code for record in used})
     commits = sorted({commit for record in used for commit in (record.commit or "not recorded").split(", ")})
     names = ", ".join(f"`{path.name}`" for path in paths)
-    if earlier:
-        which = f"commit {commits[0]}" if len(commits) == 1 else f"{len(commits)} commits, {commits[0]} … {commits[-1]}"
-        return f"Records of an earlier version of the code, to be made again: {names},\n{which}."
     if len(codes) > 1 or not codes[0]:
         raise InputError(
             f"{what} would mix records of different code ({', '.join(code or 'unknown' for code in codes)}): "
@@ -254,7 +248,7 @@ def figure(picture: Picture) -> Figure:
         drawn = _against_x(picture, found)
     else:
         raise InputError(f"{picture.file}: a picture is of the kind front or lines, not {picture.kind!r}")
-    drawn.supxlabel(origin(str(picture.file), picture.records, found, picture.earlier), fontsize=8)
+    drawn.supxlabel(origin(str(picture.file), picture.records, found), fontsize=8)
     return drawn
 
 
