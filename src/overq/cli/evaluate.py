@@ -27,8 +27,13 @@ def evaluate(
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,
     calibration_images: Annotated[Path | None, typer.Option(help="Unlabelled images to calibrate on. Default: --samples of --images, which are then not scored.")] = None,
     calibration_source: Annotated[str | None, typer.Option(help="images (default); or no data: statistics (batch norm) or distilled (synthetic images), which score all of --images.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many images to calibrate on.")] = 256,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score only that many images, evenly spread.")] = None,
+    task: Annotated[str, typer.Option(help="images: top-1; text: perplexity of a language model.")] = "images",
+    text: Annotated[Path | None, typer.Option(help="With --task text: a text file to score, in windows.")] = None,
+    calibration_text: Annotated[Path | None, typer.Option(help="Text to calibrate on. Default: the first --samples windows of --text, which are not scored.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="hf:DIRECTORY, or file.py:function that gives an encoder. Default: the model's own, of hf:DIRECTORY.")] = None,
+    window: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 512,
+    samples: Annotated[int | None, typer.Option(min=1, help="How many images or windows to calibrate on. Default: 256; 2 windows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only that many images, evenly spread; or windows, the first (default: 4).")] = None,
     resize: Annotated[int | None, typer.Option(min=0, help="Short side in pixels; 0 keeps the size.")] = 256,
     crop: Annotated[int | None, typer.Option(min=0, help="Center crop in pixels; 0 crops nothing.")] = 224,
     mean: Annotated[str, typer.Option(help="Per-channel mean of pixels scaled to 0 … 1.")] = "0.485,0.456,0.406",
@@ -54,6 +59,29 @@ def evaluate(
     Without arguments: scikit-learn's handwritten digits and the small residual network that comes with overq.
     """
     check_outputs(json_file, csv_file, plot, report)
+    if task not in ("images", "text"):
+        raise InputError(f"--task is images or text, not {task!r}")
+    if task == "text":
+        others = {
+            "--images": images, "--labels": labels, "--calibration-images": calibration_images, "--cascades": cascades, "--policy": policy,
+            "--calibration": calibration, "--csv": csv_file, "--plot": plot, "--report": report, "--batch-size": batch_size, "--seed": seed,
+            "--calibration-source": calibration_source, "--bias-correction": bias_correction or None,
+        }  # fmt: skip
+        for option, given_value in others.items():
+            if given_value is not None:
+                raise InputError(f"{option} is of --task images: leave it out, a --recipe says what is to be done")
+        from overq.cli.text import evaluate_text
+
+        evaluate_text(
+            model=model, weights=weights, text=text, calibration_text=calibration_text, tokenizer=tokenizer, window=window,
+            samples=given(samples, 2), limit=given(limit, 4), bits=given(bits, "4"), plain_bits=given(plain_bits, "5,4"),
+            weight_bits=given(weight_bits, 8), recipes=recipe or [], device=device, json_file=json_file,
+        )  # fmt: skip
+        return
+    for option, value in (("--text", text), ("--calibration-text", calibration_text), ("--tokenizer", tokenizer)):
+        if value is not None:
+            raise InputError(f"{option} is of --task text: give that, too")
+    samples = given(samples, 256)
     check_report(report)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")

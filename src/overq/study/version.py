@@ -18,7 +18,7 @@ import overq
 DECIDES_NOTHING = (
     "__main__.py", "cli", "report", "compare.py", "records.py", "errors.py", "rtl", "sim", "kernels/fuzz.py",
     "nn/files.py",
-    "study/accuracy.py", "study/cycles.py", "study/element.py",
+    "study/accuracy.py", "study/cycles.py", "study/element.py", "study/language.py",
     "study/run.py", "study/seen.py", "study/store.py", "study/table.py",
     "study/version.py", "study/workers.py",
 )  # fmt: skip
