@@ -1,6 +1,6 @@
 """The area tables of docs/hardware.md.
 
-    python benchmarks/area.py cells.lib [more.lib …]
+    python benchmarks/area.py cells.lib [more.lib …] [--only elements --only array-64 …]
 
 Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by
 part, 16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_fpga.csv and area_energy.csv. The energy is that of the layer vectors
@@ -10,10 +10,11 @@ a folder that remembers results.
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from overq.eda import yosys
@@ -111,27 +112,26 @@ def clocks(library: Library) -> Iterable[dict[str, object]]:
         yield row
 
 
-def arrays(library: Library) -> Iterable[dict[str, object]]:
-    """Whole A4W8 accelerators, squares of 16 to 128, by part; own sums, of as many lanes as there are rows."""
+def arrays(library: Library, size: int) -> Iterable[dict[str, object]]:
+    """Whole A4W8 accelerators of size × size elements, by part; own sums, of as many lanes as there are rows."""
     fmts = [Format.plain(4), Format.plain(5), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (2, 2), (3, 3)))]
-    for size in (64, 16, 128, 32):
-        totals: dict[str, float] = {}
-        for fmt in fmts:
-            config = ArrayConfig(fmt, 8, size, size)
-            made = parts(config, library, QUICK, whole=False)
-            total = sum(part.total for part in made)
-            totals[fmt.label] = total
-            by_name = {part.name.split(",")[0]: 0.0 for part in made}
-            for part in made:
-                by_name[part.name.split(",")[0]] += part.total
-            yield {
-                "array": fmt.label,
-                "size": size,
-                "sum_bits": config.psum_bits,
-                **{name.replace(" ", "_"): round(area) for name, area in by_name.items()},
-                "all": round(total),
-                "over_A4_plain_percent": round(100 * (total / totals["A4 plain"] - 1), 1),
-            }
+    totals: dict[str, float] = {}
+    for fmt in fmts:
+        config = ArrayConfig(fmt, 8, size, size)
+        made = parts(config, library, QUICK, whole=False)
+        total = sum(part.total for part in made)
+        totals[fmt.label] = total
+        by_name = {part.name.split(",")[0]: 0.0 for part in made}
+        for part in made:
+            by_name[part.name.split(",")[0]] += part.total
+        yield {
+            "array": fmt.label,
+            "size": size,
+            "sum_bits": config.psum_bits,
+            **{name.replace(" ", "_"): round(area) for name, area in by_name.items()},
+            "all": round(total),
+            "over_A4_plain_percent": round(100 * (total / totals["A4 plain"] - 1), 1),
+        }
 
 
 def fpgas() -> Iterable[dict[str, object]]:
@@ -192,26 +192,45 @@ def save(name: str, rows: Iterable[dict[str, object]], library: Library | None =
         print(*row.values(), flush=True)
 
 
-def main() -> None:
-    if len(sys.argv) < 2:
-        raise InputError("give at least one Liberty file")
-    for name in ("area_elements.csv", "area_energy.csv", "area_clock.csv", "area_arrays.csv", "area_fpga.csv"):
-        (RESULTS / name).unlink(missing_ok=True)
-    first, *others = (Library(Path(path)) for path in sys.argv[1:])
-    save("area_fpga.csv", fpgas())
-    save("area_elements.csv", elements(first, 4, 8, kinds(4)), first)
-    save("area_arrays.csv", arrays(first), first)
-    save("area_clock.csv", clocks(first), first)
-    few = [Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 2, 1), Format(4, 4, 3, 3)]
-    save("area_elements.csv", rivals(first), first)
-    save("area_elements.csv", elements(first, 4, 8, few, double=True), first)
+def steps(libraries: list[Library]) -> dict[str, tuple[str, Callable[[], Iterable[dict[str, object]]], Library | None]]:
+    """Name of a step -> (file of results, its rows, the library that they are of)."""
+    first, *others = libraries
+    few = [Format.plain(4), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (3, 3)))]
     given = Path(__file__).parents[1] / "out" / "layer_resnet20.json"
     layer = LayerVectors.load(given) if given.exists() else LayerVectors.random(ArrayConfig(Format(4, 4, 3, 3), depth=32), vectors=300)
-    save("area_energy.csv", energy(first, layer), first)
+    made: dict[str, tuple[str, Callable[[], Iterable[dict[str, object]]], Library | None]] = {
+        "fpga": ("area_fpga.csv", fpgas, None),
+        "elements": ("area_elements.csv", lambda: elements(first, 4, 8, kinds(4)), first),
+        **{f"array-{size}": ("area_arrays.csv", partial(arrays, first, size), first) for size in (64, 16, 128, 32)},
+        "clock": ("area_clock.csv", lambda: clocks(first), first),
+        "rivals": ("area_elements.csv", lambda: rivals(first), first),
+        "double": ("area_elements.csv", lambda: elements(first, 4, 8, few, double=True), first),
+        "energy": ("area_energy.csv", lambda: energy(first, layer), first),
+    }
     for bits, weight_bits in ((3, 8), (5, 8), (4, 4)):
-        save("area_elements.csv", elements(first, bits, weight_bits, kinds(bits) if bits != 4 else few), first)
+        fmts = kinds(bits) if bits != 4 else few
+        made[f"A{bits}W{weight_bits}"] = ("area_elements.csv", partial(elements, first, bits, weight_bits, fmts), first)
     for library in others:
-        save("area_elements.csv", elements(library, 4, 8, few), library)
+        made[f"elements-{library.name}"] = ("area_elements.csv", partial(elements, library, 4, 8, few), library)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("liberty", type=Path, nargs="+")
+    parser.add_argument("--only", action="append", help="a step of those that a first run names; its rows join those that are there")
+    options = parser.parse_args()
+    todo = steps([Library(path) for path in options.liberty])
+    unknown = set(options.only or []) - set(todo)
+    if unknown:
+        raise InputError(f"no step {min(unknown)}; there are {', '.join(todo)}")
+    if not options.only:
+        for name in {name for name, *_ in todo.values()}:
+            (RESULTS / name).unlink(missing_ok=True)
+    for step in options.only or todo:
+        name, rows, library = todo[step]
+        print(f"{step}:", flush=True)
+        save(name, rows(), library)
 
 
 if __name__ == "__main__":

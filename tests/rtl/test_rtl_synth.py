@@ -1,12 +1,15 @@
 """Liberty, timing, synthesis and the netlists that come out, on a tiny library written here."""
 
+import csv
 import json
 import random
 
 import pytest
 import real_layer
 from rtl_drive import FORMATS
+from typer.testing import CliRunner
 
+from overq.cli import app
 from overq.eda import simulators, yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, mapped, smallest, synthesize
@@ -139,6 +142,29 @@ def test_smallest_follows_its_two_rules(library):
     limit = sorted(p.period for p in points)[3]
     assert smallest(points, limit).area == min(p.area for p in points if p.period <= limit + 0.5)
     assert smallest(points, 1.0).period == min(p.period for p in points)
+
+
+@pytest.mark.slow  # 5 s: some twenty runs of Yosys
+def test_the_command_compares_with_as_many_bits_and_with_one_more(library, tmp_path, monkeypatch):
+    """One headline for each plain design, elements of their own kind first; what was made once is not made again."""
+    monkeypatch.setenv(yosys.CACHE_VARIABLE, str(tmp_path / "cache"))
+    command = [
+        "synth",
+        "--fast",
+        "--liberty",
+        str(tmp_path / "tiny.lib"),
+        *["--bits", "2", "--rows", "2", "--columns", "1", "--weight-bits", "2"],
+    ]
+    command += ["--csv", str(tmp_path / "parts.csv")]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    lines = [line for line in shown.output.splitlines() if " over A" in line]
+    assert [line.split(":")[0] for line in lines] == [f"A2 r1+f1 c4 W2 over A{bits} plain W2, equal sums" for bits in (2, 3)]
+    rows = list(csv.DictReader((tmp_path / "parts.csv").open()))
+    ours, plain = (next(r for r in rows if r["design"].startswith(f"A2 {word}") and r["part"] == "element") for word in ("r1", "plain"))
+    assert f"an element {float(ours['area_each']) / float(plain['area_each']) - 1:+.1%}" in lines[0]
+    monkeypatch.setattr(yosys, "run", None)
+    assert CliRunner().invoke(app, command).output == shown.output
 
 
 def test_without_a_library_transistors_are_estimated():

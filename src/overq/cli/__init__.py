@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import overq
-from overq.cli import cycles, evaluate, exchange, hardware, report, sensitivity, study
+from overq.cli import cycles, evaluate, exchange, hardware, report, sensitivity, shapes, study, synth
 from overq.errors import OverqError, OverqWarning
 from overq.text import visible
 
@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 app.add_typer(evaluate.app)
 app.add_typer(hardware.app)
+app.add_typer(synth.app)
 app.add_typer(cycles.app)
+app.add_typer(shapes.app)
 app.add_typer(sensitivity.app)
 app.add_typer(report.app)
 app.add_typer(exchange.app)

@@ -1,4 +1,4 @@
-"""`overq rtl` and `overq synth`: parse, call, print."""
+"""`overq rtl`: parse, call, print; and the options of an array, which other commands share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from overq.cli.inputs import format_of
 from overq.errors import InputError, ToolError
-from overq.output import check_outputs, write, write_all
-from overq.spec import POLICIES, ArrayConfig, Format
-from overq.text import add_row, console, visible
+from overq.output import write_all
+from overq.spec import POLICIES, ArrayConfig
+from overq.text import console
 
 app = typer.Typer()
 
@@ -85,68 +84,3 @@ def rtl(
         screen.print(f"{simulators.version(name)}: {verdict}")
         if not verdict.startswith("PASS"):
             raise ToolError(f"{name}: the testbench failed")
-
-
-@app.command(epilog="Example: overq synth --liberty cells.lib --bits 4 --cascade 4 --csv parts.csv")
-def synth(
-    liberty: Annotated[
-        list[Path] | None, typer.Option(help="Liberty file, .gz too; again for more files of one library. Without: transistors.")
-    ] = None,
-    bits: Bits = 4,
-    cascade: Cascade = 4,
-    modes: Modes = "both",
-    range_bits: RangeBits = None,
-    fraction_bits: FractionBits = None,
-    policy: Policy = "first",
-    signed: Signed = False,
-    weight_bits: WeightBits = 8,
-    rows: Rows = 16,
-    columns: Columns = 16,
-    depth: Depth = None,
-    double_buffer: DoubleBuffer = False,
-    sums: Annotated[str, typer.Option(help="equal: plain has sums as wide as OverQ; own: as wide as it needs itself.")] = "equal",
-    csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
-) -> None:
-    """Area by part, flip-flops and critical path of the accelerator, beside the plain one of the same size."""
-    from overq.eda import yosys
-    from overq.eda.liberty import Library
-    from overq.rtl.parts import array_area, parts, to_csv
-
-    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
-    check_outputs(csv)
-    config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
-    if sums not in ("equal", "own"):
-        raise InputError(f"--sums must be equal or own, not {sums!r}")
-    plain = config.with_(format=Format.plain(bits, signed), sum_bits=config.psum_bits if sums == "equal" else None)
-    library = Library(liberty) if liberty else None
-    designs = {f"{c.label}, {c.psum_bits}-bit sums": parts(c, library) for c in ([plain, config] if cascade else [config])}
-    unit = "µm²" if library else "transistors"
-    screen = console(width=96)
-    screen.print(f"{yosys.version()}, {library.name if library else 'no library: CMOS transistor estimate'}")
-    for name, made in designs.items():
-        total = sum(part.total for part in made)
-        table = Table(title=visible(f"{name}, {rows} × {columns}, {unit}"))
-        heads = ["part", "count", "each", "all", "share", "flip-flops", *(["ps", "depth"] if library else [])]
-        for head in heads:
-            table.add_column(head, justify="left" if head == "part" else "right", no_wrap=True)
-        for part in made:
-            cells = (
-                part.name,
-                part.count,
-                f"{part.area:.1f}",
-                f"{part.total:.0f}",
-                f"{part.total / total:.1%}",
-                part.count * part.flip_flops,
-            )
-            path = (f"{part.period:.0f}" if part.period else "–", part.depth or "–") if library else ()
-            add_row(table, *cells, *path)
-        table.add_section()
-        table.add_row("all", "", "", f"{total:.0f}", "", str(sum(p.count * p.flip_flops for p in made)))
-        screen.print(table)
-    if cascade:
-        base, made = designs.values()
-        whole = sum(part.total for part in made) / sum(part.total for part in base) - 1
-        screen.print(f"over plain with {sums} sums: elements {array_area(made) / array_area(base) - 1:+.1%}, all {whole:+.1%}")
-    if csv is not None:
-        write(csv, to_csv(designs, unit, library.name if library else "none"))
-        screen.print(f"written: {visible(csv)}")

@@ -6,15 +6,15 @@ femtojoules, the library's area unit. A unit or voltage that the library does no
 
 from __future__ import annotations
 
-import bisect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
 from overq.eda import function
+from overq.eda.cells import Arc, Cell, Pin, Table
 from overq.eda.liberty_text import Group, Span, line_of, outline, parse, read, statements, write
 from overq.errors import InputError
 
@@ -25,98 +25,6 @@ _DELAYS = ("combinational", "combinational_rise", "combinational_fall", "rising_
 _LOAD = "total_output_net_capacitance"
 _FUNCTION, _HOLDS = re.compile(r"\bfunction\s*:"), re.compile(r"\b(ff|latch|statetable)\s*\(")
 SETUP_SLEW = 20.0  # ps, of clock and data, where the setup time is read
-
-
-@dataclass(frozen=True)
-class Table:
-    """A lookup table over (input slew ps, load fF), bilinear, extrapolated at the edges. One axis may be missing."""
-
-    slews: list[float]
-    loads: list[float]
-    values: list[list[float]]
-
-    def at(self, slew: float, load: float) -> float:
-        i, x = _place(self.slews, slew)
-        j, y = _place(self.loads, load)
-        rows = [self.values[i], self.values[min(i + 1, len(self.values) - 1)]]
-        low, high = (row[j] + y * (row[min(j + 1, len(row) - 1)] - row[j]) for row in rows)
-        return low + x * (high - low)
-
-
-@dataclass(frozen=True)
-class Arc:
-    """Delay from one input to one output: for each output edge, the input edges that cause it, delay and slew tables."""
-
-    source: str
-    causes: dict[str, tuple[str, ...]]
-    delay: dict[str, Table]
-    slew: dict[str, Table]
-
-
-@dataclass(frozen=True)
-class Pin:
-    """capacitance in fF; function is empty for inputs; energy is the mean internal energy of one output edge (fJ by slew, load)."""
-
-    name: str
-    direction: str
-    capacitance: float
-    function: str
-    arcs: tuple[Arc, ...]
-    energy: tuple[Table, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One library cell.
-
-    clock, falling   of a flip-flop: the clock pin, and whether it acts on the falling edge
-    data             its next state, a function of pins and of `states`, the inner value and its inverse
-    setup            in ps
-    unusual          what netlists here cannot hold, in words: a latch, a clear or preset, …; empty for ordinary cells
-    """
-
-    name: str
-    area: float
-    pins: dict[str, Pin]
-    clock: str = ""
-    falling: bool = False
-    data: str = ""
-    states: tuple[str, str] = ("", "")
-    setup: float = 0.0
-    unusual: str = ""
-
-    @property
-    def is_flip_flop(self) -> bool:
-        return bool(self.clock)
-
-    @property
-    def data_pins(self) -> list[str]:
-        """Input pins that the next state depends on."""
-        return [name for name in function.names(self.data) if name in self.pins] if self.data else []
-
-    @property
-    def inputs(self) -> list[Pin]:
-        return [pin for pin in self.pins.values() if pin.direction == "input"]
-
-    @property
-    def outputs(self) -> list[Pin]:
-        return [pin for pin in self.pins.values() if pin.direction == "output"]
-
-    def inverted(self, pin: Pin) -> bool:
-        """Whether a flip-flop's output is the inverse of its inner value."""
-        on, off = (function.evaluate(pin.function, dict(zip(self.states, (v, not v), strict=True))) for v in (True, False))
-        if on == off:
-            raise InputError(f"cell {self.name}: output {pin.name} = {pin.function!r} is neither the inner value nor its inverse")
-        return off
-
-    @property
-    def timed(self) -> bool:
-        """Whether every output has delays from all that it depends on."""
-        for pin in self.outputs:
-            wanted = {self.clock} if self.is_flip_flop else set(function.names(pin.function)) if pin.function else set()
-            if wanted - {arc.source for arc in pin.arcs if arc.causes}:
-                return False
-        return True
 
 
 class Library:
@@ -305,8 +213,10 @@ class _File:
         for power in group.named("internal_power"):
             tables = power.named("rise_power", "fall_power", "power")
             energy += [self._table(t, self.capacitance * self.volts**2, where) for t in tables]
-        direction = group.first("direction")
-        return Pin(name, direction, self._load(group, where), group.first("function"), tuple(arcs), tuple(energy))
+        load = self._load(group, where)
+        given = {edge: group.first(f"{edge}_capacitance") for edge in ("rise", "fall")}
+        edges = {edge: self._number(text, f"{where}: capacitance") * self.capacitance if text else load for edge, text in given.items()}
+        return Pin(name, group.first("direction"), load, group.first("function"), tuple(arcs), tuple(energy), edges)
 
     @cached_property
     def volts(self) -> float:
@@ -461,11 +371,3 @@ def _causes(timing: Group) -> dict[str, tuple[str, ...]]:
     causes = unate.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
     edge = kind.removeprefix("combinational").strip("_")
     return {edge: causes[edge]} if edge else causes
-
-
-def _place(axis: list[float], value: float) -> tuple[int, float]:
-    """Index of the interval and position in it."""
-    if len(axis) == 1:
-        return 0, 0.0
-    i = min(max(bisect.bisect_right(axis, value) - 1, 0), len(axis) - 2)
-    return i, (value - axis[i]) / (axis[i + 1] - axis[i])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from overq.eda import function
-from overq.eda.liberty import Cell, Library, Pin
+from overq.eda.cells import Cell, Pin
+from overq.eda.liberty import Library
 from overq.errors import InputError
 
 Net = int | str
@@ -77,6 +78,17 @@ class Netlist:
         return loads
 
     @cached_property
+    def edge_load(self) -> dict[tuple[Net, str], float]:
+        """The same for a rising and for a falling net, which some libraries tell apart."""
+        loads: dict[tuple[Net, str], float] = {}
+        for instance in self.instances:
+            for pin in instance.cell.inputs:
+                for edge, farads in pin.edges.items() if pin.name in instance.nets else ():
+                    key = instance.nets[pin.name], edge
+                    loads[key] = loads.get(key, 0.0) + farads
+        return loads
+
+    @cached_property
     def ordered(self) -> list[Instance]:
         """The combinational cells, each after those that drive it."""
         driver = {}
@@ -108,7 +120,10 @@ class Netlist:
         return order
 
     def timing(self) -> Timing | None:
-        """Register to register, inputs counted as coming straight from a register like the ones inside. None where a cell has no delays."""
+        """Register to register, inputs counted as coming straight from a register like the ones inside. None where a cell has no delays.
+
+        An edge has the slowest slew of all that cause it, not that of the latest, as graph-based timers have it.
+        """
         if not all(instance.cell.timed for instance in self.instances):
             return None
         arrival: dict[tuple[Net, str], tuple[float, float]] = {}
@@ -130,19 +145,20 @@ class Netlist:
                 if net is None:
                     continue
                 for edge in ("rise", "fall"):
-                    best = None
+                    best, slowest = None, 0.0
                     for arc in pin.arcs:
                         for came in arc.causes.get(edge, ()):
                             key = (instance.nets.get(arc.source, ""), came)
                             if key in arrival and edge in arc.delay:
                                 time, slew = arrival[key]
-                                load = self.load.get(net, 0.0)
+                                load = self.edge_load.get((net, edge), 0.0)
                                 at = time + arc.delay[edge].at(slew, load)
+                                slowest = max(slowest, arc.slew[edge].at(slew, load))
                                 if best is None or at > best[0]:
-                                    best = (at, arc.slew[edge].at(slew, load), key)
+                                    best = at, key
                     if best:
-                        arrival[net, edge] = best[:2]
-                        cause[net, edge] = (best[2], f"{instance.cell.name}:{instance.name}")
+                        arrival[net, edge] = best[0], slowest
+                        cause[net, edge] = best[1], f"{instance.cell.name}:{instance.name}"
         worst, end = 0.0, None
         for instance in self.flip_flops:
             for net in (instance.nets.get(pin, "") for pin in instance.cell.data_pins):
@@ -158,7 +174,7 @@ class Netlist:
 
     def _launch(self, cell: Cell, pin: Pin, net: Net, edge: str) -> tuple[float, float]:
         arc = next(arc for arc in pin.arcs if edge in arc.causes and arc.source == cell.clock)
-        load = self.load.get(net, 0.0)
+        load = self.edge_load.get((net, edge), 0.0)
         return arc.delay[edge].at(INPUT_SLEW, load), arc.slew[edge].at(INPUT_SLEW, load)
 
     # Simulation ----------------------------------------------------------------------------------------

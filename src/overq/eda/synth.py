@@ -7,14 +7,10 @@ Every block goes through the same recipes; which one is reported is chosen by th
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
@@ -35,7 +31,6 @@ SCRIPT_OF = SCRIPTS | {QUICK: "+strash;dc2;amap;topo"}
 WITH_ADDERS = ("amap", "resyn", "compress")
 SPECIAL_CELLS = ("*lpflow*",)  # isolation cells of power domains: gates by function, but not for logic
 KEEP_PRODUCT, RELEASE = "setattr -set keep 1 w:product", "setattr -unset keep w:*"
-CACHE_VARIABLE = "OVERQ_CACHE"
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def netlists(
     """(point, mapped Verilog) per recipe.
 
     beside   modules that `text` instantiates; they stay as they are and are not counted
-    Results are cached by content under $OVERQ_CACHE, if that is set.
+    Results are cached as `yosys.remembered` does.
     """
     if library is None:
         return [_transistors(name, text, beside)]
@@ -158,12 +153,6 @@ def mapped(name: str, text: str, library: Library, recipe: Recipe) -> tuple[Netl
         inputs["adder.v"] = _adder_map(adder)
     files = _cached("\n".join(script) + "\n", inputs, ["out.json", "out.v"])
     return Netlist(files["out.json"], name, library), files["out.v"]
-
-
-def many(jobs: Sequence[Callable[[], list[Point]]], workers: int = 2) -> list[list[Point]]:
-    """Run independent syntheses side by side."""
-    with ThreadPoolExecutor(workers) as pool:
-        return [future.result() for future in [pool.submit(job) for job in jobs]]
 
 
 def _before_abc(adders: str, apart: bool, quick: bool, name: str, library: Library) -> list[str]:
@@ -216,27 +205,8 @@ def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
 
 
 def _cached(script: str, inputs: dict[str, str], outputs: list[str], log: str = "") -> dict[str, str]:
-    """yosys.run, remembered by the content of everything that goes in."""
-    folder = os.environ.get(CACHE_VARIABLE)
-    if not folder:
-        result = _run(script, inputs, outputs)
-        return result.files | ({log: result.log} if log else {})
-    digest = hashlib.sha256(script.encode())
-    for name, content in sorted(inputs.items()):
-        digest.update(name.encode() + content.encode())
-    path = Path(folder) / f"synth-{digest.hexdigest()[:24]}.json"
-    if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    result = _run(script, inputs, outputs)
-    files = result.files | ({log: result.log} if log else {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(files), encoding="utf-8")
-    return files
-
-
-def _run(script: str, inputs: dict[str, str], outputs: list[str]) -> yosys.Result:
     try:
-        return yosys.run(script, inputs, outputs)
+        return yosys.remembered(script, inputs, outputs, log)
     except ToolError as error:
         if "ABC output file" in str(error):
             raise ToolError("ABC cannot map to this library; it needs at least a buffer, an inverter and a NAND or NOR gate") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from overq.errors import InputError, ToolError
+from overq.output import write
 
 VARIABLE = "OVERQ_YOSYS"
+CACHE_VARIABLE = "OVERQ_CACHE"
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,12 @@ def command() -> list[str]:
 
 def version() -> str:
     """For example `Yosys 0.70`."""
-    done = subprocess.run([*command(), "-V"], capture_output=True, text=True, check=False)
+    return _version(tuple(command()))
+
+
+@lru_cache
+def _version(command: tuple[str, ...]) -> str:
+    done = subprocess.run([*command, "-V"], capture_output=True, text=True, check=False)
     found = re.search(r"Yosys \S+", done.stdout)
     if not found:
         raise ToolError(f"Yosys did not say its version: {_last_line(done.stderr or done.stdout)}")
@@ -77,6 +88,30 @@ def run(script: str, inputs: Mapping[str, str | Path] | None = None, outputs: It
         if missing:
             raise ToolError(f"Yosys wrote no {missing[0]}: {_last_line(log)}")
         return Result(log, {file: (folder / file).read_text(encoding="utf-8") for file in outputs})
+
+
+def remembered(script: str, inputs: Mapping[str, str], outputs: Iterable[str], log: str = "") -> dict[str, str]:
+    """The output files of `run`, and its log under the name `log`; kept in the folder $OVERQ_CACHE, if that is set, by the content of all
+    that goes in and Yosys' version."""
+
+    def fresh() -> dict[str, str]:
+        result = run(script, inputs, outputs)
+        return result.files | ({log: result.log} if log else {})
+
+    folder = os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        return fresh()
+    digest = hashlib.sha256((version() + script).encode())
+    for name, content in sorted(inputs.items()):
+        digest.update(name.encode() + content.encode())
+    path = Path(folder) / f"synth-{digest.hexdigest()[:24]}.json"
+    with suppress(OSError, ValueError):  # a damaged entry is as good as none
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    files = fresh()
+    with suppress(OSError):  # a cache that cannot be written is none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(files))
+    return files
 
 
 def _error_line(text: str) -> str:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from overq.eda import function
-from overq.eda.liberty import Cell, Library
+from overq.eda.cells import Cell
+from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, netlists
 from overq.output import write_all
 from overq.rtl import verilog

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
@@ -39,6 +40,27 @@ class Part:
         return self.count * self.area
 
 
+@dataclass(frozen=True)
+class Job:
+    """A block to be synthesized, and what of it counts: `count` times `share` of its area.
+
+    beside   modules that it instantiates, which are not counted
+    """
+
+    name: str
+    count: int
+    text: str
+    recipes: Sequence[Recipe] = FEW
+    beside: str = ""
+    share: float = 1.0
+
+    def done(self, library: Library | None) -> Part:
+        module = self.text.split("module ", 1)[1].split("(", 1)[0].strip()
+        best: Point = smallest([point for point, _ in netlists(module, self.text, library, self.recipes, self.beside)])
+        area = best.area if self.share == 1 else round(best.area * self.share, 3)
+        return Part(self.name, self.count, area, int(best.flip_flops * self.share), best.period, best.depth)
+
+
 def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe] = RECIPES, whole: bool | None = None) -> list[Part]:
     """Elements, encoder, output stage, and the registers that skew and deskew.
 
@@ -47,41 +69,78 @@ def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe
     of 16 lanes, so many times, and skew and control are counted in flip-flops (`skew_flip_flops`).
     recipes   ways through Yosys for the elements, of which the smallest result counts
     """
+    return compared([config], library, recipes, whole)[0]
+
+
+def compared(
+    configs: Sequence[ArrayConfig],
+    library: Library | None,
+    recipes: Sequence[Recipe] = RECIPES,
+    whole: bool | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    workers: int = 2,
+) -> list[list[Part]]:
+    """`parts` of several designs, `workers` blocks at a time; progress is told (what, done, of how many)."""
+    if library is not None:
+        library.plain_texts, library.full_adder  # noqa: B018  read once, before the threads share them
+    progress("Verilog", 0, 1)
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(lambda config: _jobs(config, recipes, _is_small(config) if whole is None else whole), configs))
+    total, made = sum(map(len, found)), 0
+
+    def counted(job: Job) -> Part:
+        nonlocal made
+        part = job.done(library)
+        made += 1
+        progress("synthesis", made, total)
+        return part
+
+    progress("synthesis", 0, total)
+    with ThreadPoolExecutor(workers) as pool:
+        running = [[pool.submit(counted, job) for job in jobs] for jobs in found]
+        done = [[future.result() for future in futures] for futures in running]
+    each = _flip_flop_area(library)
+    for config, some, jobs in zip(configs, done, found, strict=True):
+        if not any(job.beside for job in jobs):
+            some.append(Part("skew and control, flip-flops", skew_flip_flops(config), each, 1, 0.0, 0))
+    return done
+
+
+def _is_small(config: ArrayConfig) -> bool:
+    return max(config.rows, config.columns) <= SMALL
+
+
+def _jobs(config: ArrayConfig, recipes: Sequence[Recipe], whole: bool) -> list[Job]:
     rows, columns = config.rows, config.columns
-    whole = max(rows, columns) <= SMALL if whole is None else whole
-    has_first = whole and config.format.cascade > 0
-    made = []
-    for first in (True, False) if has_first else (False,):
-        count = columns * (1 if first else rows - has_first)
-        text = verilog.to_verilog(ProcessingElement(config=config, first=first))
-        made.append(_part("element, first row" if first else "element", count, text, library, recipes))
     if not whole:
         few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
-        sixteen = _part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=few)), library)
-        lane = replace(sixteen, name="encoder, one lane of 16", area=round(sixteen.area / SMALL, 3), flip_flops=sixteen.flip_flops // SMALL)
-        made.append(replace(lane, count=rows))
-        made.append(_part("output stage, one column", columns, verilog.to_verilog(OutputStage(config=few)), library))
-        each = _flip_flop_area(library)
-        made.append(Part("skew and control, flip-flops", skew_flip_flops(config), each, 1, 0.0, 0))
-        return made
-    made.append(_part("encoder", 1, verilog.to_verilog(OverwriteEncoder(config=config)), library))
-    made.append(_part("output stage, one column", columns, verilog.to_verilog(OutputStage(config=config.with_(columns=1))), library))
+        return [
+            Job("element", columns * rows, verilog.to_verilog(ProcessingElement(config=config)), recipes),
+            Job("encoder, one lane of 16", rows, verilog.to_verilog(OverwriteEncoder(config=few)), share=1 / SMALL),
+            Job("output stage, one column", columns, verilog.to_verilog(OutputStage(config=few))),
+        ]
     placer = verilog.Placer()
     top = verilog.to_verilog(Accelerator(config=config, place=placer))
-    blocks = "".join(verilog.to_verilog(block) for block in placer.blocks.values())
-    made.append(_part("skew and control", 1, top, library, beside=blocks))
-    return made
+    texts = {name: verilog.to_verilog(block) for name, block in placer.blocks.items()}
+    first = texts.get("overq_element_first")
+    return [
+        *([Job("element, first row", columns, first, recipes)] if first else []),
+        Job("element", columns * (rows - (first is not None)), texts["overq_element"], recipes),
+        Job("encoder", 1, texts["overq_encoder"]),
+        Job("output stage, one column", columns, verilog.to_verilog(OutputStage(config=config.with_(columns=1)))),
+        Job("skew and control", 1, top, beside="".join(texts.values())),
+    ]
 
 
 def skew_flip_flops(config: ArrayConfig) -> int:
     """Registers of the accelerator outside of its blocks: row k's lane waits k cycles, column j's first sum j more than the encoder takes,
     its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading."""
-    rows, columns, latency = config.rows, config.columns, OverwriteEncoder.latency
+    rows, columns, encoding = config.rows, config.columns, OverwriteEncoder.latency
     wide = config.format.bits + RowState(config.format).width
-    sums = columns * latency + columns * (columns - 1)  # in and out together
-    count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (latency + rows + columns - 1)
+    sums = columns * encoding + columns * (columns - 1)  # in and out together
+    count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (encoding + rows + columns - 1)
     if config.double_buffered:
-        late = latency - 1
+        late = encoding - 1
         count += rows + rows * late + late + rows - 1 + (columns * late + columns * (columns - 1) // 2) * config.weight_bits
     return count
 
@@ -96,26 +155,28 @@ def _flip_flop_area(library: Library | None) -> float:
     )
 
 
-def _part(name: str, count: int, text: str, library: Library | None, recipes: Sequence[Recipe] = FEW, beside: str = "") -> Part:
-    module = text.split("module ", 1)[1].split("(", 1)[0].strip()
-    points = [point for point, _ in netlists(module, text, library, recipes, beside)]
-    best: Point = smallest(points)
-    return Part(name, count, best.area, best.flip_flops, best.period, best.depth)
-
-
 def array_area(made: list[Part]) -> float:
     """The elements alone."""
     return sum(part.total for part in made if part.name.startswith("element"))
 
 
+def element_area(made: list[Part]) -> float:
+    """One element of a row that has a row before it."""
+    return next(part.area for part in made if part.name == "element")
+
+
 COLUMNS = ("design", "part", "count", "area_each", "area_all", "unit", "flip_flops_each", "period_ps", "depth", "library", "yosys")
 
 
-def to_csv(designs: dict[str, list[Part]], unit: str, library: str) -> str:
+def csv_rows(designs: dict[str, list[Part]], unit: str, library: str) -> list[dict[str, object]]:
     """One line per design and part."""
     rows = []
     for name, made in designs.items():
         for part in made:
             numbers = part.count, part.area, round(part.total, 3), unit, part.flip_flops, part.period, part.depth
             rows.append(dict(zip(COLUMNS, (name, part.name, *numbers, library, yosys.version()), strict=True)))
+    return rows
+
+
+def to_csv(rows: Sequence[dict[str, object]]) -> str:
     return csv_text(COLUMNS, rows)

@@ -1,0 +1,65 @@
+"""What is on the lanes where only rates are known: rows drawn at random and encoded by the definition."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+from overq.errors import InputError
+from overq.spec import Format, State, encode
+
+ROWS, LANES, SEED = 48, 256, 1
+RUN = 15  # zeros that a run length of 4 bits counts
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of all lanes: `nonzero` digits; `second` digits; `kept`: all but zeros that no value uses; `entries` of a run-length code (a value
+    with the zeros before it, or 15 zeros and one); of all outliers: `served`."""
+
+    nonzero: float
+    second: float
+    kept: float
+    entries: float
+    served: float
+
+
+@lru_cache(maxsize=256)
+def shares(fmt: Format, zeros: float, outliers: float, channels: int) -> Shares:
+    """Independent lanes: zero with probability `zeros`, an outlier with `outliers` (up to twice what a digit holds), else any level.
+
+    channels   of one vector; vectors are cut at the format's `lanes`
+    """
+    if zeros < 0 or outliers < 0 or zeros + outliers > 1:
+        raise InputError(f"rates of zeros and outliers are 0 to 1, together too, not {zeros} and {outliers}")
+    rng, length = random.Random(SEED), min(channels, LANES)
+    counts = dict.fromkeys(("nonzero", "second", "kept", "entries", "served", "outliers", "lanes"), 0)
+    for _ in range(max(ROWS, ROWS * 16 // length)):
+        levels = [_level(fmt, rng, zeros, outliers) for _ in range(length)]
+        lanes = encode([level * fmt.unit for level in levels], fmt)
+        run = 0
+        for digit, state in lanes:
+            used = digit != 0 or state != State.OWN
+            counts["nonzero"] += digit != 0
+            counts["second"] += state in (State.RANGE, State.PRECISION)
+            counts["served"] += state == State.RANGE
+            counts["kept"] += used
+            counts["entries"] += used or run == RUN
+            run = 0 if used or run == RUN else run + 1
+        counts["outliers"] += sum(not fmt.digit_min <= level <= fmt.digit_max for level in levels)
+        counts["lanes"] += length
+    lanes_all = counts["lanes"]
+    served = counts["served"] / counts["outliers"] if counts["outliers"] else 0.0
+    nonzero, second, kept, entries = (counts[name] / lanes_all for name in ("nonzero", "second", "kept", "entries"))
+    return Shares(nonzero, second, kept, entries, served)
+
+
+def _level(fmt: Format, rng: random.Random, zeros: float, outliers: float) -> int:
+    drawn, sign = rng.random(), -1 if fmt.signed and rng.random() < 0.5 else 1
+    most = fmt.digit_max
+    if drawn < zeros:
+        return 0
+    if drawn < zeros + outliers:
+        return sign * rng.randint(most + 2, 2 * most + 2)
+    return sign * rng.randint(1, most)
