@@ -22,9 +22,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from overq.spec import Format, Lane, State, effective, encode
 from overq.spec.dot import source
-from overq.spec.encode import is_outlier, is_zero, one_digit
+from overq.spec.encode import give_way, is_outlier, is_zero, one_digit
 
-INK, FAINT, OUTLIER = "#1f2933", "#9aa5b1", "#d64545"
+INK, FAINT, OUTLIER, GONE = "#1f2933", "#9aa5b1", "#d64545", "#d9730d"
 FILL = {State.OWN: "#d6e6f7", State.RANGE: "#ffc078", State.MOVED: "#b7e4c7", State.PRECISION: "#d9c2f0"}
 EDGE = {State.OWN: "#4a7fb5", State.RANGE: "#d9730d", State.MOVED: "#2f8f5b", State.PRECISION: "#7d4fb3"}
 MEANING = {
@@ -54,6 +54,11 @@ class Example:
         return [math.floor(x * self.fmt.unit) for x in self.row]
 
     @property
+    def gone(self) -> list[bool]:
+        """The lanes that give way."""
+        return [a != b for a, b in zip(self.t, give_way(self.t, self.fmt), strict=True)]
+
+    @property
     def lanes(self) -> list[Lane]:
         return encode(self.t, self.fmt)
 
@@ -75,6 +80,7 @@ class Example:
 
 
 RANGE_ONLY, FULL = Format(bits=4, cascade=1, range_bits=4, fraction_bits=0), Format(4, 4, range_bits=4, fraction_bits=4)
+EVICT = (0.1, 40.2, 5.1, 1.1, 6.2, 21.3, 0.2, 3.0)
 CROWDED = (2, 18.2, 60.4, 4, 0.1, 9.45, 6.1, 0.2)
 
 IDEA = (
@@ -101,6 +107,10 @@ FIGURES: dict[str, tuple[Example, ...]] = {
     "policy": (
         Example("Policy first: the outlier farthest from the zero (c = 4)", CROWDED, FULL),
         Example("Policy largest: the value that one digit represents worst (c = 4)", CROWDED, FULL.with_(policy="largest")),
+    ),
+    "evict": (
+        Example("No zero behind 40.2 (c = 3): it is clipped", EVICT, RANGE_ONLY.with_(cascade=3)),
+        Example("The same with evict = 1: the 1.1 gives way", EVICT, RANGE_ONLY.with_(cascade=3, evict=1)),
     ),
     "tile": (
         Example(
@@ -144,8 +154,9 @@ def panel(ax: Axes, example: Example) -> None:
     """Inputs, lanes, weights, results: one example on one axes."""
     fmt, lanes = example.fmt, example.lanes
     for i, (x, t) in enumerate(zip(example.row, example.t, strict=True)):
-        outlier, free = is_outlier(t, fmt), is_zero(t, fmt)
-        box(ax, i, INPUT_Y, "white", OUTLIER if outlier else FAINT, 2.0 if outlier else 1.0, "--" if free else "-")
+        outlier, gone = is_outlier(t, fmt), example.gone[i]
+        edge, width = (OUTLIER, 2.0) if outlier else (GONE, 2.0) if gone else (FAINT, 1.0)
+        box(ax, i, INPUT_Y, "white", edge, width, "--" if gone or is_zero(t, fmt) else "-")
         ax.text(i, INPUT_Y, number(x), ha="center", va="center", color=OUTLIER if outlier else INK, fontsize=11)
         box(ax, i, WEIGHT_Y, "#eef1f4", FAINT, 1.0)
         ax.text(i, WEIGHT_Y, f"$w_{{{i}}}$", ha="center", va="center", color=INK, fontsize=11)
@@ -211,11 +222,12 @@ def results(ax: Axes, i: int, example: Example) -> None:
         ax.text(i, LAST_Y, number(plain), ha="center", va="center", fontsize=10.5, color=colour(plain, FAINT))
 
 
-def legend(fig: Figure, states: list[State]) -> None:
+def legend(fig: Figure, states: list[State], gone: bool) -> None:
     """The states that occur, and the two kinds of frame."""
     handles = [Patch(facecolor=FILL[s], edgecolor=EDGE[s], label=MEANING[s]) for s in states]
     handles.append(Patch(facecolor="white", edgecolor=OUTLIER, linewidth=2, label="outlier: one digit clips it"))
     handles.append(Patch(facecolor="white", edgecolor=FAINT, linestyle="--", label="zero: its lane is free"))
+    handles += [Patch(facecolor="white", edgecolor=GONE, linewidth=2, linestyle="--", label="gives way: is taken for a zero")] * gone
     fig.legend(handles=handles, loc="lower center", ncols=2, fontsize=8.5, frameon=False, labelcolor=INK)
 
 
@@ -229,7 +241,7 @@ def figure(examples: tuple[Example, ...], side_by_side: bool = False) -> Figure:
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax, example in zip(axes.flat, examples, strict=True):
         panel(ax, example)
-    legend(fig, sorted({lane.state for example in examples for lane in example.lanes}))
+    legend(fig, sorted({lane.state for example in examples for lane in example.lanes}), any(any(e.gone) for e in examples))
     fig.subplots_adjust(left=0.01, right=0.99, top=1 - (title + 0.1) / size[1], bottom=0.8 / size[1], hspace=0.1, wspace=0.04)
     return fig
 

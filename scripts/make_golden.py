@@ -42,6 +42,9 @@ FORMATS = {
     "r1f4_4_c2": Format(4, 2, 1, 4),
     "r2_4_c8_largest": Format(4, 8, 2, 0, "largest"),
     "f2_4_c3_signed_largest": Format(4, 3, 0, 2, "largest", signed=True),
+    "evict1_4_c4": Format(4, 4, 3, 3, evict=1),
+    "evict2_4_c8_signed_largest": Format(4, 8, 3, 3, "largest", signed=True, evict=2),
+    "evict3_3_c4_signed_tile8": Format(3, 4, 3, 0, signed=True, lanes=8, evict=3),
 }
 
 U2, U2R, U2P, U21 = Format(2, 2, 2, 2), Format(2, 2, 2, 0), Format(2, 2, 0, 2), Format(2, 2, 1, 1)
@@ -75,6 +78,10 @@ HAND_WORKED = [
     ("f = 1: 1.125 is nearest to 1 + 0/2", U21, [9, 0], [(1, OWN), (0, PRECISION)]),
     ("signed, f = 1: the fraction is -1/2 or 0, so -0.5 = 0 - 1/2", S21, [-5, 0], [(0, OWN), (-1, PRECISION)]),
     ("signed, f = 1: 1.375 would be 2 - 1/2, but 1 is the most", S21, [11, 0], [(1, OWN), (0, PRECISION)]),
+    ("evict 1: no zero behind 5, so the first 1 gives way", U2R.with_(evict=1), [40, 16, 8], [(1, OWN), (1, RANGE), (2, MOVED)]),
+    ("evict 1: a zero in reach, so nothing gives way", U2R.with_(evict=1), [40, 8, 0], [(1, OWN), (1, RANGE), (1, MOVED)]),
+    ("evict 2: 4 is clipped by 1 only, no reason to lose a 2", U2R.with_(evict=2), [32, 16, 8], [(0, OWN), (1, RANGE), (2, MOVED)]),
+    ("evict 1: the look ends at the next outlier", U2R.with_(evict=1), [40, 32, 8], [(1, OWN), (1, RANGE), (3, MOVED)]),
 ]
 
 

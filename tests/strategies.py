@@ -8,7 +8,7 @@ from overq.spec import POLICIES, Format
 
 
 @st.composite
-def formats(draw: st.DrawFn, max_bits: int = 8, max_cascade: int = 16) -> Format:
+def formats(draw: st.DrawFn, max_bits: int = 8, max_cascade: int = 16, max_evict: int = 3) -> Format:
     """Any valid Format."""
     cascade = draw(st.integers(0, max_cascade))
     bits, signed = draw(st.integers(2, max_bits)), draw(st.booleans())
@@ -21,6 +21,7 @@ def formats(draw: st.DrawFn, max_bits: int = 8, max_cascade: int = 16) -> Format
         policy=draw(st.sampled_from(POLICIES)),
         signed=signed,
         lanes=draw(st.none() | st.integers(2 if cascade else 1, 40)),
+        evict=draw(st.integers(0, max_evict)),
     )
 
 

@@ -48,6 +48,7 @@ def test_every_combination_of_six_lanes(backend: ModuleType) -> None:
         Format(3, 16, policy="largest", signed=True, lanes=48),
         Format(8, 3, policy="largest"),
         Format(8, 16, fraction_bits=0),
+        Format(4, 8, policy="largest", signed=True, lanes=48, evict=2),
     ],
     ids=lambda f: f"b{f.bits}c{f.cascade}",
 )

@@ -18,7 +18,19 @@ spec_dot = import_module("overq.spec.dot")
 spec_counts = import_module("overq.spec.counts")
 TRUE = {
     name: getattr(spec_encode, name)
-    for name in ("reach", "choose", "range_pair", "precision_pair", "_split", "fine", "level", "one_digit", "encode", "is_outlier")
+    for name in (
+        "reach",
+        "choose",
+        "range_pair",
+        "precision_pair",
+        "_split",
+        "fine",
+        "level",
+        "one_digit",
+        "encode",
+        "is_outlier",
+        "gives_way",
+    )
 }
 
 
@@ -125,6 +137,26 @@ def _wide_high_digit(t: int, fmt: Format) -> tuple[int, int]:
     return TRUE["_split"](TRUE["level"](t, fmt), fmt.bits, fmt.signed)
 
 
+def _gives_way(tiles: bool = True, zero_stops: bool = True, clipped: bool = True, first: bool = True, reach: int = 0) -> Callable[..., Any]:
+    def gives_way(outlier: int, row: Sequence[int], fmt: Format) -> int | None:
+        n = TRUE["level"](row[outlier], fmt)
+        most = min(fmt.evict, abs(n - TRUE["one_digit"](row[outlier], fmt))) if clipped else fmt.evict
+        edge = outlier - outlier % fmt.lanes + fmt.lanes if fmt.lanes and tiles else len(row)
+        found = []
+        for lane in range(outlier + 1, min(outlier + fmt.cascade + 1 + reach, edge, len(row))):
+            if spec_encode.is_zero(row[lane], fmt):
+                if zero_stops:
+                    return None
+                break
+            if TRUE["is_outlier"](row[lane], fmt):
+                break
+            if abs(TRUE["level"](row[lane], fmt)) <= most:
+                found.append(lane)
+        return (found[0] if first else found[-1]) if found else None
+
+    return gives_way
+
+
 BROKEN = {
     "cascade one too long": Implementation(reach=_reach(cascade=1)),
     "cascade one too short": Implementation(reach=_reach(cascade=-1)),
@@ -147,6 +179,13 @@ BROKEN = {
     "fraction rounds down": Implementation(fine=lambda t: t >> 1),
     "does not saturate": Implementation(saturate=lambda t, fmt: t),
     "greatest digit counts as an outlier": Implementation(is_outlier=lambda t, fmt: TRUE["level"](t, fmt) >= fmt.digit_max),
+    "nothing gives way": Implementation(gives_way=lambda outlier, row, fmt: None),
+    "gives way although a zero serves": Implementation(gives_way=_gives_way(zero_stops=False)),
+    "gives way across a tile's edge": Implementation(gives_way=_gives_way(tiles=False)),
+    "gives way for less than it loses": Implementation(gives_way=_gives_way(clipped=False)),
+    "the last gives way": Implementation(gives_way=_gives_way(first=False)),
+    "gives way out of reach": Implementation(gives_way=_gives_way(reach=1)),
+    "gives way from too near only": Implementation(gives_way=_gives_way(reach=-1)),
     "moved lanes not marked": Implementation(
         encode=_edit(lambda lane: Lane(lane.digit, State.OWN if lane.state == State.MOVED else lane.state))
     ),

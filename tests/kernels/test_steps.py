@@ -77,7 +77,7 @@ def test_rms_is_the_sum_in_the_order_that_is_written_down(lanes: int) -> None:
     while half:
         columns = [columns[i] + columns[i + half] for i in range(half)]
         half //= 2
-    expected = np.float32(0.3) * np.float32(math.sqrt(columns[0] / lanes))
+    expected = torch.tensor(np.float32(0.3) * np.float32(math.sqrt(columns[0] / lanes))).bfloat16().item()
     for make in (torch.tensor, lambda values: np.array(values, np.float32)):
         assert float(steps(make(row), Dynamic(0.3, "rms"), FORMATS[0])[0]) == expected
 

@@ -6,6 +6,7 @@ import pytest
 
 from overq import Format, spec
 from overq.spec import State, encode
+from overq.spec.encode import give_way
 
 O, R, M, P = State  # noqa: E741
 
@@ -68,3 +69,36 @@ def test_counts_of_a_hand_worked_row() -> None:
     assert counts == spec.Counts(values=7, zeros=3, outliers=2, served=1, precise=1)
     assert (counts.zero_rate, counts.outlier_rate, counts.coverage) == (3 / 7, 2 / 7, 0.5)
     assert spec.expected_coverage(0.5, 4) == 1 - 0.5**4
+
+
+@pytest.mark.parametrize(
+    ("evict", "values", "left"),
+    [
+        (1, (20, 3, 1, 1), (20, 3, 0, 1)),  # the first that is small enough
+        (1, (20, 3, 2, 0), (20, 3, 2, 0)),  # a zero in reach
+        (1, (20, 3, 2, 2, 2, 1), (20, 3, 2, 2, 2, 1)),  # c = 4 lanes are looked at
+        (1, (20, 2, 2, 2, 2, 0), (20, 2, 2, 2, 2, 0)),  # a zero out of reach helps nobody, but nothing is small
+        (1, (20, 1, 2, 2, 2, 0), (20, 0, 2, 2, 2, 0)),
+        (2, (20, 2, 1), (20, 0, 1)),
+        (2, (16, 2, 1), (16, 2, 0)),  # 16 is clipped by one level: no more is lost for it
+        (3, (20, 1, 20, 3), (20, 0, 20, 0)),  # each outlier asks lanes of its own
+        (3, (20, 20, 1), (20, 20, 0)),  # … and the policy then serves whom it serves: here the first
+        (1, (20, 15, 1.49), (20, 15, 0)),  # levels are compared
+        (1, (20, 15, 1.5), (20, 15, 1.5)),
+        (0, (20, 1, 1), (20, 1, 1)),
+    ],
+)
+def test_who_gives_way(evict: int, values: tuple[float, ...], left: tuple[float, ...]) -> None:
+    fmt = Format(4, 4, 3, 3, evict=evict)
+    assert give_way(row(fmt, *values), fmt) == row(fmt, *left)
+    assert encode(row(fmt, *values), fmt) == encode(row(fmt, *left), fmt.with_(evict=0))
+    gone = sum(a != b for a, b in zip(values, left, strict=True))
+    counts = spec.count(row(fmt, *values), fmt)
+    assert (counts.evicted, counts.zeros) == (gone, values.count(0))
+
+
+def test_nothing_gives_way_across_an_edge_or_without_a_high_digit() -> None:
+    fmt = Format(4, 4, 3, 3, lanes=2, evict=1)
+    assert give_way(row(fmt, 1, 20, 1, 20, 1), fmt) == row(fmt, 1, 20, 1, 20, 1)
+    assert Format(4, 4, 0, 3, evict=2) == Format(4, 4, 0, 3)
+    assert Format.plain(4).with_(evict=3) == Format.plain(4)

@@ -128,11 +128,13 @@ def test_changes_that_are_named_are_taken_as_they_are() -> None:
 @given(formats())
 def test_the_label_is_the_format(fmt: Format) -> None:
     """Read back by a pattern of its own, so no two formats have one name; policy means nothing in a plain one."""
-    found = re.fullmatch(r"A(\d)(s?) (?:plain|(?:r(\d))?\+?(?:f(\d))? c(\d+))( largest)?(?: tile(\d+))?", fmt.label)
+    found = re.fullmatch(r"A(\d)(s?) (?:plain|(?:r(\d))?\+?(?:f(\d))? c(\d+))( largest)?(?: evict(\d))?(?: tile(\d+))?", fmt.label)
     assert found is not None
-    bits, signed, r, f, cascade, largest, lanes = found.groups()
+    bits, signed, r, f, cascade, largest, evict, lanes = found.groups()
     policy = fmt.policy if not fmt.cascade else "largest" if largest else "first"
-    read = Format(int(bits), int(cascade or 0), int(r or 0), int(f or 0), policy, bool(signed), int(lanes) if lanes else None)
+    read = Format(
+        int(bits), int(cascade or 0), int(r or 0), int(f or 0), policy, bool(signed), int(lanes) if lanes else None, int(evict or 0)
+    )
     assert read == fmt
 
 
@@ -176,6 +178,14 @@ def test_old_json_is_read_silently() -> None:
         Format.from_json({"bits": 3})
     with pytest.raises(FormatError, match=r"^Format.range_overwrite must be True or False, not 1$"):
         Format.from_json(old | {"range_overwrite": 1})
+
+
+def test_evict_is_written_only_where_it_is_on_and_read_where_it_is_missing() -> None:
+    assert "evict" not in Format().to_json()
+    assert Format(evict=2).to_json() == Format().to_json() | {"evict": 2}
+    for wrong in (-1, 4, True, "1", None):
+        with pytest.raises(FormatError, match=r"^Format\.evict must be an integer from 0 to 3, not "):
+            Format(evict=wrong)
 
 
 def test_what_says_two_things_is_refused() -> None:

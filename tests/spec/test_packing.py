@@ -47,6 +47,9 @@ def small_formats() -> list[Format]:
         Format(b, c, r, f, policy, signed, lanes)
         for (b, r, f), c, policy, signed, lanes in itertools.product(seconds, (1, 3), ("first", "largest"), (False, True), (None, 3))
         if (r or f) and not (signed and r == 1)
+    ] + [
+        Format(b, c, 2, 1, "largest", signed, lanes, 3)
+        for b, c, signed, lanes in itertools.product((2, 3), (1, 3), (False, True), (None, 3))
     ]
 
 

@@ -81,6 +81,37 @@ def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1) -> tupl
     return y, counts(_floor(product, *seen(fmt)), fmt, axis)
 
 
+# Who gives way ---------------------------------------------------------------------------------------
+
+
+def _give_way(t: Array, fmt: Format, axis: int) -> tuple[Array, Array | None]:
+    """(t with 0 where a value gives way to an outlier, where that is); t is saturated. (t, None) where nothing can."""
+    if not fmt.evict or t.shape[axis] < 2:
+        return t, None
+    xp = array_api_compat.array_namespace(t)
+    level = _level(t, fmt)
+    clipped = xp.abs(level - xp.clip(level, fmt.digit_min, fmt.digit_max))
+    most, magnitude, zero = xp.clip(clipped, 0, fmt.evict), xp.abs(level), level == 0
+    waiting, normal = clipped > 0, ~zero & (clipped == 0)
+    far = min(fmt.cascade, t.shape[axis] - 1)
+    between, joined = [], xp.ones_like(normal)  # for each d, whether lanes s+1 … s+d-1 are normal, of the tile of s + d
+    for d in range(1, far + 1):
+        here, there = _until(d, axis, t.ndim), _from(d, axis, t.ndim)
+        joined = joined[_until(1, axis, t.ndim)] if d > 1 else joined[here]
+        if fmt.lanes is not None:
+            joined = joined & _same_tile(t, d, fmt.lanes, axis)
+        waiting[here] = waiting[here] & ~(joined & zero[there])
+        between.append(joined)
+        joined = joined & normal[there]
+    gone = xp.zeros_like(normal)
+    for d, joined in enumerate(between, 1):
+        here, there = _until(d, axis, t.ndim), _from(d, axis, t.ndim)
+        hit = waiting[here] & joined & normal[there] & (magnitude[there] <= most[here])
+        gone[there] = gone[there] | hit
+        waiting[here] = waiting[here] & ~hit
+    return xp.where(gone, 0, t), gone
+
+
 # Who serves whom -------------------------------------------------------------------------------------
 
 
@@ -184,7 +215,7 @@ def _served(a: _Assignment, axis: int) -> tuple[Array, Array]:
 def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
     """(digits int16, states uint8) of integers t with f+1 fraction bits; beyond what two digits spell, t saturates."""
     xp = array_api_compat.array_namespace(t)
-    t = _saturate(t, fmt)
+    t, _ = _give_way(_saturate(t, fmt), fmt, axis)
     a = _assign(t, fmt, axis)
     by_range, by_precision = _served(a, axis)
     low, high = _split(a.level, fmt.bits, fmt.signed)
@@ -214,7 +245,7 @@ def effective(digits: Array, states: Array, fmt: Format) -> Array:
 def values(t: Array, fmt: Format, axis: int = -1) -> Array:
     """effective(*encode(t)) in one step: E (int32) along any axis."""
     xp = array_api_compat.array_namespace(t)
-    t = _saturate(t, fmt)
+    t, _ = _give_way(_saturate(t, fmt), fmt, axis)
     a = _assign(t, fmt, axis)
     by_range, by_precision = _served(a, axis)
     E = xp.where(by_range, a.level, a.digit) << fmt.fraction_bits
@@ -222,12 +253,14 @@ def values(t: Array, fmt: Format, axis: int = -1) -> Array:
 
 
 def counts(t: Array, fmt: Format, axis: int = -1) -> Counts:
-    """Zeros, outliers and served values of the whole array; outliers before t saturates."""
+    """Zeros, outliers, served and evicted values of the whole array; outliers before t saturates."""
     xp = array_api_compat.array_namespace(t)
-    a = _assign(_saturate(t, fmt), fmt, axis)
-    second, outlier = a.hops == 1, (level := _level(xp.clip(t, *seen(fmt)), fmt)) != xp.clip(level, fmt.digit_min, fmt.digit_max)
-    total = [xp.sum(xp.astype(m, xp.int64)) for m in (a.level == 0, outlier, second & a.ranged, second & ~a.ranged)]
-    return Counts(array_api_compat.size(t), *(int(n) for n in total))
+    left, gone = _give_way(_saturate(t, fmt), fmt, axis)
+    a = _assign(left, fmt, axis)
+    second, level = a.hops == 1, _level(xp.clip(t, *seen(fmt)), fmt)
+    outlier, zero = level != xp.clip(level, fmt.digit_min, fmt.digit_max), a.level == 0 if gone is None else (a.level == 0) & ~gone
+    masks = (zero, outlier, second & a.ranged, second & ~a.ranged, *([] if gone is None else [gone]))
+    return Counts(array_api_compat.size(t), *(int(xp.sum(xp.astype(mask, xp.int64))) for mask in masks))
 
 
 def _level(t: Array, fmt: Format) -> Array:

@@ -83,6 +83,21 @@ def copy_where(context, word, values, index, others, place):  # type: ignore[no-
 
 
 @intrinsic
+def clear_where(context, word, values, index):  # type: ignore[no-untyped-def]
+    """values[index + j] = 0 where bit j of word is set. values: int32 array."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        bits, array, at = arguments
+        target = _vector(context, builder, signature.args[1], array, at)
+        kept = builder.load(target, align=4)
+        zero = ir.Constant(kept.type, [0] * 64)
+        builder.store(builder.select(_as_bits(builder, bits), zero, kept), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, values, types.int64), generate
+
+
+@intrinsic
 def sum_where(context, word, values, index):  # type: ignore[no-untyped-def]
     """Sum of values[index + j] where bit j of word is set, added in one order on every machine. values: float32 array."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from overq.kernels.bits import at_least, copy_where, from_half, ones, outside, shift_right, spread, to_half
+from overq.kernels.bits import at_least, clear_where, copy_where, from_half, ones, outside, shift_right, spread, to_half
 
 NAN = np.int32(-(2**31))  # stands for the t of a NaN
 I32, F32, U8, U64 = np.int32, np.float32, np.uint8, np.uint64
@@ -45,6 +45,7 @@ class Rule(NamedTuple):
     range_on: bool
     precision_on: bool
     largest: bool
+    evict: int
     bfloat: bool  # what a 16-bit pattern is
     r: np.float32
     q: np.float32
@@ -68,6 +69,7 @@ class Block(NamedTuple):
     served: Any
     moved: Any
     hits: Any  # [cascade, words]: zeros that serve the lane d before them
+    gone: Any  # it gave way
 
 
 @compiled
@@ -89,6 +91,7 @@ def new_block(words, front, cascade):  # type: ignore[no-untyped-def]
         np.zeros(size, U64),
         np.zeros(size, U64),
         np.zeros((max(cascade, 1), size), U64),
+        np.zeros(size, U64),
     )
 
 
@@ -235,6 +238,60 @@ def _contest(b, hits, start, stop, d, unit):  # type: ignore[no-untyped-def]
         copy_where(hits[k], b.key, v - d * unit, b.best, v)
 
 
+# give way --------------------------------------------------------------------------------------------
+
+
+@compiled
+def give_way(b, start, stop, unit, rule):  # type: ignore[no-untyped-def]
+    """Between `classify` and `decide`: values that give way to an outlier become zeros. Words start … stop hold whole vectors.
+
+    First zeros look back for outliers, which then need no other lane; then what is left looks on for a small value, a bit for each.
+    """
+    nonzero, outlier, gone, opened = b.nonzero[start:stop], b.outlier[start:stop], b.gone[start:stop], b.open[start:stop]
+    waiting, look, step, small = b.reach[start:stop], b.near[start:stop], b.far[start:stop], b.inside[start:stop]
+    some = U64(0)
+    for k in range(gone.size):
+        gone[k] = U64(0)
+        some |= outlier[k]
+        waiting[k], look[k] = outlier[k], ~nonzero[k]
+    if some == U64(0):
+        return
+    b.far[stop : stop + unit // 64 + 2] = U64(0)
+    for _ in range(rule.cascade):
+        for k in range(look.size):
+            step[k], look[k] = look[k] & opened[k], U64(0)
+        or_ahead(b.near, b.far, start, stop, unit)
+        for k in range(look.size):
+            waiting[k] &= ~look[k]
+            look[k] &= nonzero[k] & ~outlier[k]
+    size, half = rule.fraction + 1, 1 << rule.fraction
+    for most in range(1, rule.evict + 1):  # those whose greatest level to take is this one
+        for k in range(look.size):
+            at = 64 * (start + k)
+            look[k] = waiting[k] & _beyond(b.t, at, most - 1, rule)
+            if most < rule.evict:
+                look[k] &= ~_beyond(b.t, at, most, rule)
+            small[k] = nonzero[k] & ~outlier[k] & ~outside(b.t, at, I32(-(most << size) - half), I32((most << size) + half - 1))
+        for _ in range(rule.cascade):
+            for k in range(step.size):
+                step[k] = opened[k]
+            and_back(b.far, b.near, start, stop, unit)
+            for k in range(step.size):
+                gone[k] |= step[k] & small[k]
+                look[k] = step[k] & nonzero[k] & ~outlier[k] & ~small[k]
+    for k in range(gone.size):
+        if gone[k]:
+            nonzero[k] &= ~gone[k]
+            clear_where(gone[k], b.t, 64 * (start + k))
+
+
+@compiled
+def _beyond(t, at, levels, rule):  # type: ignore[no-untyped-def]
+    """Of 64 outliers, those that one digit clips by more than so many levels."""
+    size, half = rule.fraction + 1, 1 << rule.fraction
+    return outside(t, at, I32(((rule.digit_min - levels) << size) - half), I32(((rule.digit_max + levels) << size) + half - 1))
+
+
 # emit ------------------------------------------------------------------------------------------------
 
 
@@ -313,12 +370,13 @@ def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # t
 
 @compiled
 def tally(sums, b, start, stop):  # type: ignore[no-untyped-def]
-    """Add the words' outliers, served outliers, other served values and nonzero values."""
+    """Add the words' nonzero values, outliers, served outliers, other served values and values that gave way."""
     for k in range(start, stop):
         sums[0] += ones(b.nonzero[k])
         sums[1] += ones(b.outlier[k])
         sums[2] += ones(b.served[k] & b.outlier[k])
         sums[3] += ones(b.served[k] & ~b.outlier[k])
+        sums[4] += ones(b.gone[k])
 
 
 @compiled
@@ -346,6 +404,8 @@ def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[
         stage(x[at : at + count], b.t[64 * front :], rule.r, rule)
         b.t[64 * front + count : 64 * stop] = I32(0)
         classify(b, front, stop, rule)
+        if rule.evict:
+            give_way(b, front, stop, 1, rule)
         decide(b, front, front, stop, 1, rule, len(out) == 2)
         tally(sums, b, front, stop)
         reveal(b, front, stop, len(out) == 2)
@@ -384,6 +444,8 @@ def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows,
                     b.open[k] = opened
             start, stop = front + old * width, front + (old + new) * width
             classify(b, start, stop, rule)
+            if rule.evict:  # then a block has all lanes
+                give_way(b, start, stop, unit, rule)
             decide(b, front, start, stop, unit, rule, len(out) == 2)
             done = old + new if lane + new == lanes else max(ready, old + new - rule.cascade)
             tally(sums, b, front + ready * width, front + done * width)

@@ -51,7 +51,8 @@ def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Fo
     f = int(rng.integers(1, bits + 1)) if precise else 0
     if rng.random() < 0.3:  # full digits
         r, f = bits * ranged, bits * precise
-    fmt = Format(bits, cascade, r, f, fields["policy"], signed, tile)
+    evict = int(rng.integers(1, 4)) if ranged and number % 3 == 2 else 0  # drawn last, so that a batch that has none is as it was
+    fmt = Format(bits, cascade, r, f, fields["policy"], signed, tile, evict)
     shape = (VALUES // lanes, lanes)
     zero, outlier, edge = rng.random() * 0.8, rng.random() * 0.4, rng.random() * 0.3
     unit, half = fmt.unit, fmt.unit // 2

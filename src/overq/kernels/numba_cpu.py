@@ -71,7 +71,7 @@ def encode(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) ->
 
 
 def counts(t: Array, fmt: Format, axis: int = -1, threads: int | None = None) -> Counts:
-    """Zeros, outliers and served values of integers t."""
+    """Zeros, outliers, served and evicted values of integers t."""
     return _run(_integers(t, fmt), (), axis, rule_of(fmt), threads)
 
 
@@ -93,7 +93,7 @@ def rule_of(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Ru
     numbers = (fmt.bits, fmt.fraction_bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.t_min, fmt.t_max, *seen(fmt), *fine)
     least = -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0
     modes = (fmt.range_on, fmt.precision_on, fmt.policy == "largest")
-    return compiled.Rule(*numbers, least, fmt.lanes or 0, *modes, bfloat, *factors(step, fmt))
+    return compiled.Rule(*numbers, least, fmt.lanes or 0, *modes, fmt.evict, bfloat, *factors(step, fmt))
 
 
 def _is_bfloat(x: Array) -> bool:
@@ -160,10 +160,10 @@ def _run(
     jobs[0](sums[0])
     for other in others:
         other.result()
-    nonzero, outliers, served, precise = (int(n) for n in sums.sum(0)[:4])
+    nonzero, outliers, served, precise, evicted = (int(n) for n in sums.sum(0)[:5])
     if not rule.range_on:  # what is served lies on a digit once t saturates, also where it was an outlier before
         served, precise = 0, served + precise
-    return Counts(source.size, source.size - nonzero, outliers, served, precise)
+    return Counts(source.size, source.size - nonzero - evicted, outliers, served, precise, evicted)
 
 
 class _Groups(NamedTuple):
@@ -210,7 +210,11 @@ def _jobs(flat: Any, flats: Any, order: _Order, rule: compiled.Rule, threads: in
         ]
     pieces = max(1, min(RUN // 8 // inner, outer // threads))
     size = -(-inner // max(-(-inner // RUN), -(-threads // outer)))  # a single image is cut so that every thread gets a piece
-    rows = min(lanes, max(BLOCK // (size * pieces), 2 * rule.cascade + 2))
+    if rule.evict:  # who gives way is known only farther on: all lanes at once, of fewer positions
+        rows, most = lanes, max(64, BLOCK // lanes)
+        size, pieces = min(size, most), pieces if size * pieces <= most else max(1, most // size)
+    else:
+        rows = min(lanes, max(BLOCK // (size * pieces), 2 * rule.cascade + 2))
     tasks = -(-outer // pieces) * -(-inner // size)
     bounds = [tasks * i // threads for i in range(threads + 1)]
     return [

@@ -2,7 +2,8 @@
 
 A channel's values are staged once: which are zeros and outliers, how much each wants a second digit, what it would gain by one. An
 arrangement is then a list of channels, and only the decision is made anew, by the function that decides everywhere
-(`compiled.decide`): the error of `overwrite` is the error with one digit each less what is saved.
+(`compiled.decide`): the error of `overwrite` is the error with one digit each less what is saved. That nothing gives way is taken for
+granted: orders of a format with `evict` are sought as if it had none.
 """
 
 from __future__ import annotations

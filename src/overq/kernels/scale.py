@@ -25,7 +25,8 @@ COLUMNS = 64  # sums of squares: how many are added side by side
 
 @dataclass(frozen=True)
 class Dynamic:
-    """One step for each channel vector, found in the vector: alpha · max|x| or alpha · rms(x), in float32, between 2^-100 and 2^100.
+    """One step for each channel vector, found in the vector: alpha · max|x| or alpha · rms(x), in float32, between 2^-100 and 2^100,
+    then rounded to the nearest bfloat16 (ties to even), so that it takes 16 bits beside its vector.
 
     alpha    positive, calibrated
     measure  "max" or "rms"; NaN and infinities are left out of both (count as 0)
@@ -105,7 +106,7 @@ def factors_on_lanes(step: Array | Dynamic, x: Array, fmt: Format, axis: int) ->
 
 
 def steps(x: Array, rule: Dynamic, fmt: Format, axis: int = -1) -> Array:
-    """The step that each vector of x gives: float32, of x's shape but 1, or the number of tiles, along `axis`.
+    """The step that each vector of x gives: float32 of 8 significant bits, of x's shape but 1, or the number of tiles, along `axis`.
 
     rms: squares in float64; lane k of a group is added to column k % 64, in the order of k, then columns 32 … 63 to columns
     0 … 31, 16 … 31 to 0 … 15, and so on: one order, so that every backend gives the same float32.
@@ -124,7 +125,14 @@ def steps(x: Array, rule: Dynamic, fmt: Format, axis: int = -1) -> Array:
         count = xp.asarray([size] * (groups - 1) + [max(last, 1)], dtype=xp.float64, device=array_api_compat.device(x))
         found = xp.astype(xp.sqrt(_sum_of_squares(xp, magnitude) / count), xp.float32)
     step = xp.clip(found * float(np.float32(rule.alpha)), LEAST, GREATEST)
-    return xp.moveaxis(step, -1, axis)
+    return xp.moveaxis(bfloat(step), -1, axis)
+
+
+def bfloat(x: Array) -> Array:
+    """Nearest bfloat16, ties to even, of positive float32; as float32."""
+    xp = array_api_compat.array_namespace(x)
+    pattern = x.view(xp.int32)
+    return ((pattern + 0x7FFF + ((pattern >> 16) & 1)) & -0x10000).view(xp.float32)
 
 
 def _sum_of_squares(xp: Any, magnitude: Array) -> Array:

@@ -119,6 +119,40 @@ def _patch(outer, lanes, inner, LANES: tl.constexpr, POSITIONS: tl.constexpr):
 
 
 @triton.jit
+def _seen(x, offset, there, r, F: tl.constexpr):
+    """(|n|, by how much one digit clips n) of what is there; a zero where nothing is."""
+    t, _ = _look(x, offset, there, r, F)
+    n, digit = _level(t, F)
+    return tl.abs(n), tl.abs(n - digit)
+
+
+@triton.jit
+def _give_way_kernel(x, y, outer, lanes, inner, tile, r, F: tl.constexpr, LANES: tl.constexpr, POSITIONS: tl.constexpr):
+    """x with 0 where a value gives way to an outlier. The lane looks back for the outlier, then on for what stops the outlier's look."""
+    lane, offset, valid = _patch(outer, lanes, inner, LANES, POSITIONS)
+    room_before, room_behind = lane % tile, tl.minimum(tile - 1 - lane % tile, lanes - 1 - lane)
+    own, clipped = _seen(x, offset, valid, r, F)
+    looking = valid & (own > 0) & (clipped == 0)
+    distance, most, least = tl.zeros_like(own), tl.zeros_like(own), own * 0 + F[13] + 1
+    for d in tl.static_range(1, F[1] + 1):
+        there = valid & (d <= room_before)
+        before, off = _seen(x, offset - d * inner, there, r, F)
+        found = looking & there & (off > 0)
+        distance, most = tl.where(found, d, distance), tl.where(found, tl.minimum(off, F[13]), most)
+        looking = looking & there & (off == 0) & (before > 0)
+        least = tl.where(looking, tl.minimum(least, before), least)  # of the lanes between, which would go first
+    gone = (distance > 0) & (own <= most) & (least > most)
+    looking = gone
+    for d in tl.static_range(1, F[1]):
+        there = valid & (d <= room_behind) & (distance + d <= F[1])
+        behind, off = _seen(x, offset + d * inner, there, r, F)
+        gone = gone & ~(looking & there & (behind == 0))
+        looking = looking & there & (behind > 0) & (off == 0)
+    value = tl.load(x + offset, mask=valid, other=0)
+    tl.store(y + offset, tl.where(gone, 0, value).to(y.dtype.element_ty), mask=valid)
+
+
+@triton.jit
 def _overwrite_kernel(x, y, outer, lanes, inner, tile, r, q, F: tl.constexpr, LANES: tl.constexpr, POSITIONS: tl.constexpr):
     lane, offset, valid = _patch(outer, lanes, inner, LANES, POSITIONS)
     t, nan = _look(x, offset, valid, r, F)
@@ -176,12 +210,12 @@ def overwrite(x: Array, step: Step, fmt: Format, axis: int = -1) -> Array:
     """
     x = _tensor(given := x)
     if is_one(step):
-        out = torch.empty_like(x)
-        _launch(_overwrite_kernel, axis, fmt, (x, out), *map(float, factors(step, fmt)))
+        out, (r, q) = torch.empty_like(x), map(float, factors(step, fmt))
+        _launch(_overwrite_kernel, axis, fmt, (_given_way(x, fmt, axis, r), out), r, q)
         return _like(given, out)
     product, q = scaled(x, step if isinstance(step, Dynamic) else _tensor(step), fmt, axis)
     E = torch.empty_like(product)
-    _launch(_overwrite_kernel, axis, fmt, (product, E), 1.0, 1.0)
+    _launch(_overwrite_kernel, axis, fmt, (_given_way(product, fmt, axis, 1.0), E), 1.0, 1.0)
     return _like(given, (E * q).to(x.dtype))
 
 
@@ -197,20 +231,30 @@ def overwrite_counted(x: Array, step: Step, fmt: Format, axis: int = -1) -> tupl
 
 def encode(t: Array, fmt: Format, axis: int = -1) -> tuple[Array, Array]:
     """(digits int16, states uint8) of integers t with f+1 fraction bits; beyond what two digits spell, t saturates."""
-    t = _integers(given := t, fmt)
+    t = _given_way(_integers(given := t, fmt), fmt, axis, 1.0)
     digits, states = torch.empty_like(t, dtype=torch.int16), torch.empty_like(t, dtype=torch.uint8)
     _launch(_digits_kernel, axis, fmt, (t, _who_is_served(t, fmt, axis), digits, states))
     return _like(given, digits), _like(given, states)
 
 
 def counts(t: Array, fmt: Format, axis: int = -1) -> Counts:
-    """Zeros, outliers and served values of integers t."""
+    """Zeros, outliers, served and evicted values of integers t."""
     t = _integers(t, fmt)
-    served = _who_is_served(t, fmt, axis) != 0
+    left = _given_way(t, fmt, axis, 1.0)
+    served, gone = _who_is_served(left, fmt, axis) != 0, left != t
     n = (t.clamp(*seen(fmt)) + fmt.unit // 2) >> (fmt.fraction_bits + 1)
     outlier = (n < fmt.digit_min) | (n > fmt.digit_max)
     ranged = outlier & fmt.range_on  # else t saturates to a digit
-    return Counts(t.numel(), *(int(m.sum()) for m in (n == 0, outlier, served & ranged, served & ~ranged)))
+    return Counts(t.numel(), *(int(m.sum()) for m in (n == 0, outlier, served & ranged, served & ~ranged, gone)))
+
+
+def _given_way(x: torch.Tensor, fmt: Format, axis: int, r: float) -> torch.Tensor:
+    """x with 0 where a value gives way to an outlier, in a pass of its own; x itself where none does."""
+    if not fmt.evict:
+        return x
+    out = torch.empty_like(x)
+    _launch(_give_way_kernel, axis, fmt, (x, out), r)
+    return out
 
 
 def _who_is_served(t: torch.Tensor, fmt: Format, axis: int) -> torch.Tensor:
@@ -230,7 +274,7 @@ def _launch(kernel: Any, axis: int, fmt: Format, tensors: tuple[torch.Tensor, ..
     outer, lanes, inner = int(np.prod(shape[:place])), shape[place], int(np.prod(shape[place + 1 :]))
     size = (fmt.bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.t_min, fmt.t_max)
     modes = (int(fmt.range_on), int(fmt.precision_on), int(fmt.policy == "largest"))
-    F = (*size, fmt.fraction_bits, *modes, fmt.fine_min, fmt.fine_max, -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0)
+    F = (*size, fmt.fraction_bits, *modes, fmt.fine_min, fmt.fine_max, -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0, fmt.evict)
     patch = PATCH * 256 if triton.knobs.runtime.interpret else PATCH
     wide, narrow = triton.next_power_of_2(min(patch // 8, lanes if inner == 1 else outer * inner)), 8
     narrow = max(1, min(patch // wide, triton.next_power_of_2(outer if inner == 1 else lanes)))

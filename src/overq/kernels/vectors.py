@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import overload
 
 from overq.kernels.bits import bits_of, from_half, number_of
-from overq.kernels.compiled import F32, I32, U64, classify, compiled, decide, emit, new_block, reveal, stage, tally
+from overq.kernels.compiled import F32, I32, U64, classify, compiled, decide, emit, give_way, new_block, reveal, stage, tally
 from overq.kernels.scale import COLUMNS, GREATEST, LEAST
 
 F64 = np.float64
@@ -62,6 +62,13 @@ def rms(x, columns, bfloat):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _bfloat(step):  # type: ignore[no-untyped-def]
+    """`scale.bfloat` of one number."""
+    pattern = bits_of(step)
+    return number_of(I32((pattern + 0x7FFF + ((pattern >> 16) & 1)) & -0x10000))
+
+
+@compiled
 def vectors_inside(x, out, lanes, size, first, last, rows, rule, source, alpha, r, q, sums):  # type: ignore[no-untyped-def]
     """Positions first … last, `rows` of them to a block, in groups of `size` lanes.
 
@@ -85,11 +92,13 @@ def vectors_inside(x, out, lanes, size, first, last, rows, rule, source, alpha, 
             part, here = x[row * lanes + at : row * lanes + at + count], row * groups + group
             if source != GIVEN:
                 found = greatest(part, rule.bfloat) if source == MAX else rms(part, columns, rule.bfloat)
-                step = F64(min(max(F32(found * alpha), F32(LEAST)), F32(GREATEST)))
+                step = F64(_bfloat(min(max(F32(found * alpha), F32(LEAST)), F32(GREATEST))))
                 r[here], q[here] = F32(unit / step), F32(step / whole)
             stage(part, b.t[64 * front + at :], r[here], rule)
         b.t[64 * front + many * lanes : 64 * stop] = I32(0)
         classify(b, front, stop, rule)
+        if rule.evict:
+            give_way(b, front, stop, 1, rule)
         decide(b, front, front, stop, 1, rule, False)
         tally(sums, b, front, stop)
         reveal(b, front, stop, False)

@@ -56,11 +56,11 @@ def method_of(fmt: Format) -> Method:
 
 
 def method_to_json(method: Method) -> dict[str, Any]:
-    """Plain JSON values: its name in METHODS and its parameters."""
+    """Plain JSON values: its name in METHODS and its parameters; `evict` only where it is on, as it was written before there was one."""
     if isinstance(method, Dynamic):
         return {**method_to_json(method.of), "dynamic": method.by, "group": method.group}
     name = next(name for name, cls in METHODS.items() if cls is type(method))
-    return {"name": name, **asdict(method)}
+    return {"name": name, **{key: value for key, value in asdict(method).items() if key != "evict" or value}}
 
 
 def method_from_json(data: Any) -> Method:

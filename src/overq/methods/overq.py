@@ -28,13 +28,14 @@ class OverQ(Method):
     fraction_bits: int | None = None
     policy: str = "first"
     lanes: int | None = None
+    evict: int = 0
     range_overwrite: InitVar[bool | None] = None  # the old names, see Format
     precision_overwrite: InitVar[bool | None] = None
 
     def __post_init__(self, range_overwrite: bool | None, precision_overwrite: bool | None) -> None:
         switches = {"range_overwrite": range_overwrite, "precision_overwrite": precision_overwrite}
         old: dict[str, Any] = {name: value for name, value in switches.items() if value is not None}
-        made = Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, False, self.lanes, **old)
+        made = Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, False, self.lanes, self.evict, **old)
         if old:
             object.__setattr__(self, "range_bits", made.range_bits)
             object.__setattr__(self, "fraction_bits", made.fraction_bits)
@@ -44,7 +45,7 @@ class OverQ(Method):
         """The method whose tensors have that format; its `signed` is left to the tensor."""
         usual = second_bits(fmt.bits, False)
         high, fraction = (None if not fmt.cascade or bits == usual else bits for bits in (fmt.range_bits, fmt.fraction_bits))
-        return cls(fmt.bits, fmt.cascade, high, fraction, fmt.policy, fmt.lanes)
+        return cls(fmt.bits, fmt.cascade, high, fraction, fmt.policy, fmt.lanes, fmt.evict)
 
     @property
     def neighbours(self) -> bool:
@@ -52,8 +53,10 @@ class OverQ(Method):
 
     def format(self, signed: bool) -> Format:
         if signed and self.range_bits is None:
-            return Format(self.bits, self.cascade, None, self.fraction_bits, self.policy, signed, self.lanes)
-        return Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, lanes=self.lanes).with_(signed=signed)
+            return Format(self.bits, self.cascade, None, self.fraction_bits, self.policy, signed, self.lanes, self.evict)
+        return Format(self.bits, self.cascade, self.range_bits, self.fraction_bits, self.policy, lanes=self.lanes, evict=self.evict).with_(
+            signed=signed
+        )
 
     def decode(self, x: Array, fitted: Fitted, axis: int) -> Array:
         fmt = self.format(fitted.signed)

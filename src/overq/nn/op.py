@@ -2,7 +2,8 @@
 
     y = overwrite(x, step, fmt, dim=1)      # E · step / 2^f of design section 1, in x's shape, dtype, device and layout
 
-Gradient (straight-through, exact rule): dL/dx = dL/dy where the lane spells x up to rounding, and 0 where it clips x.
+Gradient (straight-through, exact rule): dL/dx = dL/dy where the lane spells x up to rounding, and 0 where it clips x or
+gave way.
 In integers: it passes where -2^f <= floor(x · r) - 2·E < 2^f, the floor taken before saturation. So an outlier passes if and
 only if it was served and two digits hold it; NaN and infinity do not pass. For `cascade=0` this is the rule of
 torch.fake_quantize_per_tensor_affine. A step that the vectors give themselves counts as a constant.
@@ -44,7 +45,7 @@ def overwrite(x: Tensor, step: Step, fmt: Format, dim: int = 1) -> Tensor:
         return torch.ops.overq.overwrite_dynamic(x, step.alpha, step.measure, step.tiles, _text(fmt), dim)
     if isinstance(step, Tensor):
         return torch.ops.overq.overwrite_each(x, step.detach(), _text(fmt), dim)
-    return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim)
+    return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim, fmt.evict)
 
 
 def _arguments(fmt: Format) -> tuple[int, int, int, int, str, bool, int | None]:
@@ -66,8 +67,9 @@ def _overwrite(
     signed: bool,
     lanes: int | None,
     dim: int,
+    evict: int = 0,
 ) -> Tensor:
-    return _in_layout_of(x, step, _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes), dim)
+    return _in_layout_of(x, step, _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes, evict), dim)
 
 
 @_overwrite.register_fake
@@ -87,9 +89,10 @@ def _unclipped(
     signed: bool,
     lanes: int | None,
     dim: int,
+    evict: int = 0,
 ) -> Tensor:
     """bool, where the gradient passes."""
-    fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes)
+    fmt = _format(bits, cascade, range_bits, fraction_bits, policy, signed, lanes, evict)
     r, q = factors(step, fmt)
     return _passes(x.float(), step, float(r), float(q), fmt, dim % x.ndim)
 
@@ -118,13 +121,13 @@ _overwrite.register_autograd(_backward, setup_context=_keep)
 
 
 def _text(fmt: Format) -> str:
-    return f"{fmt.bits} {fmt.cascade} {fmt.range_bits} {fmt.fraction_bits} {fmt.policy} {int(fmt.signed)} {fmt.lanes or 0}"
+    return f"{fmt.bits} {fmt.cascade} {fmt.range_bits} {fmt.fraction_bits} {fmt.policy} {int(fmt.signed)} {fmt.lanes or 0} {fmt.evict}"
 
 
 @lru_cache(maxsize=256)
 def _read(text: str) -> Format:
-    bits, cascade, range_bits, fraction_bits, policy, signed, lanes = text.split()
-    return Format(int(bits), int(cascade), int(range_bits), int(fraction_bits), policy, signed == "1", int(lanes) or None)
+    bits, cascade, range_bits, fraction_bits, policy, signed, lanes, evict = text.split()
+    return Format(int(bits), int(cascade), int(range_bits), int(fraction_bits), policy, signed == "1", int(lanes) or None, int(evict))
 
 
 @torch.library.custom_op("overq::overwrite_each", mutates_args=())

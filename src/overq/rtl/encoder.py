@@ -15,6 +15,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, sign
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from overq.errors import UnsupportedModeError
 from overq.rtl.pe import digit_shape
 from overq.spec import ArrayConfig, State
 
@@ -73,6 +74,8 @@ class OverwriteEncoder(wiring.Component):
     latency = 3
 
     def __init__(self, *, config: ArrayConfig):
+        if config.format.evict:
+            raise UnsupportedModeError(f"the RTL encoder lets no value give way (evict) yet, and the format is {config.format.label}")
         self.config = config
         lanes = config.rows
         ports = {

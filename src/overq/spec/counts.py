@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from overq.spec.encode import encode, is_outlier, is_zero
+from overq.spec.encode import encode, give_way, is_outlier, is_zero, saturate
 from overq.spec.format import Format
 from overq.spec.modes import State
 
@@ -19,6 +19,7 @@ class Counts:
     outliers  lanes that one digit clips, seen before t saturates, so also where the format has no high digit
     served    outliers that got a second digit (range overwrite)
     precise   normal values that got a fraction digit (precision overwrite)
+    evicted   normal values that gave way to an outlier; they are no zeros
     """
 
     values: int = 0
@@ -26,6 +27,7 @@ class Counts:
     outliers: int = 0
     served: int = 0
     precise: int = 0
+    evicted: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -34,6 +36,7 @@ class Counts:
             self.outliers + other.outliers,
             self.served + other.served,
             self.precise + other.precise,
+            self.evicted + other.evicted,
         )
 
     @property
@@ -67,10 +70,12 @@ def count(row: Sequence[int], fmt: Format) -> Counts:
     low, high = seen(fmt)
     row = [max(low, min(high, t)) for t in row]
     states = [lane.state for lane in encode(row, fmt)]
+    before = [saturate(t, fmt) for t in row]
     return Counts(
         values=len(row),
         zeros=sum(is_zero(t, fmt) for t in row),
         outliers=sum(is_outlier(t, fmt) for t in row),
         served=states.count(State.RANGE),
         precise=states.count(State.PRECISION),
+        evicted=sum(a != b for a, b in zip(before, give_way(before, fmt), strict=True)),
     )

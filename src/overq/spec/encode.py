@@ -71,6 +71,37 @@ def _split(value: int, bits: int, signed: bool) -> tuple[int, int]:
     return low, (value - low) >> bits
 
 
+# Giving way -------------------------------------------------------------------------------------------
+
+
+def gives_way(outlier: int, row: Sequence[int], fmt: Format) -> int | None:
+    """The lane that gives way to the outlier on lane `outlier`, or None.
+
+    Look at the lanes behind it, at most c, up to the first zero or outlier or the tile's edge. Is that a zero, it can serve the
+    outlier: None. Else the first normal value passed whose level is no more than `evict`, and no more than what one digit clips of
+    the outlier, gives way. Every lane lies behind at most one outlier without another between, so no two outliers ask the same lane.
+    """
+    n = level(row[outlier], fmt)
+    most = min(fmt.evict, abs(n - one_digit(row[outlier], fmt)))
+    edge = len(row) if fmt.lanes is None else outlier - outlier % fmt.lanes + fmt.lanes
+    found = None
+    for lane in range(outlier + 1, min(outlier + fmt.cascade + 1, edge, len(row))):
+        if is_zero(row[lane], fmt):
+            return None
+        if is_outlier(row[lane], fmt):
+            break
+        if found is None and abs(level(row[lane], fmt)) <= most:
+            found = lane
+    return found
+
+
+def give_way(row: Sequence[int], fmt: Format) -> list[int]:
+    """The row with t = 0 where a value gives way: a step before the encoder, decided on the row as it was. `fmt.evict` 0: the row."""
+    outliers = [lane for lane, t in enumerate(row) if is_outlier(t, fmt)] if fmt.evict else []
+    left = {gives_way(outlier, row, fmt) for outlier in outliers}
+    return [0 if lane in left else t for lane, t in enumerate(row)]
+
+
 # Assignment -------------------------------------------------------------------------------------------
 
 
@@ -109,7 +140,7 @@ def encode(row: Iterable[int], fmt: Format) -> list[Lane]:
     row: integers t with f+1 fraction bits (section 1.1); values beyond what a low and a high digit spell saturate.
     Returns one Lane per value.
     """
-    row = [saturate(t, fmt) for t in row]
+    row = give_way([saturate(t, fmt) for t in row], fmt)
     digits = [one_digit(t, fmt) for t in row]
     lanes = [Lane(digit, State.OWN) for digit in digits]
     for zero in (i for i, t in enumerate(row) if is_zero(t, fmt)):

@@ -25,6 +25,7 @@ class Format:
     policy         which value a zero serves: "first" (farthest outlier) or "largest" (worst represented)
     signed         digits -2^(b-1) … 2^(b-1)-1 instead of 0 … 2^b-1
     lanes          rows of one tile; None is the whole channel vector
+    evict          greatest level |n| of a normal value that gives way to an outlier which no zero serves, 0 (none) to 3
 
     Left out, r and f are `second_bits(bits, signed)`; with cascade = 0 both are 0. Fields hold what is in force, so formats that
     mean the same are equal, however they were written.
@@ -37,6 +38,7 @@ class Format:
     policy: str
     signed: bool
     lanes: int | None
+    evict: int = 0
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Format:
         policy: str = "first",
         signed: bool = False,
         lanes: int | None = None,
+        evict: int = 0,
         **old: bool,
     ) -> None:
         seconds = {"range_bits": range_bits, "fraction_bits": fraction_bits}
@@ -60,6 +63,7 @@ class Format:
             raise FormatError(f"Format.policy must be one of {', '.join(POLICIES)}, not {policy!r}")
         if lanes is not None:
             _check_integer("lanes", lanes, 1, 2**31 - 1)
+        _check_integer("evict", evict, 0, 3)
         for name, value in seconds.items():
             if value is not None:
                 _check_integer(name, value, 0, bits)
@@ -77,7 +81,17 @@ class Format:
             raise FormatError(
                 f"Format.lanes is 1 but cascade is {cascade}: a one-lane tile has no neighbour to overwrite; use cascade=0 or more lanes"
             )
-        values: dict[str, Any] = {"bits": bits, "cascade": cascade, **ready, "policy": policy, "signed": signed, "lanes": lanes}
+        if not ready["range_bits"]:
+            evict = 0  # nothing to give way to
+        values: dict[str, Any] = {
+            "bits": bits,
+            "cascade": cascade,
+            **ready,
+            "policy": policy,
+            "signed": signed,
+            "lanes": lanes,
+            "evict": evict,
+        }
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -110,8 +124,9 @@ class Format:
         return Format(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; `evict` only where it is on, as formats were written before there was one."""
+        values = asdict(self)
+        return values if self.evict else {name: value for name, value in values.items() if name != "evict"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Format:
@@ -128,6 +143,7 @@ class Format:
                 if not isinstance(switch, bool):
                     raise FormatError(f"Format.{old} must be True or False, not {switch!r}")
                 values[new] = values.get("bits", 0) if switch else 0
+        values.setdefault("evict", 0)
         if values.keys() != set(wanted):
             raise FormatError(f"a Format needs exactly the fields {sorted(wanted)}, got {sorted(data)}")
         return cls(**values)
@@ -173,11 +189,11 @@ class Format:
 
     @property
     def label(self) -> str:
-        """The one name of a format: "A4 plain", "A4 r3+f3 c4", "A4s r4 c8 largest tile16"."""
+        """The one name of a format: "A4 plain", "A4 r3+f3 c4", "A4s r4 c8 largest tile16", "A4s r3+f3 c8 evict2"."""
         name = f"A{self.bits}{'s' * self.signed}"
         seconds = [f"{letter}{bits}" for letter, bits in (("r", self.range_bits), ("f", self.fraction_bits)) if bits]
         parts = [name, "+".join(seconds), f"c{self.cascade}"] if seconds else [name, "plain"]
-        parts += ["largest"] * (self.policy == "largest" and self.cascade > 0)
+        parts += ["largest"] * (self.policy == "largest" and self.cascade > 0) + [f"evict{self.evict}"] * (self.evict > 0)
         return " ".join([*parts, *([] if self.lanes is None else [f"tile{self.lanes}"])])
 
     # Numbers -----------------------------------------------------------------------------------------
