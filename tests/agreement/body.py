@@ -102,14 +102,14 @@ def formats_to_exhaust() -> list[Format]:
     """All policies, r, f, signs and cascades, with and without tile edges, at b = 2; fewer at b = 3, and of those that let values give
     way."""
     found = [Format.plain(2), Format.plain(2, signed=True)]
+    for (bits, evict, signed), cascade, lanes in itertools.product(((2, 1, True), (2, 3, False), (3, 2, True)), (1, 3), (None, 3)):
+        found += [Format(bits, cascade, 2, f, policy, signed, lanes, evict) for f, policy in ((0, "first"), (1, "largest"))]
     every = [(r, f) for r in range(3) for f in range(3) if r or f]
     some = [(3, 3), (3, 0), (0, 3), (2, 2), (1, 3), (2, 0), (0, 1)]
     for bits, cascades, tiles, seconds in ((2, (1, 2, 3), (None, 2, 3), every), (3, (2,), (None, 3), some)):
         for cascade, lanes, (r, f), policy, signed in itertools.product(cascades, tiles, seconds, ("first", "largest"), (False, True)):
             if not (signed and r == 1):
                 found.append(Format(bits, cascade, r, f, policy, signed, lanes))
-    for (bits, evict, signed), cascade, lanes in itertools.product(((2, 1, True), (2, 3, False), (3, 2, True)), (1, 3), (None, 3)):
-        found += [Format(bits, cascade, 2, f, policy, signed, lanes, evict) for f, policy in ((0, "first"), (1, "largest"))]
     return found
 
 

@@ -23,7 +23,7 @@ from overq.tune.sensitivity import LOSSES, Sensitivity
 
 RECIPE = "recipe"  # in place of a method's name: the keys of a number format stand for the method
 OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range_bits and fraction_bits, see Format
-FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", *OLD_KEYS)
+FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", "evict", *OLD_KEYS)
 DYNAMIC_KEYS = ("dynamic", "group")  # of steps for each vector, or for each group of its lanes: `overq.methods.Dynamic`
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
@@ -35,7 +35,7 @@ _DEFAULTS = [
     for key, value in {
         "policy": "first", "calibration": "format-mse", "reorder": False, "equalize": 0.0, "bias_correction": False, "sequential": False,
         "source": "images", "rotate": False, FOLDED: False, "reorder_network": False, "integers": False, "edges": True,
-        "unit": "stored", "loss": "mse", "mix": "overq",
+        "unit": "stored", "loss": "mse", "mix": "overq", "evict": 0,
     }.items()
 ]  # fmt: skip
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
