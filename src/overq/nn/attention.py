@@ -7,6 +7,7 @@ calling `query`, `key` and `value`, which are `nn.Linear`, and `out_proj`; its s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,32 @@ class SeparateAttention(nn.MultiheadAttention):
             return mask
         added = _added(padding, q.dtype).view(-1, 1, 1, k.shape[1])
         return added if mask is None else mask + added
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    weights: Callable[[Tensor], Tensor] = lambda weights: weights,
+) -> Tensor:
+    """`F.scaled_dot_product_attention` as its two products, with what `weights` makes of the probabilities between them."""
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if is_causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1), -math.inf)
+    if attn_mask is not None:
+        scores = scores + (_added(~attn_mask, scores.dtype) if attn_mask.dtype == torch.bool else attn_mask)
+    chances = torch.softmax(scores, -1)
+    if attn_mask is not None:
+        chances = torch.where((scores == -math.inf).all(-1, keepdim=True), 0, chances)  # a row that may look at nothing
+    return F.dropout(weights(chances), dropout_p) @ value
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,38 +22,52 @@ from overq.nn.layers import as_held, outputs_first
 from overq.nn.quantized import Quantized
 from overq.nn.replica import replica
 from overq.nn.samples import Part
+from overq.nn.sites import Multiplies
 
 ROWS = 4  # samples that are run, where they can be told apart
 
 
-def check_copy(model: nn.Module, quantized: nn.Module, floats: dict[str, torch.Tensor], chosen: Chosen) -> None:
+def check_copy(
+    model: nn.Module, quantized: nn.Module, floats: dict[str, torch.Tensor], chosen: Chosen, held: dict[str, torch.Tensor] | None = None
+) -> None:
     """Raise FidelityError where `quantized` is not `model` with quantizers.
 
     floats  the float weight of each quantized layer, by dotted name
     chosen  samples of the calibration
+    held    the float parameters that functions multiply with and that are quantized, by dotted name
     """
-    if not floats or not chosen.units:
+    kept = Floats(floats, held or {})
+    if not (kept or kept.held) or not chosen.units:
         return
     unit = chosen.units[0]
     run = _Runner(chosen, unit.cut(0, ROWS) if unit.rows and unit.rows > ROWS else unit)
     try:
-        wanted, calls = _float(model, floats, run)
+        wanted, calls = _float(model, kept, run)
     except Exception:  # a model for whole batches only
         run = _Runner(chosen, unit)
-        wanted, calls = _float(model, floats, run)
-    got, ran = _off(quantized, floats, run)
-    for name in floats:
+        wanted, calls = _float(model, kept, run)
+    got, ran = _off(quantized, kept, run)
+    for name in kept:
         if calls[name] != ran[name]:
             raise FidelityError(
                 f"layer {name!r}: its quantizer ran {ran[name]} times where the float layer is called {calls[name]} times: "
                 "something computes with its weights without calling it"
             )
-    moved = [name for name, layer in _layers(quantized, floats) if layer.arrangement.moves]
+    moved = any(layer.arrangement.moves for _, layer in _layers(quantized, kept))
+    moved = moved or any(isinstance(m, Multiplies) for m in quantized.modules())
     if same(wanted, got, exact=not moved):
         return
-    if not same(wanted, _float(model, floats, run)[0], exact=False):
+    if not same(wanted, _float(model, kept, run)[0], exact=False):
         return  # the float model itself does not give one answer: there is nothing to compare with
-    raise FidelityError(f"{_culprit(model, quantized, floats, run)}; quantize(..., check=False) does without this check")
+    raise FidelityError(f"{_culprit(model, quantized, kept, run)}; quantize(..., check=False) does without this check")
+
+
+class Floats(dict[str, torch.Tensor]):
+    """Float weights of layers by name; held: of parameters that functions multiply with."""
+
+    def __init__(self, layers: dict[str, torch.Tensor], held: dict[str, torch.Tensor]) -> None:
+        super().__init__(layers)
+        self.held = held
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,7 @@ def _float(model: nn.Module, floats: dict[str, Any], run: _Runner, outputs: Any 
     return run(trial), calls
 
 
-def _off(quantized: nn.Module, floats: dict[str, torch.Tensor], run: _Runner, outputs: Any = None) -> tuple[Any, Counter[str]]:
+def _off(quantized: nn.Module, floats: Floats, run: _Runner, outputs: Any = None) -> tuple[Any, Counter[str]]:
     """Output of the copy with its quantizers switched off and its float weights back, and how often each would have quantized."""
     trial, ran = replica(quantized), Counter[str]()
 
@@ -140,6 +154,12 @@ def _off(quantized: nn.Module, floats: dict[str, torch.Tensor], run: _Runner, ou
         layer.quantize_input = passing(name, layer)  # type: ignore[method-assign]
         if outputs is not None:
             layer.register_forward_hook(lambda module, args, output, name=name: outputs.append((name, output.detach().clone())))
+    for module in trial.modules():
+        if isinstance(module, Multiplies):
+            for factor in module.overq_calls.factors():
+                factor.off = True
+                if (value := floats.held.get(factor.site.name)) is not None:
+                    module._parameters[factor.site.key].data = value.clone()  # type: ignore[union-attr]
     before = {name: layer.weight.detach().clone() for name, layer in _layers(trial, floats)}
     output = run(trial)
     for name, layer in _layers(trial, floats):
@@ -154,7 +174,7 @@ def _layers(model: nn.Module, names: Any) -> Iterator[tuple[str, Quantized]]:
             yield name, module
 
 
-def _culprit(model: nn.Module, quantized: nn.Module, floats: dict[str, torch.Tensor], run: _Runner) -> str:
+def _culprit(model: nn.Module, quantized: nn.Module, floats: Floats, run: _Runner) -> str:
     """The first layer whose output differs, in words."""
     wanted: list[tuple[str, torch.Tensor]] = []
     got: list[tuple[str, torch.Tensor]] = []
@@ -165,4 +185,5 @@ def _culprit(model: nn.Module, quantized: nn.Module, floats: dict[str, torch.Ten
             return f"layer {other!r}: the copy calls it where the float model calls {name!r}"
         if not same(a, b, exact=False):
             return f"layer {name!r}: with its quantizer switched off, the copy of it computes something else than the float layer"
-    return f"the copy computes something else than the float model behind its quantized layers, the last of which is {wanted[-1][0]!r}"
+    last = f"behind its quantized layers, the last of which is {wanted[-1][0]!r}" if wanted else "in what it multiplies by functions"
+    return f"the copy computes something else than the float model {last}"

@@ -10,12 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from overq.calib import Observed
 from overq.errors import CalibrationError, FormatError, InputError, MostlyFloatWarning
 from overq.nn.bias import choose, correct_outputs, observe_outputs
 from overq.nn.call import Forward, run
 from overq.nn.candidates import can_quantize, why_float
 from overq.nn.check import check_copy
 from overq.nn.chosen import one_input
+from overq.nn.convert_sites import (
+    convert_sites,
+    factor_rules,
+    factors_of,
+    fit_factor,
+    macs_of,
+    of_products,
+    parameter_of,
+    stand_in,
+    untransformed,
+)
 from overq.nn.fit import LayerFit, fit_tensor
 from overq.nn.layers import FloatLayer, input_lanes
 from overq.nn.notes import layer_notes, run_notes
@@ -23,11 +35,12 @@ from overq.nn.observation import Observations, check_weights, observe
 from overq.nn.padding import Mask
 from overq.nn.quantized import Quantized, convert_layer
 from overq.nn.reads import STRAY
-from overq.nn.recipe import Recipe
+from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
 from overq.nn.shared import share
 from overq.nn.shares import in_words, of_layer, shares
+from overq.nn.sites import Factor, Site
 from overq.nn.tensors import readers, rules_of
 
 DEFAULT_RECIPE = Recipe()
@@ -70,7 +83,11 @@ def quantize(
     if recipe.source != "images" and seen is None and not isinstance(samples, Observations):
         raise InputError(f'the recipe\'s source is "{recipe.source}": quantize what overq.datafree.seen(model, recipe, shape) gives')
     if seen is None:
-        seen = samples if isinstance(samples, Observations) else observe(model, samples, forward=forward, mask=mask, seed=recipe.seed)
+        watched = recipe.products is not None
+        if isinstance(samples, Observations):
+            seen = samples
+        else:
+            seen = observe(model, samples, forward=forward, mask=mask, seed=recipe.seed, products=watched)
         samples = seen
     if recipe.sequential:
         from overq.nn.sequential import observe_sequentially  # which quantizes, too
@@ -81,32 +98,46 @@ def quantize(
         raise CalibrationError(nothing_reached(seen))
     result = ready(model)
     layers = {name: module for name, module in result.named_modules() if can_quantize(module)}
+    weighted = {name: site for name, site in seen.sites.items() if site.axis is not None}
+    layers |= {name: stand_in(site, result) for name, site in weighted.items()}
     _check(recipe, seen, layers)
-    usable = quantizable(result, seen)
+    usable = quantizable(result, seen).keys() | weighted.keys()
     rules = {name: rule for name, rule in rules_of(recipe, seen).items() if not rule.skip and name in usable}
+    factors = {name: rule for name, rule in factor_rules(recipe, seen).items() if not rule.skip}
     together = readers(seen)
     left = tuple(left_float(result, rules, seen))
-    floats = {name: layers[name].weight.detach() for name in rules}
+    floats = {name: layers[name].weight.detach() for name in rules if name not in weighted}
+    held = {name: parameter_of(site, result).detach() for name, site in weighted.items() if name in rules}
     fits: dict[str, LayerFit] = {}
     for group in dict.fromkeys(together.values()):
         if quantized := {name: layers[name] for name in group if name in rules}:
-            fits |= fit_tensor(quantized, seen.layers[group[0]], rules, seen.fits)
+            fits |= _fit(quantized, weighted, seen.layers[group[0]], rules, seen.fits)
     reports: list[LayerReport] = []
+    work = seen.count.work if seen.count else ()
     for name in rules:
         report = fits[name].report
         known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
-        reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
-        convert_layer(layers[name], fits[name].parts)
-    share_tensors(layers, reports)
+        if name in weighted:
+            known = _joined(known, *(["a function: channels as they are"] if untransformed(rules[name]) != rules[name] else []))
+            reports.append(replace(report, kind="function", note=known, macs=macs_of(report, weighted[name], work)))
+        else:
+            reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
+            convert_layer(layers[name], fits[name].parts)
+    for name, rule in factors.items():
+        fits[name] = fit_factor(name, seen, rule)
+        reports.append(replace(fits[name].report, macs=macs_of(fits[name].report, seen.sites[name], work)))
+    sites = [(seen.sites[name], fits[name].parts.fitted) for name in (*held, *factors)]
+    convert_sites(result, sites, {name: fits[name].parts for name in held}, seen.multiplying)
+    share_tensors(result, reports)
     if check and seen.chosen is not None:
-        check_copy(model, result, floats, seen.chosen)
+        check_copy(model, result, floats, seen.chosen, held)
     if some is not None:
-        correct_outputs(result, observe_outputs(model, some), rules)
-        reports = [replace(report, note=_joined(report.note, "bias corrected")) for report in reports]
+        correct_outputs(result, observe_outputs(model, some), floats)
+        reports = [replace(r, note=_joined(r.note, "bias corrected")) if r.name in floats else r for r in reports]
     facts = Summary(
         tuple(reports),
         left,
-        shares(seen.count, {r.name: r.bits_in_words for r in reports}) if seen.count else (),
+        shares(seen.count, {r.name: r.bits_in_words for r in reports}, of_products(seen, factors, reports)) if seen.count else (),
         (*run_notes(seen), *([f"biases corrected on {some.rows} of {some.of} samples"] if some else [])),
     )
     if facts.quantized_share < HALF:
@@ -116,9 +147,22 @@ def quantize(
     return result
 
 
-def share_tensors(layers: Mapping[str, nn.Module], reports: Iterable[LayerReport]) -> None:
-    """Let quantized layers that read the same tensor quantize it once."""
-    groups: dict[str, list[nn.Module]] = {}
+def _fit(
+    readers: Mapping[str, FloatLayer], weighted: Mapping[str, Site], observed: Observed, rules: Mapping[str, LayerRule], known: Any
+) -> dict[str, LayerFit]:
+    """Layers and functions' products that read one tensor, together; apart where the layers' channels are moved, as functions' are not."""
+    if not any(name in weighted and untransformed(rules[name]) != rules[name] for name in readers):
+        return fit_tensor(readers, observed, rules, known)
+    functions = {name: layer for name, layer in readers.items() if name in weighted}
+    as_they_are = {name: untransformed(rules[name]) for name in functions}
+    rest = {name: layer for name, layer in readers.items() if name not in weighted}
+    return fit_tensor(functions, observed, as_they_are, known) | (fit_tensor(rest, observed, rules, known) if rest else {})
+
+
+def share_tensors(model: nn.Module, reports: Iterable[LayerReport]) -> None:
+    """Let what reads the same tensor quantize it once."""
+    layers: dict[str, Any] = {**dict(model.named_modules()), **factors_of(model)}
+    groups: dict[str, list[Any]] = {}
     for report in reports:
         if report.tensor:
             groups.setdefault(report.tensor, []).append(layers[report.name])
@@ -149,7 +193,7 @@ def _check(recipe: Recipe, seen: Observations, layers: dict[str, FloatLayer]) ->
             raise CalibrationError(f"the observations are of another model: its layer {name!r} is not like this model's")
         if not torch.isfinite(layers[name].weight).all():
             raise CalibrationError(f"layer {name!r}: its weights hold NaN or infinity")
-    check_overrides(recipe, list(layers))
+    check_overrides(recipe, [*layers, *seen.factors])
 
 
 def check_overrides(recipe: Recipe, layers: list[str]) -> None:
@@ -161,8 +205,12 @@ def check_overrides(recipe: Recipe, layers: list[str]) -> None:
 
 def left_float(model: nn.Module, quantized: Iterable[str], seen: Observations) -> Iterator[tuple[str, str]]:
     """(name, reason) of every module that owns a weight matrix and is not to be quantized."""
+    yield from seen.unsure.items()
     for name, module in model.named_modules():
-        if name in quantized or not any(p.ndim >= 2 for p in module.parameters(recurse=False)):
+        own = {f"{name}.{n}" if name else n for n, p in module.named_parameters(recurse=False) if p.ndim >= 2}
+        if name in quantized or not own - seen.sites.keys() - seen.unsure.keys():
+            if own and not own - seen.sites.keys():
+                yield from ((n, "a rule of the recipe skips it") for n in sorted(own - set(quantized)))
             continue
         if reason := why_float(module):
             yield name, reason
@@ -198,12 +246,14 @@ def summary(model: nn.Module) -> Summary:
     facts = getattr(model, "overq_summary", None)
     if not isinstance(facts, Summary):
         raise InputError("summary needs a model that overq.quantize or overq.load returned")
-    layers = dict(model.named_modules())
+    layers: dict[str, Any] = {**dict(model.named_modules()), **factors_of(model)}
     return replace(facts, layers=tuple(_present(report, layers.get(report.name)) for report in facts.layers))
 
 
-def _present(report: LayerReport, layer: nn.Module | None) -> LayerReport:
+def _present(report: LayerReport, layer: Any) -> LayerReport:
     """The report with the step that the layer has now: a state_dict may have brought another one."""
+    if isinstance(layer, Factor):
+        return report
     if not isinstance(layer, Quantized):
         raise InputError(f"layer {report.name!r} was quantized, but was replaced since: it is a {type(layer).__name__} now")
     if not layer.unchanged():

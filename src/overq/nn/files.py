@@ -5,6 +5,8 @@ The manifest stands in the file's metadata under the key "overq":
     version   of this layout; another one is refused
     recipe    Recipe.to_json
     summary   Summary.to_dict
+    sites     products that the model spells as functions (`overq.nn.sites`); their weights are stored as they are multiplied with
+    multiplying  names of the modules whose forward multiplies activations
     inputs    by layer name: the method of its input with step and sign (`overq.methods.fitted_to_json`), which it computes with
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
@@ -33,11 +35,13 @@ from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, share_tensors, summary
+from overq.nn.convert_sites import convert_sites, described, factors_of
 from overq.nn.layers import Arrangement, weight_of
 from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
+from overq.nn.sites import Multiplies, Site
 from overq.output import staged
 
 VERSION = 3  # 3: the whole summary, any method; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction
@@ -65,14 +69,16 @@ def contents(model: nn.Module, path: Path) -> tuple[dict[str, Any], dict[str, to
     facts = summary(model)
     if not path.parent.is_dir():
         raise InputError(f"cannot save to {path}: the folder {path.parent} does not exist")
-    tensors, layers = _tensors(model), dict(model.named_modules())
+    tensors, layers, factors = _tensors(model), dict(model.named_modules()), factors_of(model)
     if stateful := [name for name, m in layers.items() if not isinstance(m, Quantized) and type(m).get_extra_state is not _NO_STATE]:
         raise InputError(f"cannot save to {path}: module {stateful[0]!r} keeps state besides tensors (get_extra_state)")
     manifest = {
         "version": VERSION,
         "recipe": model.overq_recipe.to_json(),  # type: ignore[union-attr,operator]
         "summary": facts.to_dict(),
-        "inputs": {report.name: fitted_to_json(layers[report.name].fitted) for report in facts.layers},
+        "inputs": {report.name: fitted_to_json((layers.get(report.name) or factors[report.name]).fitted) for report in facts.layers},
+        "sites": described(model),
+        "multiplying": [name for name, module in layers.items() if isinstance(module, Multiplies)],
     }
     return manifest, tensors
 
@@ -99,6 +105,10 @@ def _manifest(manifest: dict[str, Any], path: Path) -> tuple[Summary, list[Fitte
         recipe = Recipe.from_json(manifest["recipe"])
         for report, fitted in zip(facts.layers, inputs, strict=True):
             _check(report, fitted)
+        sites = {entry["name"]: Site(**entry) for entry in manifest.get("sites", [])}
+        multiplying = [str(name) for name in manifest.get("multiplying", [])]
+        if not sites.keys() <= {report.name for report in facts.layers}:
+            raise FormatError("a site has no input")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OverqError) as error:
         raise ModelFileError(f"{path}: the manifest is malformed: {' '.join(str(error).split())[:300]}") from error
     return facts, inputs, recipe
@@ -110,6 +120,8 @@ def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: 
     result = ready(model)
     modules = dict(result.named_modules())
     for report, fitted in zip(facts.layers, inputs, strict=True):
+        if report.name in sites:
+            continue
         module, prefix = modules.get(report.name), report.name + "." if report.name else ""
         if module is None or not can_quantize(module):
             raise ModelFileError(f"{path}: the model has no {report.kind} named {report.name!r}; it was saved from another architecture")
@@ -128,7 +140,12 @@ def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: 
         convert_layer(module, Parts(integers, scale, report.weight_bits, fitted, arrangement))
         if prefix + "bias" in tensors:
             give_bias(module)
-    share_tensors(modules, facts.layers)
+    found = [(sites[r.name], fitted) for r, fitted in zip(facts.layers, inputs, strict=True) if r.name in sites]
+    try:
+        convert_sites(result, found, dict.fromkeys(sites), multiplying)
+    except AttributeError as error:
+        raise ModelFileError(f"{path}: the model multiplies elsewhere than the one that was saved: {error}") from None
+    share_tensors(result, facts.layers)
     _fill(result, tensors, path)
     attach(result, facts, recipe)
     return result
@@ -140,7 +157,7 @@ def _check(report: LayerReport, fitted: Fitted) -> None:
         raise FormatError(f"a layer's name, kind, note, method and tensor are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
     if (report.step, report.format) != (fitted.step, fitted.format):
         raise FormatError(f"layer {report.name!r}: format and step of the summary are not those of the input")
-    LayerRule(fitted.method, report.weight_bits)
+    LayerRule(fitted.method, report.weight_bits or 8)
 
 
 def _input(manifest: dict[str, Any], report: LayerReport) -> Fitted:

@@ -31,6 +31,7 @@ from overq.nn.layers import (
     weight_of,
 )
 from overq.nn.op import overwrite
+from overq.nn.products import RUNNING
 from overq.nn.shared import Shared
 from overq.nn.weights import dequantize_weight
 from overq.spec import Format
@@ -114,13 +115,14 @@ class Quantized(nn.Module):
     def _overwritten(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_nested:
             return _each(x, self._overwritten)
-        if self.format is None:
-            return _through(self.fitted, self.arranged(x), self.channel_dim, input_groups(self))
-        grouped, fmt, dim = by_group(self.arranged(x), self.format, self.channel_dim, input_groups(self))
-        return overwrite(grouped, self.step, fmt, dim).reshape(x.shape)
+        return spelled(self.arranged(x), self.fitted, self.format, self.channel_dim, input_groups(self))
 
     def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # the float layers' keyword
-        return super().forward(self.quantize_input(input), *args, **kwargs)
+        outer, RUNNING.calls = RUNNING.calls, None  # what multiplies in here is none of the products of the module around
+        try:
+            return super().forward(self.quantize_input(input), *args, **kwargs)
+        finally:
+            RUNNING.calls = outer
 
     def use(self, fitted: Fitted) -> None:
         """Take another method or step for the input."""
@@ -224,6 +226,15 @@ class Quantized(nn.Module):
         made: Any = super().__reduce_ex__(max(2, int(protocol)))
         _, _, *state = made
         return (_blank, (self.float_class,), *state)
+
+
+def spelled(x: torch.Tensor, fitted: Fitted, fmt: Format | None, dim: int, groups: int = 1) -> torch.Tensor:
+    """x as the lanes along `dim` spell it, fmt being the fitted format; lanes cross no border between equal channel groups."""
+    if fmt is None:
+        return _through(fitted, x, dim, groups)
+    assert fitted.step is not None  # a format's
+    grouped, fmt, dim = by_group(x, fmt, dim, groups)
+    return overwrite(grouped, fitted.step, fmt, dim).reshape(x.shape)
 
 
 def _stated(state: Any, whose: str) -> tuple[Fitted, dict[str, Any]]:

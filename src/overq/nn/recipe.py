@@ -130,6 +130,8 @@ class Recipe:
     rotate       rotate each layer's input channels at run time, and its weights (see `nn.rotation`); edges as their rules say
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
+    products     rule for both factors of products of two activations, such as attention's (see `nn.sites`): their names are
+                 "<module>.<product><n>.<factor>", for overrides. None leaves them float; `weight_bits` and transforms say nothing here
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
@@ -146,6 +148,7 @@ class Recipe:
     sequential: bool = False
     rotate: bool = False
     source: str = "images"
+    products: LayerRule | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -157,10 +160,10 @@ class Recipe:
         for pair in self.overrides:
             if not isinstance(pair[0], str) or not isinstance(pair[1], LayerRule):
                 raise FormatError(f"Recipe.overrides holds (name pattern, LayerRule) pairs, not {pair!r}")
-        for name in ("first", "last"):
+        for name in ("first", "last", "products"):
             if not isinstance(getattr(self, name), (LayerRule, type(None))):
                 raise FormatError(f"Recipe.{name} must be a LayerRule or None, not {getattr(self, name)!r}")
-            if isinstance(self.method, Dynamic) and getattr(self, name) == EDGE:
+            if name != "products" and isinstance(self.method, Dynamic) and getattr(self, name) == EDGE:
                 object.__setattr__(self, name, replace(EDGE, method=Dynamic(Uniform(8), self.method.by, self.method.group)))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise FormatError(f"seed must be a whole number from 0 to 2**32 - 1, not {self.seed!r}")
@@ -192,6 +195,17 @@ class Recipe:
                 rule = override
         return rule
 
+    def of_product(self, name: str) -> LayerRule:
+        """The rule of a factor of a product of two activations. FormatError where its calibration needs weights."""
+        assert self.products is not None
+        rule = self.products
+        for pattern, override in self.overrides:
+            if fnmatchcase(name, pattern):
+                rule = override
+        if rule.calibration in calib.WITH_WEIGHT:
+            raise FormatError(f"{name!r} is multiplied with activations, and calibration {rule.calibration!r} needs weights")
+        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False)
+
     def rules(self, names: list[str]) -> dict[str, LayerRule]:
         """The rule of each of the layers reached, given in the order in which they run."""
         return {name: self.rule(name, first=name == names[0], last=name == names[-1]) for name in names}
@@ -208,7 +222,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        edges = {edge: None if (rule := getattr(self, edge)) is None else rule.to_json() for edge in ("first", "last")}
+        edges = {edge: None if (rule := getattr(self, edge)) is None else rule.to_json() for edge in ("first", "last", "products")}
         method, rules = method_to_json(self.method), [[pattern, rule.to_json()] for pattern, rule in self.overrides]  # type: ignore[arg-type]
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "method": method, **edges, "overrides": rules}
 
@@ -216,7 +230,7 @@ class Recipe:
     def from_json(cls, data: Any) -> Recipe:
         """The inverse of `to_json`; what is left out has its default, what is unknown is refused (FormatError)."""
         values = _values(cls, data)
-        for edge in ("first", "last"):
+        for edge in ("first", "last", "products"):
             if values.get(edge) is not None:
                 values[edge] = LayerRule.from_json(values[edge])
         overrides = values.get("overrides", [])

@@ -22,9 +22,9 @@ class LayerReport:
     """One quantized layer, as calibration saw its input.
 
     name         dotted name in the model
-    kind         Conv2d, Linear, … : the float layer's class
+    kind         the float layer's class; "function" of a product with a parameter; of a factor its role, such as "query"
     format       as fitted: signedness found, plain where no lane has a neighbour; None of a method without a number format of ours
-    weight_bits  bits of a weight
+    weight_bits  bits of a weight; 0 of a factor of a product of two activations
     step         Δ, in units of the input; None where the method has none
     counts       zeros, outliers and served values of the sampled channel vectors
     sqnr         signal-to-quantization-noise of the sample, in dB; inf where nothing was lost
@@ -49,7 +49,8 @@ class LayerReport:
     @property
     def bits_in_words(self) -> str:
         """As in "A4 W8", or "OliVe A4 W8"."""
-        return f"{self.method if self.format is None else f'A{self.format.bits}'} W{self.weight_bits}"
+        activations = self.method if self.format is None else f"A{self.format.bits}"
+        return f"{activations} W{self.weight_bits}" if self.weight_bits else activations
 
     @property
     def mode(self) -> str:
@@ -183,7 +184,7 @@ class Summary:
             width = "-" if r.format is None else f"{'s' if r.format.signed else 'u'}{r.format.bits}"
             outliers = ("-", "-") if r.format is None else (f"{c.outlier_rate:.4f}", str(c.served))
             add_row(
-                table, r.name, r.kind, width, str(r.weight_bits), f"{100 * r.macs / total:.1f} %" if total else "-", r.mode,
+                table, r.name, r.kind, width, str(r.weight_bits or "-"), f"{100 * r.macs / total:.1f} %" if total else "-", r.mode,
                 "-" if r.step is None else f"{r.step:.4g}", f"{c.zero_rate:.3f}", *outliers, covered, expected, f"{r.sqnr:.1f}", r.note,
             )  # fmt: skip
         return table

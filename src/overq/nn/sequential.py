@@ -45,7 +45,7 @@ def observe_sequentially(
     parts: dict[str, Parts] = {}
     for name in rules:
         group = together[name]
-        if group[0] == name:  # the others read the same
+        if group[0] == name and name not in seen.sites:  # the others read the same; functions keep what they saw
             again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
             of_all = again.layers.get(name, seen.layers[name])  # an expert may get nothing behind quantized layers
             found.layers.update(dict.fromkeys(group, of_all))

@@ -38,12 +38,22 @@ class Share:
         return share
 
 
-def shares(count: Count, quantized: dict[str, str]) -> tuple[Share, ...]:
-    """The quantized kinds first, each group by size. quantized: name of every quantized layer -> its bits in words."""
+def shares(count: Count, quantized: dict[str, str], functions: dict[tuple[str, str], str] | None = None) -> tuple[Share, ...]:
+    """The quantized kinds first, each group by size.
+
+    quantized  name of every quantized layer -> its bits in words
+    functions  (module, "") whose products of activations are all quantized, and ("", parameter) of a function's product, likewise
+    """
+    functions = functions or {}
     found: dict[tuple[str, bool], tuple[int, dict[str, None]]] = {}
     for work in count.work:
         inside = work.module in quantized and work.operation in ("convolution", "linear")
-        key = (quantized[work.module] if inside else in_float(work), inside)
+        called = functions.get(("", work.weight)) if work.weight else None
+        if called is None and not work.weight and work.operation in ("matmul", "attention"):
+            called = functions.get((work.module, ""))
+        what = quantized[work.module] if inside else called or in_float(work)
+        inside = inside or called is not None
+        key = (what, inside)
         macs, places = found.get(key, (0, {}))
         found[key] = (macs + work.macs, places | {work.module: None})
     made = [Share(what, inside, macs, tuple(places)) for (what, inside), (macs, places) in found.items() if macs]

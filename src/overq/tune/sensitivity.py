@@ -198,7 +198,7 @@ def sensitivity(
         kept, forward = [part.batch for part in stream], stream.forward
     seen = observe(model, kept, forward=forward, seed=recipe.seed) if seen is None else seen
     layers = quantizable(model, seen)
-    names = [name for name in free_layers(recipe, seen) if name not in seen.other]
+    names = [name for name in free_layers(recipe, seen) if name not in seen.other and name not in seen.sites]
     check_overrides(recipe, [name for name, module in model.named_modules() if can_quantize(module)])
     if not seen.layers:
         raise CalibrationError("the samples reached no Conv1d, Conv2d or Linear layer: there is nothing to quantize")
