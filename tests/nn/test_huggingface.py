@@ -22,8 +22,8 @@ KINDS = {
     "GPT2": lambda t: t.GPT2LMHeadModel(t.GPT2Config(n_embd=16, n_head=4, n_layer=2, vocab_size=50, n_positions=32)),
     "BERT": lambda t: t.BertForMaskedLM(t.BertConfig(**SMALL, max_position_embeddings=32)),
     "Mixtral": lambda t: t.MixtralForCausalLM(t.MixtralConfig(**GROUPED, num_local_experts=4)),
-    "ViT": lambda t: t.ViTForImageClassification(t.ViTConfig(hidden_size=16, num_attention_heads=4, num_hidden_layers=2, intermediate_size=32,
-        image_size=16, patch_size=4)),
+    "ViT": lambda t: t.ViTForImageClassification(t.ViTConfig(hidden_size=16, num_attention_heads=4, num_hidden_layers=2,
+        intermediate_size=32, image_size=16, patch_size=4)),
 }  # fmt: skip
 
 

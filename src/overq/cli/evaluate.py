@@ -21,7 +21,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: overq evaluate --model torchvision:resnet50 --images imagenet/val --limit 2000 --json result.json")
 def evaluate(
-    model: Annotated[str | None, typer.Option(help="package.module:factory, file.py:factory, torchvision:name or timm:name. Default: the built-in digits network.")] = None,
+    model: Annotated[str | None, typer.Option(help="package.module:factory, file.py:factory, torchvision:name, timm:name or hf:directory. Default: the built-in digits network.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load: .safetensors, or a torch file of plain tensors.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder with one subfolder per class, or a flat folder with --labels, or .npz (images, labels).")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,

@@ -20,8 +20,8 @@ from overq.text import visible
 def load_model(spec: str, weights: Path | None = None) -> nn.Module:
     """The network that `spec` names, in eval mode, with `weights` loaded where given.
 
-    spec     package.module:factory, path/to/file.py:factory, path/to/network.onnx, torchvision:name or timm:name;
-             a factory takes no argument
+    spec     package.module:factory, path/to/file.py:factory, path/to/network.onnx, torchvision:name, timm:name, or hf:directory with a
+             model of `transformers`; a factory takes no argument
     weights  a .safetensors file, or a torch checkpoint of plain tensors (never unpickled beyond that)
 
     Raises InputError in one line for anything that does not fit; ToolError where torchvision or timm is not installed.
@@ -30,9 +30,15 @@ def load_model(spec: str, weights: Path | None = None) -> nn.Module:
         if weights is not None:
             raise InputError(f"--weights {weights}: an ONNX file has its own weights")
         return from_onnx(spec)
+    if spec.startswith("hf:") and spec.isprintable():
+        if weights is not None:
+            raise InputError(f"--weights {weights}: a model directory has its own weights")
+        from overq.study.huggingface import load_directory
+
+        return load_directory(Path(spec.removeprefix("hf:")))
     source, colon, name = spec.rpartition(":")
     if not colon or not source or not name or not spec.isprintable():
-        known = "package.module:factory, file.py:factory, network.onnx, torchvision:name or timm:name"
+        known = "package.module:factory, file.py:factory, network.onnx, torchvision:name, timm:name or hf:directory"
         raise InputError(f"--model {visible(spec)}: write {known}")
     if weights is not None and not weights.is_file():
         raise InputError(f"--weights {weights}: {'not a regular file' if weights.exists() else 'no such file'}")
