@@ -73,10 +73,8 @@ REST = {  # kind -> (multiply-accumulates of one sample, what they are called, w
     "matmul": (T * T * 8, "matmul of two activations (@, bmm, einsum)", ""),
     "einsum": (T * T * 8, "matmul of two activations (@, bmm, einsum)", ""),
     "bmm": (T * T * 8, "matmul of two activations (@, bmm, einsum)", ""),
-    "weight": (T * 8 * 6, "Parts", ""),
     "conv": (T * 8 * 6, "Parts", ""),
     "unused": (T * 8 * 6, "linear called as a function", ""),
-    "experts": (3 * T * 8 * 4, "Parts", ""),
     "bilinear": (T * (3 * 64 + 24), "Bilinear", "other"),
     "embedding": (0, "", ""),
 }

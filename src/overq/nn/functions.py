@@ -45,6 +45,7 @@ class Functions(TorchFunctionMode):
                     self.weights.pop(_storage(p), None)
         self.derived: dict[int, StorageWeakRef] = {}
         self.calls: dict[str, Counter[str]] = {}
+        self.tried: set[str] = set()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -118,6 +119,7 @@ class Functions(TorchFunctionMode):
         name = ".".join(filter(None, (home, own)))
         dims = list(product.dims)
         axis = _axis(parameter, factors[at], dims[at])
+        self.tried.add(name)
         why = ""
         if all(held):
             why = "it is multiplied with another parameter"
@@ -159,6 +161,8 @@ class Functions(TorchFunctionMode):
     def done(self) -> None:
         """Take back what cannot be quantized exactly."""
         found = self.found
+        for name in [name for name in found.unsure if name not in self.tried and name not in found.multiplying]:
+            del found.unsure[name]  # of no product
         for name, site in list(found.sites.items()):
             if name in found.unsure or (site.axis is None and site.module in found.unsure):
                 del found.sites[name]

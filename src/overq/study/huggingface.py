@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,8 @@ def load_directory(directory: Path) -> nn.Module:
     """
     transformers = _transformers(directory)
     gguf = _gguf(directory)
-    if gguf is not None:
-        try:
-            import gguf as _  # noqa: F401
-        except ImportError:
-            raise ToolError(f"--model hf:{directory}: {gguf.name} needs gguf, which is not installed: pip install 'overq[lm]'") from None
+    if gguf is not None and (missing := next((name for name in ("gguf", "accelerate") if find_spec(name) is None), None)):
+        raise ToolError(f"--model hf:{directory}: {gguf.name} needs {missing}, which is not installed: pip install 'overq[lm]'")
     given: dict[str, Any] = {"use_safetensors": True} if gguf is None else {"gguf_file": gguf.name}
     name = "AutoModelForCausalLM" if gguf is not None else _architecture(directory)
     made: Any = getattr(transformers, name, None)
@@ -40,7 +40,8 @@ def load_directory(directory: Path) -> nn.Module:
     shown = bars.is_progress_bar_enabled()
     try:
         bars.disable_progress_bar()
-        model = made.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, dtype="float32", **given)
+        with redirect_stderr(io.StringIO()):  # bars of its own while it reads GGUF
+            model = made.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False, dtype="float32", **given)
     except Exception as error:  # whatever the library says of files that it cannot read
         raise InputError(f"--model hf:{directory}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
     finally:
