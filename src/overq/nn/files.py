@@ -35,7 +35,7 @@ from overq.errors import FormatError, InputError, ModelFileError, OverqError
 from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, share_tensors, summary
-from overq.nn.convert_sites import convert_sites, described, factors_of
+from overq.nn.convert_sites import convert_sites, described, factors_of, parameter_of
 from overq.nn.layers import Arrangement, weight_of
 from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
@@ -105,19 +105,36 @@ def _manifest(manifest: dict[str, Any], path: Path) -> tuple[Summary, list[Fitte
         recipe = Recipe.from_json(manifest["recipe"])
         for report, fitted in zip(facts.layers, inputs, strict=True):
             _check(report, fitted)
-        sites = {entry["name"]: Site(**entry) for entry in manifest.get("sites", [])}
-        multiplying = [str(name) for name in manifest.get("multiplying", [])]
-        if not sites.keys() <= {report.name for report in facts.layers}:
-            raise FormatError("a site has no input")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OverqError) as error:
         raise ModelFileError(f"{path}: the manifest is malformed: {' '.join(str(error).split())[:300]}") from error
     return facts, inputs, recipe
+
+
+def _sites(manifest: dict[str, Any], facts: Summary, model: nn.Module, path: Path) -> tuple[dict[str, Site], list[str]]:
+    """By name, the products of functions that the file quantizes, all of which the model has; and the modules that multiply activations."""
+    try:
+        sites = {entry["name"]: Site(**entry) for entry in manifest.get("sites", [])}
+        multiplying = [str(name) for name in manifest.get("multiplying", [])]
+        for site in sites.values():
+            texts, numbers = (site.name, site.module, site.key, site.role), (site.dim, -1 if site.axis is None else site.axis)
+            if not all(isinstance(t, str) for t in texts) or not all(type(n) is int and -8 < n < 0 for n in numbers):
+                raise FormatError(f"the product {site.name!r} is none")
+            if site.axis is not None and -site.axis > parameter_of(site, model).ndim:
+                raise FormatError(f"the parameter {site.name!r} has no axis {site.axis}")
+        if not sites.keys() <= {report.name for report in facts.layers}:
+            raise FormatError("a product has no input")
+        for name in multiplying:
+            model.get_submodule(name)
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverqError) as error:
+        raise ModelFileError(f"{path}: products that the model does not have: {' '.join(str(error).split())[:300]}") from error
+    return sites, multiplying
 
 
 def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: nn.Module, path: Path) -> nn.Module:
     """The quantized model that `contents` was taken from."""
     facts, inputs, recipe = _manifest(manifest, path)
     result = ready(model)
+    sites, multiplying = _sites(manifest, facts, result, path)
     modules = dict(result.named_modules())
     for report, fitted in zip(facts.layers, inputs, strict=True):
         if report.name in sites:
@@ -141,10 +158,7 @@ def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: 
         if prefix + "bias" in tensors:
             give_bias(module)
     found = [(sites[r.name], fitted) for r, fitted in zip(facts.layers, inputs, strict=True) if r.name in sites]
-    try:
-        convert_sites(result, found, dict.fromkeys(sites), multiplying)
-    except AttributeError as error:
-        raise ModelFileError(f"{path}: the model multiplies elsewhere than the one that was saved: {error}") from None
+    convert_sites(result, found, dict.fromkeys(sites), multiplying)
     share_tensors(result, facts.layers)
     _fill(result, tensors, path)
     attach(result, facts, recipe)
