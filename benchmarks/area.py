@@ -2,10 +2,10 @@
 
     python benchmarks/area.py cells.lib [more.lib …] [--only elements --only array-64 …]
 
-Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by
-part, 16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_fpga.csv and area_energy.csv. The energy is that of the layer vectors
-in out/layer_resnet20.json, if `python tests/rtl/real_layer.py` has put them there, else of random ones. OVERQ_CACHE names
-a folder that remembers results.
+Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by part,
+16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_encoders.csv, area_fpga.csv and area_energy.csv. The energy is that of
+the layer vectors in out/layer_resnet20.json, if `python tests/rtl/real_layer.py` has put them there, else of random ones.
+OVERQ_CACHE names a folder that remembers results.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from overq.eda.fpga import FAMILIES, resources
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, mapped, smallest, synthesize
 from overq.errors import InputError
-from overq.rtl import ProcessingElement, RowState, verilog
-from overq.rtl.parts import parts
+from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
+from overq.rtl.parts import FEW, parts
 from overq.rtl.rivals import RIVALS
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format, accumulator_bits, encode, shift
@@ -134,6 +134,22 @@ def arrays(library: Library, size: int) -> Iterable[dict[str, object]]:
         }
 
 
+def encoders(library: Library) -> Iterable[dict[str, object]]:
+    """The encoder of 16 lanes, and what it takes where values may give way."""
+    base = 0.0
+    for evict in range(4):
+        fmt = Format(4, 4, 3, 3, evict=evict)
+        point = synthesize(*verilog.named(OverwriteEncoder(config=ArrayConfig(fmt, 8, ROWS, 1))), library, FEW)[0]
+        base = base or point.area
+        yield {
+            "encoder": fmt.label,
+            "lanes": ROWS,
+            "area": point.area,
+            "flip_flops": point.flip_flops,
+            "over_first_percent": round(100 * (point.area / base - 1), 1),
+        }
+
+
 def fpgas() -> Iterable[dict[str, object]]:
     """A4W8 elements of 16 rows on FPGAs, written for standard cells and for the device."""
     for family in FAMILIES:
@@ -206,6 +222,7 @@ def steps(libraries: list[Library]) -> dict[str, tuple[str, Callable[[], Iterabl
         "rivals": ("area_elements.csv", lambda: rivals(first), first),
         "double": ("area_elements.csv", lambda: elements(first, 4, 8, few, double=True), first),
         "energy": ("area_energy.csv", lambda: energy(first, layer), first),
+        "encoders": ("area_encoders.csv", lambda: encoders(first), first),
     }
     for bits, weight_bits in ((3, 8), (5, 8), (4, 4)):
         fmts = kinds(bits) if bits != 4 else few

@@ -8,6 +8,7 @@ from __future__ import annotations
 from overq.eda import yosys
 from overq.errors import ToolError
 from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
+from overq.rtl.encoder import latency
 from overq.spec import ArrayConfig, State, shift
 
 OWN, RANGE, MOVED, PRECISION = State
@@ -108,7 +109,7 @@ def element_design(config: ArrayConfig) -> str:
 
 
 def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
-    """The encoder's lanes, three cycles later, are those of a left-to-right reading of design section 1.2.
+    """The encoder's lanes, three cycles later (four where values may give way), are those of a left-to-right reading of the definition.
 
     properties=True asserts the contract in words instead of equality:
       - every channel's digits spell its rounded value, its value to f fraction bits, or (not served) its clipped value;
@@ -126,9 +127,28 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
     fmin, fmax = (dmin << f) + part, (dmax << f) + part + half - 1
     largest = int(fmt.policy == "largest")
     pad = "" if fmt.signed else "1'b0, "
+    # Behind an outlier, up to the first lane that is no normal value: nothing if that is a zero, else the first that suits gives way.
+    give_way = f"""
+    for (i = 0; i < {n}; i = i + 1) gone[i] = 0;
+    for (z = 0; z < {n}; z = z + 1) if (d3_on[z] && (level[z] > {dmax} || level[z] < {dmin})) begin
+      worst = level[z] > {dmax} ? level[z] - {dmax} : {dmin} - level[z];
+      if (worst > {fmt.evict}) worst = {fmt.evict};
+      chosen = 0; kind = 0; inside = 1;
+      for (d = 1; d <= {c}; d = d + 1) if (z + d < {n}) begin
+        if (!d3_on[z+d] || d3_start[z+d] || level[z+d] > {dmax} || level[z+d] < {dmin}) inside = 0;
+        if (inside && level[z+d] == 0) begin inside = 0; kind = 1; end
+        if (inside && chosen == 0 && level[z+d] <= worst && level[z+d] >= -worst) chosen = d;
+      end
+      for (d = 1; d <= {c}; d = d + 1) if (chosen == d && kind == 0 && z + d < {n}) gone[z+d] = 1;
+    end
+    for (i = 0; i < {n}; i = i + 1) if (gone[i]) begin
+      t[i] = 0; level[i] = 0; clipped[i] = 0; error[i] = 0; digit[i] = 0;
+    end
+""" * (fmt.evict > 0)
 
     model = f"""
   integer i, z, d, chosen, kind, worst, value, low;
+  reg gone [0:{n - 1}];
   integer t [0:{n - 1}], level [0:{n - 1}], clipped [0:{n - 1}], error [0:{n - 1}];
   integer digit [0:{n - 1}], state [0:{n - 1}];
   reg inside;
@@ -143,7 +163,7 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
       if (error[i] < 0) error[i] = -error[i];
       digit[i] = clipped[i];
       state[i] = 0;
-    end
+    end{give_way}
     for (z = 0; z < {n}; z = z + 1) if (d3_on[z] && level[z] == 0) begin
       chosen = 0; kind = 0; worst = -1; inside = 1;
       // Walk away from the zero: later candidates are farther, and win ties.
@@ -229,6 +249,7 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
             f"  integer out_digit [0:{n - 1}], out_state [0:{n - 1}], share [0:{n - 1}], effective [0:{n - 1}];\n"
             f"  always @* begin\n{body}\n  end\n" + "\n".join(lines)
         )
+    first = "d0" if fmt.evict else "in"  # a register more
     states = f"wire [{2 * n - 1}:0] states;" if c else ""
     port = (", .out_states(states)" if c else "") + (", .in_starts(in_start)" if config.edges else "")
     return f"""
@@ -236,10 +257,12 @@ module proof(input clk, input [{n * tb - 1}:0] in_t, input [{n - 1}:0] in_on, in
   reg [{n * tb - 1}:0] d1_t, d2_t, d3_t;
   reg [{n - 1}:0] d1_on, d2_on, d3_on, d1_start, d2_start, d3_start;
   {"" if config.edges else f"always @* assume (in_start == {n}'d0);"}
+  reg [{n * tb - 1}:0] d0_t;
+  reg [{n - 1}:0] d0_on, d0_start;
   always @(posedge clk) begin
-    d1_t <= in_t; d2_t <= d1_t; d3_t <= d2_t;
-    d1_on <= in_on; d2_on <= d1_on; d3_on <= d2_on;
-    d1_start <= in_start; d2_start <= d1_start; d3_start <= d2_start;
+    d0_t <= in_t; d1_t <= {first}_t; d2_t <= d1_t; d3_t <= d2_t;
+    d0_on <= in_on; d1_on <= {first}_on; d2_on <= d1_on; d3_on <= d2_on;
+    d0_start <= in_start; d1_start <= {first}_start; d2_start <= d1_start; d3_start <= d2_start;
   end
   wire [{n * b - 1}:0] digits;
   wire out_valid, in_ready;
@@ -252,7 +275,10 @@ endmodule
 """
 
 
-ENCODER_STEPS = "-seq 4 -prove-skip 3"
+def encoder_steps(config: ArrayConfig) -> str:
+    """From the cycle in which the first tile's lanes are out."""
+    late = latency(config)
+    return f"-seq {late + 1} -prove-skip {late}"
 
 
 def encoder_design(config: ArrayConfig) -> str:

@@ -8,12 +8,12 @@ pytest.importorskip("amaranth", reason="the rtl extra (amaranth) is not installe
 
 from proofs import (
     ELEMENT_STEPS,
-    ENCODER_STEPS,
     disproved,
     element_design,
     element_harness,
     encoder_design,
     encoder_harness,
+    encoder_steps,
     prove,
 )
 
@@ -35,7 +35,7 @@ ELEMENTS = {
     "r2 f3 c1": Format(4, 1, 2, 3),
     "r2 f1 signed": Format(4, 4, 2, 1, signed=True),
 }
-SHORT = {fmt.label: fmt for fmt in (Format(2, 2, 2, 2), Format(2, 4, 2, 0), Format(2, 3, 1, 1))}
+SHORT = {fmt.label: fmt for fmt in (Format(2, 2, 2, 2), Format(2, 4, 2, 0), Format(2, 3, 1, 1), Format(2, 3, 1, 1, evict=1))}
 LONG = {
     fmt.label: fmt
     for bits in (2, 3, 4)
@@ -44,7 +44,7 @@ LONG = {
     for signed in (False, True)
     for r, f in ((bits, bits), (bits, 0), (0, bits), (max(bits - 1, 1 + signed), bits - 1), (max(1, 2 * signed), 1))
     for fmt in [Format(bits, cascade, r, f, policy, signed)]
-}
+} | {fmt.label: fmt for fmt in (Format(3, 4, 2, 2, evict=3), Format(3, 4, 2, 2, "largest", True, evict=2), Format(4, 4, 3, 0, evict=2))}
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
@@ -74,7 +74,7 @@ def test_element_adds_its_shifted_product_at_every_width(bits, weight_bits):
 def test_encoder_equals_the_reading_of_the_page(name):
     """Digits and states of 8 lanes are those of a left-to-right reading of the definition, for every t, any lanes off, any segments."""
     config = ArrayConfig(SHORT[name], rows=8, segments=True)
-    prove(encoder_harness(config), encoder_design(config), ENCODER_STEPS)
+    prove(encoder_harness(config), encoder_design(config), encoder_steps(config))
 
 
 @pytest.mark.slow
@@ -82,14 +82,14 @@ def test_encoder_equals_the_reading_of_the_page(name):
 def test_encoder_equals_the_reading_of_the_page_in_every_mode(name):
     """The same for b = 2 … 4, c = 1 and 4, both policies, both signs, all modes."""
     config = ArrayConfig(LONG[name], rows=8)
-    prove(encoder_harness(config), encoder_design(config), ENCODER_STEPS)
+    prove(encoder_harness(config), encoder_design(config), encoder_steps(config))
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_encoder_never_loses_a_value_or_misplaces_a_state(name):
     """Every channel's digits spell its rounded, fine or clipped value, and every state follows one it may follow."""
     config = ArrayConfig(SHORT[name], rows=8)
-    prove(encoder_harness(config, properties=True), encoder_design(config), ENCODER_STEPS)
+    prove(encoder_harness(config, properties=True), encoder_design(config), encoder_steps(config))
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_encoder_never_loses_a_value_or_misplaces_a_state(name):
 def test_encoder_never_loses_a_value_or_misplaces_a_state_in_every_mode(name):
     """The same for b = 2 … 4, c = 1 and 4, both policies, both signs, all modes."""
     config = ArrayConfig(LONG[name], rows=8)
-    prove(encoder_harness(config, properties=True), encoder_design(config), ENCODER_STEPS)
+    prove(encoder_harness(config, properties=True), encoder_design(config), encoder_steps(config))
 
 
 def test_the_solver_rejects_an_element_with_its_own_weight_only():
@@ -116,4 +116,4 @@ def test_the_solver_rejects_an_encoder_that_forgets_to_move(properties):
     design = encoder_design(config)
     broken, count = re.subn(r"(s3_digit_3 <= )\w+;", r"\1 s2_one_3;", design)
     assert count == 1
-    assert disproved(encoder_harness(config, properties), broken, ENCODER_STEPS)
+    assert disproved(encoder_harness(config, properties), broken, encoder_steps(config))

@@ -23,6 +23,9 @@ FORMATS = {
     "one_bit": Format(4, 4, 3, 3),
     "one_bit_largest": Format(4, 3, 1, 2, policy="largest"),
     "one_bit_signed": Format(4, 4, 3, 2, signed=True),
+    "gives_way": Format(4, 4, 3, 3, evict=2),
+    "gives_way_largest": Format(3, 3, 2, 2, policy="largest", evict=3),
+    "gives_way_signed": Format(4, 3, 2, 0, signed=True, evict=1),
     "full_signed_largest": Format(2, 2, 2, 2, signed=True, policy="largest"),
 }
 
@@ -33,6 +36,8 @@ def random_row(fmt: Format, lanes: int, rng: random.Random) -> list[int]:
 
     def value() -> int:
         kind = rng.random()
+        if kind < 0.05:
+            return rng.choice((-1, 1) if fmt.signed else (1,)) * rng.randint(1, 3) * unit  # what may give way
         if kind < 0.35:
             return rng.randint(-(unit // 2) if fmt.signed else 0, unit // 2 - 1)  # zeros
         if kind < 0.65:

@@ -22,6 +22,7 @@ Modes = Annotated[str, typer.Option(help="range, precision or both.")]
 RangeBits = Annotated[int | None, typer.Option(help="Bits of an outlier's high digit, 0 to --bits.")]
 FractionBits = Annotated[int | None, typer.Option(help="Bits of a fraction digit, 0 to --bits.")]
 Policy = Annotated[str, typer.Option(help=f"Which value a zero serves: {' or '.join(POLICIES)}.")]
+Evict = Annotated[int, typer.Option(help="Greatest level that gives way to an outlier which no zero serves, 0 (none) to 3.")]
 Signed = Annotated[bool, typer.Option("--signed", help="Signed digits.")]
 WeightBits = Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")]
 Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
@@ -42,6 +43,7 @@ def rtl(
     fraction_bits: FractionBits = None,
     policy: Policy = "first",
     signed: Signed = False,
+    evict: Evict = 0,
     weight_bits: WeightBits = 8,
     rows: Rows = 16,
     columns: Columns = 16,
@@ -66,7 +68,7 @@ def rtl(
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
-        fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
+        fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
         config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     files = verilog.files(layer.config) | testbench.files(layer) | {"README.md": readme.text(layer.config)}

@@ -35,7 +35,14 @@ def numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def format_of(
-    bits: int, cascade: int, modes: str, policy: str, signed: bool, range_bits: int | None = None, fraction_bits: int | None = None
+    bits: int,
+    cascade: int,
+    modes: str,
+    policy: str,
+    signed: bool,
+    range_bits: int | None = None,
+    fraction_bits: int | None = None,
+    evict: int = 0,
 ) -> Format:
     """The format that the options spell; cascade 0 is plain. A mode that is off has no bits."""
     if cascade == 0:
@@ -47,7 +54,9 @@ def format_of(
     if modes == "range" and fraction_bits:
         raise InputError(f"--modes range has no fraction digits, but --fraction-bits is {fraction_bits}")
     r, f = (0 if modes == "precision" else range_bits), (0 if modes == "range" else fraction_bits)
-    return Format(bits, cascade, r, f, policy, signed)
+    if evict and modes == "precision":
+        raise InputError(f"--modes precision serves no outlier, but --evict is {evict}")
+    return Format(bits, cascade, r, f, policy, signed, evict=evict)
 
 
 def network_of(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.hardware import Bits, Cascade, DoubleBuffer, FractionBits, Modes, Policy, RangeBits, Signed, WeightBits
+from overq.cli.hardware import Bits, Cascade, DoubleBuffer, Evict, FractionBits, Modes, Policy, RangeBits, Signed, WeightBits
 from overq.cli.inputs import format_of, integers
 from overq.errors import InputError
 from overq.output import check_outputs, write
@@ -41,6 +41,7 @@ def shapes(
     fraction_bits: FractionBits = None,
     policy: Policy = "first",
     signed: Signed = False,
+    evict: Evict = 0,
     weight_bits: WeightBits = 8,
     rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 128,
     columns: Annotated[int, typer.Option(min=1, help="Columns: output channels side by side.")] = 128,
@@ -70,7 +71,7 @@ def shapes(
         raise InputError(f"--buffers {buffers}: three sizes, of maps, weights and sums")
     maps, weights, sums = (1024 * size for size in sizes)
     memory = Memory(maps, weights, sums, bandwidth, burst, double_buffered=not wait)
-    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
+    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
     formats = [Format.plain(bits, signed), fmt, *([Format.plain(bits + 1, signed)] if bits < 8 else [])] if cascade else [fmt]
     found: dict[str, list[Cost]] = {}
     for one in formats:

@@ -15,6 +15,7 @@ from overq.cli.hardware import (
     Columns,
     Depth,
     DoubleBuffer,
+    Evict,
     FractionBits,
     Modes,
     Policy,
@@ -52,6 +53,7 @@ def synth(
     fraction_bits: FractionBits = None,
     policy: Policy = "first",
     signed: Signed = False,
+    evict: Evict = 0,
     weight_bits: WeightBits = 8,
     rows: Rows = 16,
     columns: Columns = 16,
@@ -70,7 +72,7 @@ def synth(
     from overq.eda.synth import FAST, RECIPES
     from overq.rtl.parts import compared, csv_rows, to_csv
 
-    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits)
+    fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
     check_outputs(csv)
     if sums not in ("equal", "own"):
         raise InputError(f"--sums must be equal or own, not {sums!r}")

@@ -1,7 +1,8 @@
 """OverwriteEncoder: one tile of t in, digits and states out, every cycle (design, sections 1.1 and 1.2).
 
 Only the three valid bits are reset; what a lane holds means nothing until they say so.
-Three stages, named in the signals:
+Three stages, and one before them where values may give way, named in the signals:
+    s0  t, 0 where a lane gives way to an outlier (only with `Format.evict`: `giveway`)
     s1  what each lane is: level, zero, outlier, its one digit, its two digits, how badly one digit represents it
     s2  what each zero lane does: its reach, the lane it serves, range or precision
     s3  what then stands on each lane
@@ -15,7 +16,7 @@ from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, sign
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from overq.errors import UnsupportedModeError
+from overq.rtl.giveway import leaving
 from overq.rtl.pe import digit_shape
 from overq.spec import ArrayConfig, State
 
@@ -59,8 +60,13 @@ class _Lane:
     second: dict[State, Signal] = field(default_factory=dict)
 
 
+def latency(config: ArrayConfig) -> int:
+    """Cycles from a tile's t to its digits and states."""
+    return 3 + (config.format.evict > 0)
+
+
 class OverwriteEncoder(wiring.Component):
-    """Lanes of one tile; valid/ready on both sides, three cycles of latency, one tile a cycle while `out_ready` is high.
+    """Lanes of one tile; valid/ready on both sides, `latency` cycles, one tile a cycle while `out_ready` is high.
 
     in_t          t per lane; values beyond what two digits spell saturate
     in_enable     one bit per lane: a lane that is switched off, wherever it stands and whatever its t, holds no value, is no zero
@@ -71,12 +77,9 @@ class OverwriteEncoder(wiring.Component):
     out_states    the state code of `spec.State` per lane (absent for the plain format)
     """
 
-    latency = 3
-
     def __init__(self, *, config: ArrayConfig):
-        if config.format.evict:
-            raise UnsupportedModeError(f"the RTL encoder lets no value give way (evict) yet, and the format is {config.format.label}")
         self.config = config
+        self.latency = latency(config)
         lanes = config.rows
         ports = {
             "in_valid": In(1),
@@ -104,24 +107,45 @@ class OverwriteEncoder(wiring.Component):
         self._zeros = [Signal(name=f"s0_zero_{lane}") for lane in range(self.config.rows)]
         s1_valid, s2_valid, advance = Signal(), Signal(), Signal()
         m.d.comb += [advance.eq(~self.out_valid | self.out_ready), self.in_ready.eq(advance)]
+        valid = self._give_way(m, advance)
         with m.If(advance):
-            m.d.sync += [s1_valid.eq(self.in_valid), s2_valid.eq(s1_valid), self.out_valid.eq(s2_valid)]
+            m.d.sync += [s1_valid.eq(valid), s2_valid.eq(s1_valid), self.out_valid.eq(s2_valid)]
         s1 = [self._classify(m, advance, lane) for lane in range(self.config.rows)]
         for lane in range(1, self.config.rows) if self.config.format.cascade else ():
-            joined = self.in_enable[lane - 1] & ~self._zeros[lane - 1]
+            joined = self._on[lane - 1] & ~self._zeros[lane - 1]
             with m.If(advance):
-                m.d.sync += s1[lane].joined.eq(joined & ~self.in_starts[lane] if self.config.edges else joined)
+                m.d.sync += s1[lane].joined.eq(joined & ~self._starts[lane] if self.config.edges else joined)
         s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
         serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
         self._place(m, advance, s2, serve)
         return m
 
+    # Stage 0 -----------------------------------------------------------------------------------------
+
+    def _give_way(self, m: Module, advance: Signal) -> Signal:
+        """The tile as stage 1 takes it: as it came, or a cycle later with what gives way; returns whether it is one."""
+        config = self.config
+        self._t: list[Value] = [self.in_t[lane] for lane in range(config.rows)]
+        self._on, self._starts = self.in_enable, self.in_starts if config.edges else None
+        if not config.format.evict:
+            return self.in_valid
+        gone = leaving(m, config, self._t, self._on, self._starts)
+        valid, on, starts = Signal(name="s0_valid"), _register(config.rows, "s0_enable"), _register(config.rows, "s0_starts")
+        later = [_register(t_shape(config), f"s0_given_{lane}") for lane in range(config.rows)]
+        with m.If(advance):
+            m.d.sync += [valid.eq(self.in_valid), on.eq(self._on)]
+            m.d.sync += [after.eq(Mux(gone[lane], 0, self._t[lane])) for lane, after in enumerate(later)]
+            if self._starts is not None:
+                m.d.sync += starts.eq(self._starts)
+        self._t, self._on, self._starts = list(later), on, starts
+        return valid
+
     # Stage 1 -----------------------------------------------------------------------------------------
 
     def _classify(self, m: Module, advance: Signal, lane: int) -> _Lane:
         config, fmt = self.config, self.config.format
-        b, t, on = fmt.bits, Signal(t_shape(config), name=f"s0_t_{lane}"), self.in_enable[lane]
-        given = self.in_t[lane]
+        b, t, on = fmt.bits, Signal(t_shape(config), name=f"s0_t_{lane}"), self._on[lane]
+        given = self._t[lane]
         m.d.comb += t.eq(Mux(given > fmt.t_max, fmt.t_max, Mux(given < fmt.t_min, fmt.t_min, given)))
         level = (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
         high, low = level > fmt.digit_max, level < fmt.digit_min

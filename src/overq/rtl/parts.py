@@ -10,7 +10,7 @@ from overq.eda import yosys
 from overq.eda.liberty import Library
 from overq.eda.synth import QUICK, RECIPES, Point, Recipe, netlists, smallest
 from overq.rtl import verilog
-from overq.rtl.encoder import OverwriteEncoder
+from overq.rtl.encoder import OverwriteEncoder, latency
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.state import RowState
@@ -135,7 +135,7 @@ def _jobs(config: ArrayConfig, recipes: Sequence[Recipe], whole: bool) -> list[J
 def skew_flip_flops(config: ArrayConfig) -> int:
     """Registers of the accelerator outside of its blocks: row k's lane waits k cycles, column j's first sum j more than the encoder takes,
     its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading."""
-    rows, columns, encoding = config.rows, config.columns, OverwriteEncoder.latency
+    rows, columns, encoding = config.rows, config.columns, latency(config)
     wide = config.format.bits + RowState(config.format).width
     sums = columns * encoding + columns * (columns - 1)  # in and out together
     count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (encoding + rows + columns - 1)

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Flow
 
 from overq.rtl.array import SystolicArray
-from overq.rtl.encoder import OverwriteEncoder
+from overq.rtl.encoder import OverwriteEncoder, latency
 from overq.rtl.output import OutputStage
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
@@ -77,7 +77,8 @@ _DOUBLE = {
    until that tile is whole and, where digits overwrite their neighbours, in the cycle right after another vector.""",
     "cycles": """\
 T tiles of V vectors each take 1 + {fold} + (T − 1) · max(V{gap}, {rows}) cycles in the array, from its first weight to its last sum,
-and 2 more here. Where a tile's `in_sums` are the sums of the tile before, tiles can follow each other no closer than {chain} cycles.""",
+and {late} more here. Where a tile's `in_sums` are the sums of the tile before, tiles can follow each other no closer than
+{chain} cycles.""",
 }
 
 
@@ -136,7 +137,7 @@ def text(config: ArrayConfig) -> str:
         fraction=fraction,
         depth=config.dot_depth,
         tables="\n".join(tables),
-        latency=OverwriteEncoder.latency + config.rows + config.columns - 1,
+        latency=latency(config) + config.rows + config.columns - 1,
         kind_bit=_KIND[fmt.kind],
         registers=kind["registers"],
         multiplier=_MULTIPLIER[config.target],
@@ -145,8 +146,9 @@ def text(config: ArrayConfig) -> str:
         starts=_STARTS if config.edges else "",
         cycles=kind["cycles"].format(
             fold=f"{2 * config.rows + config.columns - 2} + V",
-            encoder=OverwriteEncoder.latency,
-            chain=OverwriteEncoder.latency + config.rows + config.columns - 1,
+            encoder=latency(config),
+            late=latency(config) - 1,
+            chain=latency(config) + config.rows + config.columns - 1,
             rows=config.rows,
             gap=" + 1" if fmt.cascade else "",
         ),

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from overq.rtl.array import Place, SystolicArray, place_inline
-from overq.rtl.encoder import OverwriteEncoder, t_shape
+from overq.rtl.encoder import OverwriteEncoder, latency, t_shape
 from overq.rtl.output import OutputStage, scale_ports
 from overq.rtl.pe import digit_shape
 from overq.rtl.state import RowState
@@ -66,7 +66,7 @@ class Accelerator(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the transfer of a tile to its sums."""
-        return OverwriteEncoder.latency + self.config.rows + self.config.columns - 1
+        return latency(self.config) + self.config.rows + self.config.columns - 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -116,7 +116,7 @@ class Accelerator(wiring.Component):
     def _load_beside(self, m: Module, array: SystolicArray, accept: Value, just_before: Value) -> None:
         """Weights of the next tile while vectors stream: they enter two cycles late, so that a tile's first transfer can be in the cycle
         in which the first vector of the tile before is accepted (its digits reach row 0 after three cycles)."""
-        rows, columns, late = self.config.rows, self.config.columns, OverwriteEncoder.latency - 1
+        rows, columns, late = self.config.rows, self.config.columns, latency(self.config) - 1
         moved, begin, advance = Signal(rows), Signal(), Signal()  # moved[k]: more than k transfers of the tile are done
         free = ~just_before if self.config.format.cascade else 1
         joined = Cat(1, moved[:-1] & ~begin.replicate(rows - 1))
