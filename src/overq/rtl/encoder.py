@@ -114,7 +114,7 @@ class OverwriteEncoder(wiring.Component):
         for lane in range(1, self.config.rows) if self.config.format.cascade else ():
             joined = self._on[lane - 1] & ~self._zeros[lane - 1]
             with m.If(advance):
-                m.d.sync += s1[lane].joined.eq(joined & ~self._starts[lane] if self.config.edges else joined)
+                m.d.sync += s1[lane].joined.eq(joined if self._starts is None else joined & ~self._starts[lane])
         s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
         serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
         self._place(m, advance, s2, serve)
@@ -126,7 +126,8 @@ class OverwriteEncoder(wiring.Component):
         """The tile as stage 1 takes it: as it came, or a cycle later with what gives way; returns whether it is one."""
         config = self.config
         self._t: list[Value] = [self.in_t[lane] for lane in range(config.rows)]
-        self._on, self._starts = self.in_enable, self.in_starts if config.edges else None
+        self._on: Value = self.in_enable
+        self._starts: Value | None = self.in_starts if config.edges else None
         if not config.format.evict:
             return self.in_valid
         gone = leaving(m, config, self._t, self._on, self._starts)
