@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from overq.datafree import distill
+from overq import Format, Recipe, datafree
+from overq.datafree import distill, observe_statistics
 from overq.errors import CalibrationError, InputError
 from overq.nn import quantize
 
@@ -79,3 +80,18 @@ def test_refusals() -> None:
         distill(network(), (4, 8, 8), 4)
     with pytest.raises(InputError, match="^count, steps and batch_size must be at least 1, not 0, 100 and 64$"):
         distill(network(), (3, 8, 8), 0)
+
+
+def test_a_recipe_says_that_its_steps_come_from_no_images() -> None:
+    model, images = network(), torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    recipe = Recipe(Format(4), source="statistics", seed=3)
+    seen, samples = datafree.seen(model, recipe, ())
+    assert samples == ()
+    quantized, expected = (quantize(model, given, r) for given, r in ((seen, recipe), (observe_statistics(model, seed=3), Recipe(seed=3))))
+    with torch.no_grad():
+        assert torch.equal(quantized(images), expected(images))
+    with pytest.raises(InputError, match='^the recipe\'s source is "statistics": quantize what overq.datafree.seen'):
+        quantize(model, images, recipe)
+    with pytest.raises(InputError, match='^the recipe\'s source is "images": give quantize samples$'):
+        datafree.seen(model, Recipe(), ())
+    assert Recipe.from_json(recipe.to_json()) == recipe
