@@ -81,8 +81,8 @@ def test_recipes_carry_the_transforms_through_json() -> None:
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Recipe(reorder=1), "reorder must be True or False, not 1"),
-    (lambda: Recipe(equalize=1.5), r'equalize must be an exponent from 0 \(off\) to 1 or "auto", not 1\.5'),
-    (lambda: Recipe(equalize="yes"), r'equalize must be an exponent from 0 \(off\) to 1 or "auto", not \'yes\''),
+    (lambda: Recipe(equalize=1.5), r'equalize must be an exponent from 0 \(off\) to 1, "auto" or "smooth", not 1\.5'),
+    (lambda: Recipe(equalize="yes"), r'equalize must be an exponent from 0 \(off\) to 1, "auto" or "smooth", not \'yes\''),
     (lambda: Recipe(bias_correction="yes"), "bias_correction must be True or False, not 'yes'"),
 ])  # fmt: skip
 def test_senseless_transforms_are_refused(make, message: str) -> None:
@@ -175,3 +175,15 @@ def test_the_float_network_s_outputs_are_found_once_for_all_recipes(monkeypatch:
     with torch.no_grad():
         model[0].weight.mul_(2)
     assert observe_outputs(model, seen).moments["0"].std.allclose(observe_outputs(model, X).moments["0"].std)
+
+
+def test_smooth_divides_by_both_ranges_as_smoothquant_does() -> None:
+    """s_j = max|x_j|^0.5 / max|w_j|^0.5, up to a factor that all channels share; the function stays."""
+    torch.manual_seed(0)
+    x = torch.tensor([1.0, 4.0, 16.0, 64.0]) * torch.randint(-1, 2, (400, 4)).float()
+    layer = nn.Sequential(nn.Linear(4, 3, bias=False))
+    layer[0].weight.data = torch.tensor([[1.0, 1.0, 1.0, 4.0]] * 3)
+    quantized = overq.quantize(layer, x, Recipe(Format.plain(8), first=None, last=None, equalize="smooth"))
+    scale = quantized[0].input_scale
+    assert torch.allclose(scale / scale[0], torch.tensor([1.0, 2.0, 4.0, 4.0]))
+    assert torch.allclose(quantized(x), layer(x), atol=1.5)

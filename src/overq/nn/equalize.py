@@ -10,7 +10,8 @@ channel: what the activations gain, the weights lose. In hardware the producer's
 channel, absorbs 1 / s_j; a tensor that several layers read then needs one s for all of them, or a requantization for each.
 
 Source: the exchange of per-channel scales between layers is that of Nagel et al. 2019 (arXiv 1906.04721, section 4.1); the exponent
-is that of SmoothQuant (Xiao et al. 2022, arXiv 2211.10438, equation 4) without its weight term.
+is that of SmoothQuant (Xiao et al. 2022, arXiv 2211.10438, equation 4), without its weight term unless "smooth" asks for all of it:
+s_j = range_j^0.5 / range of the weights that read channel j^0.5.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ from overq.nn.layers import Arrangement
 from overq.nn.weights import weight_rows
 
 PERCENT = 99.9  # of |x_j|: a single far value does not set a channel's range
+SMOOTH, SMOOTH_EXPONENT = "smooth", 0.5  # SmoothQuant's rule, and its usual exponent
 ROWS = 1024  # sampled vectors that exponents are compared on
 SMALLEST = 1 / 256  # of the largest range: a channel that is almost always zero is not blown up beyond this
 
 
-def channel_scales(sample: np.ndarray, exponent: float) -> torch.Tensor:
-    """Float32 [K], positive, geometric mean 1, of channel vectors [M, K]; the exponent is α."""
+def channel_scales(sample: np.ndarray, exponent: float, rows: np.ndarray | None = None) -> torch.Tensor:
+    """Float32 [K], positive, geometric mean 1, of channel vectors [M, K]; the exponent is α.
+
+    rows: float [R, K], the weights that read the channels; their ranges then count with the exponent α - 1.
+    """
     ranges = np.percentile(np.abs(sample), PERCENT, axis=0)
     if not ranges.max():
         ranges = np.abs(sample).max(axis=0)
     if not ranges.max():
         return torch.ones(sample.shape[1])
     logs = exponent * np.log(np.maximum(ranges / ranges.max(), SMALLEST))
+    if rows is not None:
+        read = np.abs(rows).max(axis=0)
+        logs = logs - (1 - exponent) * np.log(np.maximum(read / (read.max() or 1.0), SMALLEST))
     return torch.from_numpy(np.exp(logs - logs.mean()).astype(np.float32))
 
 

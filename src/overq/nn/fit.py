@@ -12,7 +12,7 @@ import torch
 from overq import calib, kernels
 from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
-from overq.nn.equalize import channel_scales, output_error
+from overq.nn.equalize import SMOOTH, SMOOTH_EXPONENT, channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited, weight_of
 from overq.nn.quantized import Parts, parts_of
 from overq.nn.recipe import LayerRule
@@ -62,7 +62,7 @@ def fit_tensor(
     first = next(iter(readers))
     rule = rules[first]
     key = (tuple(readers), replace(rule, weight_bits=8))
-    weighted = rule.equalize == "auto" or rule.calibration in calib.WITH_WEIGHT
+    weighted = rule.equalize in ("auto", SMOOTH) or rule.calibration in calib.WITH_WEIGHT
     found = None if known is None or weighted else known.get(key)
     if found is None:
         found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
@@ -149,6 +149,9 @@ def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
 
 def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:
     """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layers' outputs on the sample."""
+    if rule.equalize == SMOOTH:
+        rows = np.concatenate([weight_rows(weight_of(module)) for module, _ in readers])
+        return SMOOTH_EXPONENT, Arrangement(channel_scales(observed.sample, SMOOTH_EXPONENT, rows))
     exponents = EXPONENTS if isinstance(rule.equalize, str) else (rule.equalize,)
     trials = [(exponent, Arrangement(channel_scales(observed.sample, exponent)) if exponent else AS_IT_IS) for exponent in exponents]
     if len(trials) == 1:

@@ -85,9 +85,9 @@ class LayerRule:
         for name in ("skip", "reorder", "rotate"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        exponent = self.equalize if self.equalize != "auto" else 0
+        exponent = self.equalize if self.equalize not in ("auto", "smooth") else 0
         if isinstance(exponent, (bool, str)) or not isinstance(exponent, (int, float)) or not 0 <= exponent <= 1:
-            raise FormatError(f'equalize must be an exponent from 0 (off) to 1 or "auto", not {self.equalize!r}')
+            raise FormatError(f'equalize must be an exponent from 0 (off) to 1, "auto" or "smooth", not {self.equalize!r}')
         if not isinstance(self.calibration, str):
             raise FormatError(f"calibration must be a name, not {self.calibration!r}")
         calib.get(self.calibration)
@@ -126,7 +126,8 @@ class Recipe:
                  match wins, also over `first` and `last`
     seed         of the calibration sample
     reorder      lay each layer's input channels on the lanes in an order that the method errs less on (see `nn.reorder`)
-    equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best (`nn.equalize`)
+    equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best, "smooth": as
+                 SmoothQuant has it (`nn.equalize`)
     rotate       rotate each layer's input channels at run time, and its weights (see `nn.rotation`); edges as their rules say
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)

@@ -58,7 +58,7 @@ def usual(bits: Sequence[int], plain_bits: Sequence[int], weight_bits: int = 8) 
 def overq(bits: int) -> Dynamic:
     """The setting of OverQ that does best here: one state bit a value, a step for the bulk of each token."""
     spare = bits - 1
-    return Dynamic(OverQ(bits, 8, spare, spare, "largest"), "rms")
+    return Dynamic(OverQ(bits, 8, spare, spare, "largest", evict=2), "rms")
 
 
 def evaluate(
