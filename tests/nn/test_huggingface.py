@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+import overq
 from overq import Format, LayerRule, Recipe, quantize
+from overq.errors import InputError
 from overq.nn import Quantized, summary
+from overq.nn.cache import quantized_cache
 from overq.nn.convert_sites import factors_of
 
 transformers = pytest.importorskip("transformers")
@@ -77,3 +80,46 @@ def test_padding_does_not_calibrate() -> None:
     other = {"input_ids": torch.where(real == 1, IDS, 7), "attention_mask": real}
     one, two = (quantize(model, [b], recipe, mask="attention_mask") for b in (batch, other))
     assert [r.step for r in summary(one)] == pytest.approx([r.step for r in summary(two)])
+
+
+CHANCES = {"sdpa": "*.weights", "eager": "*.matmul1.first"}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "OPT"])
+def test_generation_with_a_cache_in_the_format_is_the_answer_to_the_whole_prompt(kind, attention) -> None:
+    model = made(kind, attention).double()
+    q = quantize(model, [IDS], RECIPE.with_(products=LayerRule(OVERQ), overrides=((CHANCES[attention], LayerRule(Format.plain(8))),)))
+    cache, scores = quantized_cache(q), []
+    with torch.no_grad():
+        for t in range(IDS.shape[1]):
+            scores.append(q(IDS[:, t : t + 1], past_key_values=cache, use_cache=True).logits)
+        whole = q(IDS).logits
+        torch.testing.assert_close(torch.cat(scores, 1), whole, rtol=1e-6, atol=1e-6)
+        longer = q.generate(IDS, past_key_values=quantized_cache(q), max_new_tokens=4, do_sample=False, use_cache=True, pad_token_id=0)
+        slowly = IDS
+        for _ in range(4):
+            slowly = torch.cat([slowly, q(slowly).logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(longer, slowly)
+    heads = 2 if kind == "Llama" else 4
+    assert cache.bits == 2 * 2 * IDS.numel() * heads * 4 * 5  # keys and values of two layers, a digit and a state for each
+    assert cache.layers[0].keys.unique().numel() < 500  # multiples of a step
+
+
+def test_a_cache_for_a_model_with_float_products_is_refused() -> None:
+    model = made("Llama")
+    q = quantize(model, [IDS], RECIPE)
+    with pytest.raises(InputError, match=r"^the model's keys and values are float: quantize it with Recipe\(products=\.\.\.\)$"):
+        quantized_cache(q)
+    both = quantize(model, [IDS], RECIPE.with_(products=LayerRule(OVERQ)))
+    with pytest.raises(InputError, match=r"^attention of layer 0 is float"):
+        q(IDS, past_key_values=quantized_cache(both), use_cache=True)
+
+
+def test_save_pretrained_is_refused_by_name(tmp_path) -> None:
+    q = quantize(made("Llama"), [IDS], RECIPE)
+    with pytest.raises(InputError, match=r"^save_pretrained would lose the quantization: write the model with overq\.save"):
+        q.save_pretrained(tmp_path)
+    overq.save(q, tmp_path / "q.safetensors")
+    again = overq.load(tmp_path / "q.safetensors", made("Llama"))
+    assert torch.equal(again(IDS).logits, q(IDS).logits)

@@ -41,6 +41,8 @@ def to_onnx(model: nn.Module, path: str | Path, sample: Tensor | None = None, *,
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     facts, modules = summary(model), dict(model.named_modules())
+    if called := next((report.name for report in facts.layers if report.name not in modules), None):
+        raise InputError(f"{called!r} is a product that the model spells as a function, which has no ONNX form here")
     layers = {report.name: layer for report in facts.layers if isinstance(layer := modules[report.name], Quantized)}
     onnx_model, notes = _edited(model, layers, form) if isinstance(model, OnnxNetwork) else _emitted(model, sample, form)
     data = checked(onnx_model)

@@ -229,6 +229,12 @@ def attach(model: nn.Module, facts: Summary, recipe: Recipe) -> None:
     model.overq_summary = facts  # type: ignore[assignment]
     model.overq_recipe = recipe  # type: ignore[assignment]
     model.register_load_state_dict_pre_hook(_check_states)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained = _not_pretrained  # type: ignore[assignment]
+
+
+def _not_pretrained(*args: Any, **kwargs: Any) -> None:
+    raise InputError("save_pretrained would lose the quantization: write the model with overq.save, and read it with overq.load")
 
 
 def _check_states(model: nn.Module, state: Any, prefix: str, *_: Any) -> None:
