@@ -1,13 +1,15 @@
 """The emitted Verilog: plain, one module per file, and its testbench passes in Icarus and Verilator."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from rtl_drive import FORMATS
 
 from overq.eda import simulators, yosys
 from overq.errors import InputError, ToolError
-from overq.rtl import readme, testbench, verilog
+from overq.rtl import handoff, readme, testbench, verilog
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format
 
@@ -114,3 +116,22 @@ def test_missing_tools_are_named(monkeypatch):
     monkeypatch.delenv("OVERQ_YOSYS")
     with pytest.raises(ToolError, match=r"^Yosys failed: ERROR: No such command: nonsense"):
         yosys.run("nonsense\n")
+
+
+@pytest.mark.parametrize("name", ["plain4", "gives_way", "full_signed"])
+def test_the_emitted_text_is_clean_in_both_linters(tmp_path, name):
+    """Verilator -Wall with the waivers that lie beside it, each with its reason, and Icarus -Wall without any."""
+    tools = {tool: shutil.which(tool) for tool in ("verilator", "iverilog")}
+    if not all(tools.values()):
+        pytest.skip(f"needs {' and '.join(tool for tool, found in tools.items() if not found)}")
+    config = ArrayConfig(FORMATS[name], 4, 3, 2, segments=True)
+    sources, bench = verilog.files(config), testbench.files(LayerVectors.random(config, vectors=2))
+    beside = handoff.files(sources, [])
+    for file, text in (sources | bench | beside).items():
+        (tmp_path / file).write_text(text)
+    lint = ["verilator", "--lint-only", "-Wall", "--top-module", "overq_top", "overq.vlt", "-f", "overq.f"]
+    icarus = ["iverilog", "-g2001", "-Wall", "-s", "testbench", "-o", "sim", *sources, "testbench.v"]
+    for command in (lint, icarus):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert all(why in beside["overq.vlt"] for why in handoff.WAIVED.values())

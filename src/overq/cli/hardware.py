@@ -59,7 +59,7 @@ def rtl(
 ) -> None:
     """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
     from overq.eda import simulators
-    from overq.rtl import readme, testbench, verilog
+    from overq.rtl import handoff, readme, testbench, verilog
     from overq.rtl.vectors import LayerVectors
 
     if vectors is not None:
@@ -71,7 +71,9 @@ def rtl(
         fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
         config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
-    files = verilog.files(layer.config) | testbench.files(layer) | {"README.md": readme.text(layer.config)}
+    sources, bench = verilog.files(layer.config), testbench.files(layer)
+    beside = handoff.files(sources, (name for name in bench if name.endswith(".hex")))
+    files = sources | bench | beside | {"README.md": readme.text(layer.config)}
     screen = console()
     screen.print(
         f"{len(write_all(out, files))} files in {out}: {layer.config.label}, {layer.config.rows} × {layer.config.columns}, {layer.source}"

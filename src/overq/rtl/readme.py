@@ -30,6 +30,17 @@ Only control bits are reset; hold `rst` for at least one cycle.
 It streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL
 with the cycles from the first weight to the last sum. Nothing else is needed: no Python, no other file.
 
+## Feeding it your own data
+
+The input of a layer is x with a step Δ; `t` of a value is floor(x · {scale} / Δ), clamped to {t_min} … {t_max}: an integer with
+{t_fraction} fraction bits of the step. n = (t + {half}) >> {t_fraction} is the nearest multiple of Δ; lanes with n = 0 are zeros, which the
+encoder gives to values before them; n outside {digit_min} … {digit_max} is an outlier. With integer weights w of a step Δw,
+a column's sum is {sum_scale} Σ x/Δ · w, so x · W ≈ sum · Δ · Δw{over}. Lanes not used: `in_enable` low. `weights`
+and `in_t` of one transfer are all columns or all lanes of it. `overq vectors` and `overq.spec.encode` give reference answers for any row.
+
+For other tools: `overq.f` (files), `overq.core` (FuseSoC), `overq.sdc` (constraints), `overq.vlt` (Verilator's lint, each waiver
+with its reason): `verilator --lint-only -Wall --top-module overq_top overq.vlt -f overq.f` and `iverilog -Wall` are silent.
+
 ## Vectors on ports
 
 A port of several values packs them without gaps, lane (or column) 0 in the least significant bits.
@@ -126,6 +137,15 @@ def text(config: ArrayConfig) -> str:
     kind = _DOUBLE if config.double_buffered else _SINGLE
     return _TEXT.format(
         name=config.label,
+        scale=fmt.unit,
+        t_min=fmt.t_min,
+        t_max=fmt.t_max,
+        t_fraction=fraction + 1,
+        half=fmt.unit // 2,
+        digit_min=fmt.digit_min,
+        digit_max=fmt.digit_max,
+        sum_scale=f"2^{fraction} ·" if fraction else "",
+        over=f" / {1 << fraction}" if fraction else "",
         rows=config.rows,
         columns=config.columns,
         bits=fmt.bits,

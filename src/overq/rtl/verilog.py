@@ -111,7 +111,7 @@ def design(config: ArrayConfig, *, relu: bool = True) -> dict[str, str]:
 def files(config: ArrayConfig, *, relu: bool = True) -> dict[str, str]:
     """One file per module: its name -> its text."""
     head = f"OverQ {config.label}, {config.rows} rows, {config.columns} columns"
-    return {f"{name}.v": f"// {name}: {head}\n{text}" for name, text in sorted(design(config, relu=relu).items())}
+    return {f"{name}.v": f"// {name}: {head}\n`timescale 1ns/1ps\n{text}" for name, text in sorted(design(config, relu=relu).items())}
 
 
 def write(config: ArrayConfig, folder: Path, *, relu: bool = True) -> list[Path]:
