@@ -238,3 +238,10 @@ def test_rotations_are_keys_of_a_recipe():
     recipe_of({"bits": 4, "fold_rotation": True}, 8)
     with pytest.raises(FormatError, match="a recipe with fold_rotation goes with neither budget"):
         recipe_of({"bits": 4, "fold_rotation": True, "bias_correction": True}, 8)
+
+
+def test_second_digits_of_each_layer() -> None:
+    recipe = recipe_of({"bits": 4, "cascade": 4, "range_bits": "auto", "evict": 2}, 8)
+    assert recipe.range_bits == "auto"
+    assert recipe.format == Format(4, 4, evict=2)
+    assert recipe_of({"bits": 4, "cascade": 4, "range_bits": 2}, 8).range_bits is None

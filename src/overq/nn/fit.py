@@ -18,6 +18,7 @@ from overq.nn.quantized import Parts, parts_of
 from overq.nn.recipe import LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
+from overq.nn.splits import splits
 from overq.nn.weights import weight_rows
 from overq.spec import Counts
 
@@ -62,7 +63,7 @@ def fit_tensor(
     first = next(iter(readers))
     rule = rules[first]
     key = (tuple(readers), replace(rule, weight_bits=8))
-    weighted = rule.equalize in ("auto", SMOOTH) or rule.calibration in calib.WITH_WEIGHT
+    weighted = rule.equalize in ("auto", SMOOTH) or rule.range_bits == "auto" or rule.calibration in calib.WITH_WEIGHT
     found = None if known is None or weighted else known.get(key)
     if found is None:
         found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
@@ -102,6 +103,8 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
     if rule.rotate and observed.sample.shape[1] > 1:
         arrangement = replace(arrangement, rotation=torch.tensor(ROTATION))
         notes.append("rotated")
+    if rule.range_bits == "auto" and observed.largest and method.neighbours:
+        method = _split(readers, observed, rule, method, arrangement)
     fitted = calibrated(readers, observed, rule, method, arrangement)
     if rule.reorder and observed.largest and method.neighbours and observed.sample.shape[1] > 1:
         fitted, arrangement = _reordered(readers, observed, rule, method, fitted, arrangement)
@@ -145,6 +148,17 @@ def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
         return kernels.get("auto", fmt).overwrite_counted(sample, fitted.step, fmt)
     decoded = fitted(sample)
     return decoded, Counts(values=decoded.size, zeros=int((decoded == 0).sum()))
+
+
+def _split(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Method:
+    """The method with the second digits of least error of the layers' outputs on the sample, each with the step that it gets."""
+    signed = observed.signed or arrangement.rotation is not None
+    fitted = [calibrated(readers, observed, rule, trial, arrangement) for trial in splits(method, signed)]
+
+    def error(one: Fitted) -> float:
+        return sum(output_error(weight_of(module), observed.sample, arrangement, one, bits) for module, bits in readers)
+
+    return min(fitted, key=error).method
 
 
 def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:

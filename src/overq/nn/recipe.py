@@ -76,9 +76,15 @@ class LayerRule:
     reorder: bool = False
     equalize: float | str = 0.0
     rotate: bool = False
+    range_bits: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
+        if self.range_bits not in (None, "auto"):
+            raise FormatError(f'range_bits must be "auto", or None for those of the format, not {self.range_bits!r}')
+        static = self.method.of if isinstance(self.method, Dynamic) else self.method
+        if self.range_bits and not (isinstance(static, OverQ) and static.cascade):
+            raise FormatError(f'range_bits="auto" chooses second digits, and {static.describe()} has none')  # type: ignore[union-attr]
         low, high = WEIGHT_BITS
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
@@ -132,7 +138,9 @@ class Recipe:
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
     products     rule for both factors of products of two activations, such as attention's (see `nn.sites`): their names are
-                 "<module>.<product><n>.<factor>", for overrides. None leaves them float; `weight_bits` and transforms say nothing here
+                 "<module>.<product><n>.<factor>", for overrides. None leaves them float; weight_bits, range_bits, transforms: no effect
+    range_bits   "auto": each layer takes the range_bits and fraction_bits of least output error of all that the array of the method's
+                 format can hold: no more bits stored, no wider sums (see `nn.splits`); the edges keep their own
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
@@ -150,6 +158,7 @@ class Recipe:
     rotate: bool = False
     source: str = "images"
     products: LayerRule | None = None
+    range_bits: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -177,7 +186,8 @@ class Recipe:
 
     @property
     def default(self) -> LayerRule:
-        return LayerRule(self.method, self.weight_bits, self.calibration, reorder=self.reorder, equalize=self.equalize, rotate=self.rotate)
+        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits")}
+        return LayerRule(self.method, self.weight_bits, self.calibration, **shared)
 
     @property
     def format(self) -> Format:
@@ -205,7 +215,7 @@ class Recipe:
                 rule = override
         if rule.calibration in calib.WITH_WEIGHT:
             raise FormatError(f"{name!r} is multiplied with activations, and calibration {rule.calibration!r} needs weights")
-        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False)
+        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None)
 
     def rules(self, names: list[str]) -> dict[str, LayerRule]:
         """The rule of each of the layers reached, given in the order in which they run."""

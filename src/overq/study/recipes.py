@@ -26,7 +26,8 @@ OLD_KEYS = ("range_overwrite", "precision_overwrite")  # of studies before range
 FORMAT_KEYS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "lanes", "evict", *OLD_KEYS)
 DYNAMIC_KEYS = ("dynamic", "group")  # of steps for each vector, or for each group of its lanes: `overq.methods.Dynamic`
 MODE_KEYS = FORMAT_KEYS[2:]  # mean nothing where cascade is 0
-RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in ("method", "weight_bits", "first", "last", "overrides", "seed"))
+OUTSIDE = ("method", "weight_bits", "first", "last", "overrides", "seed")  # of a recipe, said elsewhere
+RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name not in (*OUTSIDE, "range_bits"))
 FOLDED = "fold_rotation"  # the network with a rotation folded into its weights: `overq.nn.folding`
 OWN_KEYS = (FOLDED, "reorder_network", "integers", "edges", "budget", "unit", "mix", "loss")
 FLAGS = ("sequential", "bias_correction", "fold_rotation", "reorder_network", "integers", "edges")
@@ -82,6 +83,8 @@ def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, me
     if wanted.get("cascade") == 0:
         wanted = {key: value for key, value in wanted.items() if key not in OLD_KEYS}
     rest = {key: value for key, value in parameters.items() if key in RECIPE_KEYS}
+    if method == RECIPE and wanted.get("range_bits") == "auto":  # of the recipe, not of the format
+        rest["range_bits"] = wanted.pop("range_bits")
     static = method_of(Format(**wanted)) if method == RECIPE else METHODS[method](**wanted)
     made = dynamic(static, parameters.get("dynamic", ""), parameters.get("group"))
     recipe = Recipe(made, weight_bits, seed=seed, **rest)
