@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 .PHONY: demo test test-slow check clean
 
 demo: $(VENV)/.base
-	$(BIN)/overq evaluate --bits 3,2 --plain-bits 8,6,5,4,3,2 --plot out/digits.png --csv out/digits.csv
+	$(BIN)/overq evaluate --bits 3,2 --plain-bits 8,6,5,4,3,2 --csv out/digits.csv --report out/digits.html
 
 test: check
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
@@ -25,7 +25,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[report]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -51,3 +51,10 @@ area: $(VENV)/.dev
 # Tables and pictures of README and docs, made anew from the exported records of studies.
 pages: $(VENV)/.base
 	$(BIN)/overq study pages studies/pages.toml
+
+# The site: out/docs/html/index.html. From a copy, because the reference is written beside the pages.
+.PHONY: docs
+docs: $(VENV)/.dev
+	rm -rf out/docs && mkdir -p out/docs && cp -r docs out/docs/src
+	$(BIN)/python -m sphinx -W --keep-going -q out/docs/src out/docs/html
+	@echo "site: out/docs/html/index.html"

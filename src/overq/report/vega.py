@@ -56,7 +56,7 @@ def front(cost: str, measure: str, title: str, families: Iterable[str], lower: b
         "datum.network === network && datum.weight_bits === weights && datum.method !== 'float' && indexof(hidden, datum.family) < 0",
         f"isValid(datum[{cost!r}]) && isValid(datum[{measure!r}]) && datum[{measure!r}] >= floor",
     ]
-    x = {"field": cost, "type": "quantitative", "title": COSTS[cost], "scale": {"zero": False, "nice": False, "padding": 28}}
+    x = {"field": cost, "type": "quantitative", "title": COSTS[cost], "scale": {"zero": False, "nice": False, "padding": 64}}
     y = {"field": measure, "type": "quantitative", "title": title, "scale": {"zero": False}}
     color = {"field": "family", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom", "columns": 4}}
     shape = {"field": "family", "type": "nominal", "scale": shapes, "legend": color["legend"]}

@@ -72,7 +72,7 @@
     if (!data.groups.length) { hide("answer"); return; }
     at("answers").replaceChildren(...data.groups.map((group) => element("div", { class: "answer" },
       element("h3", {}, group.name), element("p", { class: "headline" }, group.headline),
-      element("details", { open: data.groups.length < 3 }, element("summary", {}, "Why, and how the answer depends on what may be lost"),
+      element("details", { open: data.groups.length === 1 }, element("summary", {}, "Why, and how the answer depends on what may be lost"),
         element("ul", {}, ...group.reasons.map((line) => element("li", {}, line))), losses(group)))));
   }
 

@@ -1,0 +1,37 @@
+"""The documentation site: `make docs` builds it into out/docs/html from a copy of this folder, without warnings.
+
+The pages are the Markdown files of this folder, which a code host shows as they are. What the site adds: navigation, search, a dark
+page, the explorer, and the reference, which `_reference.py` writes from the code.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import _reference
+
+import overq
+
+project, author, release = "overq", "The overq authors", overq.__version__
+copyright = "the overq authors, Apache-2.0"
+extensions = ["myst_parser"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "overq"
+html_static_path: list[str] = []
+html_show_sourcelink = False
+pygments_style, pygments_dark_style = "default", "github-dark"
+OUTSIDE = re.compile(r"\[((?:[^\[\]]|\n)*?)\]\(\.\./[^)]*\)")  # links to files of the repository that are no pages: the site shows their words
+
+
+def setup(app) -> None:  # type: ignore[no-untyped-def]
+    """Write the reference before the pages are read; put the explorer's files beside its page."""
+    app.connect("source-read", lambda app, name, text: text.__setitem__(0, OUTSIDE.sub(r"\1", text[0])))
+    app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
+    app.connect("build-finished", lambda app, error: None if error else _reference.explorer(Path(app.outdir)))
