@@ -27,7 +27,8 @@ html_title = "overq"
 html_static_path: list[str] = []
 html_show_sourcelink = False
 pygments_style, pygments_dark_style = "default", "github-dark"
-OUTSIDE = re.compile(r"\[((?:[^\[\]]|\n)*?)\]\(\.\./[^)]*\)")  # links to files of the repository that are no pages: the site shows their words
+# Links to files of the repository that are no pages: the site shows their words.
+OUTSIDE = re.compile(r"\[((?:[^\[\]]|\n)*?)\]\((?:\.\./)+(?:src|scripts|studies|tests|benchmarks|README|CONTRIBUTING|CHANGELOG)[^)]*\)")
 
 
 def setup(app) -> None:  # type: ignore[no-untyped-def]

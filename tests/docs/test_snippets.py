@@ -25,7 +25,9 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
     names: dict[str, object] = {"__name__": "__snippet__"}
     for block in BLOCK.finditer(text):
         line = text.count("\n", 0, block.start(1))
-        exec(compile("\n" * line + block.group(1), str(page), "exec"), names)  # a traceback then shows the page's own line
+        exec(
+            compile("\n" * line + block.group(1), str(page), "exec", dont_inherit=True), names
+        )  # a traceback then shows the page's own line
 
 
 def test_the_page_of_the_format_is_among_them() -> None:
