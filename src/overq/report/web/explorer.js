@@ -4,14 +4,15 @@
 // data: {network, layers: [{name, vectors, low, …}]}. Returns (input, row): show that layer, with the step and format of the row.
 function makeExplorer(place, data) {
   const NAMES = ["own", "high", "moved", "fraction"], WORDS = ["its own digit", "high digit of the value before", "value moved up from the lane before", "fraction digit of the value before"];
-  const state = { layer: 0, vector: 0, bits: 3, cascade: 4, range_bits: 2, fraction_bits: 2, policy: "first", signed: false, lanes: 0, step: 1, built: 0 };
+  const state = { layer: 0, vector: 0, bits: 3, cascade: 4, range_bits: 2, fraction_bits: 2, policy: "first", signed: false, lanes: 0, evict: 0, step: 1, built: 0 };
   const layers = data.layers.filter((layer) => layer.vectors.length);
   if (!layers.length) { place.append(element("p", { class: "note" }, "No values to show.")); return () => {}; }
   const out = element("div"), says = element("p", { class: "note", role: "status" });
 
   const format = (changes = {}) => {
-    const made = { bits: state.bits, cascade: state.cascade, range_bits: state.range_bits, fraction_bits: state.fraction_bits, policy: state.policy, signed: state.signed, lanes: state.lanes || null, ...changes };
+    const made = { bits: state.bits, cascade: state.cascade, range_bits: state.range_bits, fraction_bits: state.fraction_bits, policy: state.policy, signed: state.signed, lanes: state.lanes || null, evict: state.evict, ...changes };
     if (!made.cascade || (!made.range_bits && !made.fraction_bits)) Object.assign(made, { cascade: 0, range_bits: 0, fraction_bits: 0 });
+    if (!made.range_bits) made.evict = 0;
     return made;
   };
   const vector = () => layers[state.layer].vectors[state.vector];
@@ -64,7 +65,7 @@ function makeExplorer(place, data) {
       return [name + " (A" + each.bits + ", its best step)", decibel(noise(values, each, step))];
     });
     says.textContent = "Stored: " + stored + " bits a value. " + count.zeros + " of " + count.values + " lanes are zeros; " + count.outliers + " outliers, " +
-      count.served + " of them served" + (count.outliers ? " (coverage " + (count.served / count.outliers).toFixed(2) + ")" : "") + "; " + count.precise + " values got a fraction. " +
+      count.served + " of them served" + (count.outliers ? " (coverage " + (count.served / count.outliers).toFixed(2) + ")" : "") + "; " + count.precise + " values got a fraction" + (count.evicted ? "; " + count.evicted + " gave way" : "") + ". " +
       "Signal to noise of this vector: " + decibel(lost) + ".";
     const tile = (i) => (form.lanes && i && i % form.lanes === 0 ? "tile " : "");
     const largest = Math.max(...values.map(Math.abs), ...now.map(Math.abs), 1e-9);
@@ -106,7 +107,7 @@ function makeExplorer(place, data) {
     if (state.signed && state.range_bits === 1) { state.range_bits = 2; fields.range_bits.value = 2; }
     draw();
   } });
-  const fields = { bits: number("bits", 2, 8), cascade: number("cascade", 0, 16), range_bits: number("range_bits", 0, 8), fraction_bits: number("fraction_bits", 0, 8) };
+  const fields = { bits: number("bits", 2, 8), cascade: number("cascade", 0, 16), range_bits: number("range_bits", 0, 8), fraction_bits: number("fraction_bits", 0, 8), evict: number("evict", 0, 3) };
   const choice = (key, options, change = draw) => element("select", { id: "explorer-" + key, onchange: (event) => { state[key] = event.target.value; change(); } },
     ...options.map(([value, text]) => element("option", { value, selected: String(value) === String(state[key]) }, text)));
   const stepSlider = element("input", { type: "range", id: "explorer-step", min: -200, max: 200, value: 0, oninput: (event) => { state.step = centre * 2 ** (event.target.value / 50); draw(); stepSays(); } });
@@ -135,7 +136,7 @@ function makeExplorer(place, data) {
   place.replaceChildren(
     element("p", { class: "note" }, "Real values: " + (data.source || data.network) + ". Each column is one lane of the array, one channel. Zeros serve the outliers before them."),
     element("form", { class: "controls", id: "explorer-controls", onsubmit: (event) => event.preventDefault() },
-      field("Layer", layerBox), field("Values", vectorBox), field("Bits b", fields.bits), field("Cascade c", fields.cascade), field("High digit, bits r", fields.range_bits), field("Fraction, bits f", fields.fraction_bits),
+      field("Layer", layerBox), field("Values", vectorBox), field("Bits b", fields.bits), field("Cascade c", fields.cascade), field("High digit, bits r", fields.range_bits), field("Fraction, bits f", fields.fraction_bits), field("Levels that give way", fields.evict),
       field("A zero serves", choice("policy", [["first", "the first (farthest) outlier"], ["largest", "the largest"]])),
       field("Lanes of a tile", choice("lanes", [[0, "the whole vector"], [4, "4"], [8, "8"], [16, "16"]], () => { state.lanes = Number(state.lanes); draw(); })),
       element("label", { class: "inline" }, signed, " signed"), field("Step", stepSlider), stepText,
@@ -149,9 +150,9 @@ function makeExplorer(place, data) {
     if (!layers.includes(input)) layers.push(input);
     state.layer = layers.indexOf(input);
     state.vector = 0;
-    const found = row && row.format ? /^A(\d)(s?) (?:r(\d))?\+?(?:f(\d))? ?c(\d+)( largest)?/.exec(row.format) : null;
+    const found = row && row.format ? /^A(\d)(s?) (?:r(\d))?\+?(?:f(\d))? ?c(\d+)( largest)?(?: evict(\d))?(?: tile\d+)?$/.exec(row.format) : null;
     if (found) {
-      Object.assign(state, { bits: +found[1], range_bits: +(found[3] || 0), fraction_bits: +(found[4] || 0), cascade: +found[5], policy: found[6] ? "largest" : "first" });
+      Object.assign(state, { bits: +found[1], range_bits: +(found[3] || 0), fraction_bits: +(found[4] || 0), cascade: +found[5], policy: found[6] ? "largest" : "first", evict: +(found[7] || 0) });
       for (const [key, control] of Object.entries(fields)) control.value = state[key];
       document.getElementById("explorer-policy").value = state.policy;
     }

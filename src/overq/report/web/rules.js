@@ -1,6 +1,6 @@
 "use strict";
 // What OverQ is, once more, in JavaScript: the rules of overq/spec (format, encode, dot, counts), held against the golden vectors by
-// tests/report/test_rules_js.py. A format: {bits, cascade, range_bits, fraction_bits, policy, signed, lanes}.
+// tests/report/test_rules_js.py. A format: {bits, cascade, range_bits, fraction_bits, policy, signed, lanes, evict}.
 
 const OverQ = (() => {
   const OWN = 0, RANGE = 1, MOVED = 2, PRECISION = 3;
@@ -70,9 +70,29 @@ const OverQ = (() => {
     return null;
   }
 
+  // The lane that gives way to the outlier on a lane, or null: the first small value behind it, where no zero can serve it.
+  function givesWay(outlier, row, format, rule) {
+    const most = Math.min(format.evict, Math.abs(rule.level(row[outlier]) - rule.one(row[outlier])));
+    const edge = format.lanes ? outlier - (outlier % format.lanes) + format.lanes : row.length;
+    let found = null;
+    for (let lane = outlier + 1; lane < Math.min(outlier + format.cascade + 1, edge, row.length); lane += 1) {
+      if (rule.zero(row[lane])) return null;
+      if (rule.outlier(row[lane])) break;
+      if (found === null && Math.abs(rule.level(row[lane])) <= most) found = lane;
+    }
+    return found;
+  }
+
+  // The row with t = 0 where a value gives way, decided on the row as it was.
+  function giveWay(row, format, rule) {
+    if (!format.evict) return row;
+    const left = new Set(row.map((t, lane) => (rule.outlier(t) ? givesWay(lane, row, format, rule) : null)));
+    return row.map((t, lane) => (left.has(lane) ? 0 : t));
+  }
+
   // row: integers t with f + 1 fraction bits -> [{digit, state}], one a lane
   function encode(values, format) {
-    const rule = rules(format), row = values.map(rule.saturate), digits = row.map(rule.one);
+    const rule = rules(format), row = giveWay(values.map(rule.saturate), format, rule), digits = row.map(rule.one);
     const lanes = digits.map((digit) => ({ digit, state: OWN }));
     for (let zero = 0; zero < row.length; zero += 1) {
       if (!rule.zero(row[zero])) continue;
@@ -104,10 +124,12 @@ const OverQ = (() => {
     const is = limits(format), rule = rules(format);
     const low = format.signed ? Math.min(is.tLow, (is.low - 1) * is.unit) : 0, high = Math.max(is.tHigh, (is.high + 1) * is.unit);
     const row = values.map((t) => clip(t, low, high)), states = encode(row, format).map((lane) => lane.state);
+    const before = values.map(rule.saturate), after = giveWay(before, format, rule);
     const many = (test) => row.filter(test).length;
     return {
       values: row.length, zeros: many(rule.zero), outliers: many(rule.outlier),
       served: states.filter((state) => state === RANGE).length, precise: states.filter((state) => state === PRECISION).length,
+      evicted: before.filter((t, i) => t !== after[i]).length,
     };
   }
 
