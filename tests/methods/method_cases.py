@@ -22,7 +22,7 @@ SETTINGS = {
     "mx_plus": [{"element": "fp6_e2m3"}, {"block": 8}],
     "nvfp4": [{"block": 8}],
     "tender": [{"bits": 6, "groups": 3}],
-    "atom": [{"bits": 3, "group": 16, "ratio": 0.1}],
+    "atom": [{"bits": 3, "block": 16, "ratio": 0.1}],
 }
 
 

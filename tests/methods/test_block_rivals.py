@@ -63,11 +63,11 @@ def test_tender_halves_the_step_from_group_to_group():
 def test_atom_keeps_the_richest_channels_in_eight_bits():
     sample = np.ones((3, 8), np.float32)
     sample[:, 5] = 100
-    fitted = Atom(4, ratio=0.1, group=4, clip=1.0).fit(sample, True)
+    fitted = Atom(4, ratio=0.1, block=4, clip=1.0).fit(sample, True)
     assert fitted.channels == (5,)
     y = fitted(row(7, 3.4, -1, 0, 14, 127, 5, -14))
     assert y.tolist() == [[7, 3, -1, 0, 14, 127, 6, -14]]  # steps 1 and 2 of groups 0-3 and 4, 6, 7; 127 alone
-    assert Atom(4, ratio=0.1, group=4).fit(sample, True)(row(7, 0, 0, 0, 0, 0, 0, 0))[0, 0] == pytest.approx(6.3)  # clipped at 0.9
+    assert Atom(4, ratio=0.1, block=4).fit(sample, True)(row(7, 0, 0, 0, 0, 0, 0, 0))[0, 0] == pytest.approx(6.3)  # clipped at 0.9
     assert fitted.cost(sample).bits == (7 * 4 + 8) / 8 + 3 * 16 / 8
     with pytest.raises(InputError, match="has no step; 1.0 was given"):
         Atom().fit(sample, True, step=1.0)

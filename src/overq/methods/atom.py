@@ -34,7 +34,7 @@ class Atom(Method):
     symmetric dynamic steps; the greatest magnitude times a clip ratio of 0.9.
     Our choices: ceil(ratio · K) channels, which are one group with a step of its own that clips nothing; the last group may be short;
     levels are symmetric. Metadata: 16 bits a step; channels are known beforehand.
-    bits: 2 to 8. ratio: 1/32. high_bits: 2 to 16. group: 128. clip: above 0, at most 1.
+    bits: 2 to 8. ratio: 1/32. high_bits: 2 to 16. block: lanes of a group, 128. clip: above 0, at most 1.
     """
 
     fitted = OutlierChannels
@@ -45,13 +45,13 @@ class Atom(Method):
     bits: int = 4
     ratio: float = 0.03125
     high_bits: int = 8
-    group: int = 128
+    block: int = 128
     clip: float = 0.9
 
     def __post_init__(self) -> None:
         check_integer(self, "bits", 2, 8)
         check_integer(self, "high_bits", 2, 16)
-        check_integer(self, "group", 2, 2**16)
+        check_integer(self, "block", 2, 2**16)
         check_fraction(self, "ratio")
         if isinstance(self.clip, bool) or not isinstance(self.clip, (int, float)) or not 0 < self.clip <= 1:
             raise FormatError(f"Atom.clip must be a number above 0, at most 1, not {self.clip!r}")
@@ -77,7 +77,7 @@ class Atom(Method):
         x = x if fitted.signed else xp.clip(x, 0.0, None)
         y, few = xp.empty_like(x), set(fitted.channels)
         others = [i for i in range(fitted.lanes) if i not in few]
-        for channels, bits, group, clip in ((sorted(few), self.high_bits, None, 1.0), (others, self.bits, self.group, self.clip)):
+        for channels, bits, group, clip in ((sorted(few), self.high_bits, None, 1.0), (others, self.bits, self.block, self.clip)):
             if channels:
                 index = xp.asarray(np.asarray(channels), device=array_api_compat.device(x))
                 rounded = partial(_rounded, top=2.0 ** (bits - fitted.signed) - 1, clip=clip)
@@ -86,12 +86,12 @@ class Atom(Method):
 
     def count(self, x: Array, fitted: OutlierChannels, axis: int, weight_bits: int) -> Cost:
         lanes, few = x.shape[axis], len(fitted.channels)
-        steps = math.ceil((lanes - few) / self.group) + bool(few)
+        steps = math.ceil((lanes - few) / self.block) + bool(few)
         width = (self.bits * (lanes - few) + self.high_bits * few) / lanes
         return Cost(width, SCALE_BITS * steps / lanes, width, weight_bits)
 
     def describe(self) -> str:
-        return f"Atom A{self.bits}, {self.ratio:.3g} of the channels in {self.high_bits} bits, groups of {self.group}"
+        return f"Atom A{self.bits}, {self.ratio:.3g} of the channels in {self.high_bits} bits, groups of {self.block}"
 
 
 def _rounded(x: Array, axis: int, top: float, clip: float) -> Array:

@@ -51,7 +51,7 @@ def usual(bits: Sequence[int], plain_bits: Sequence[int], weight_bits: int = 8) 
     return [
         *((f"plain A{b}, a step a token", alike(method)) for b, method in plain),
         *((f"plain A{b}, inputs rotated at run time", alike(method, rotate=True)) for b, method in plain),
-        *((f"{method.of.describe()}, a step a token", alike(method)) for method in map(overq, bits)),
+        *((f"{method.of.describe()}, a step a token", alike(method, range_bits="auto")) for method in map(overq, bits)),
     ]
 
 
