@@ -11,6 +11,7 @@ import overq
 from overq import Format, LayerRule, Recipe, quantize
 from overq.datafree import observe_statistics
 from overq.errors import FormatError
+from overq.methods import dynamic, method_of
 from overq.nn import observe
 from overq.nn.quantized import Quantized
 from overq.tune import assign, sensitivity
@@ -209,3 +210,17 @@ def test_an_assignment_gives_the_readers_of_a_tensor_one_format(tokens):
     assert made["gate"].step == made["up"].step
     measured = sensitivity(model, [tokens], [Format.plain(4)], recipe=RECIPE)
     assert [layer.name for layer in measured.layers] == ["out", "gate", "up"]  # q, k and v read the first tensor
+
+
+@pytest.mark.parametrize("group", [None, 4])
+@pytest.mark.parametrize("layer", [nn.Linear(12, 5), nn.Conv2d(12, 4, 1, groups=2)], ids=["Linear", "Conv2d"])
+def test_dynamic_steps_are_the_method_s_own_on_every_path(layer, group) -> None:
+    x = torch.randn((2, 5, 12) if isinstance(layer, nn.Linear) else (2, 12, 3, 3), generator=torch.Generator().manual_seed(3))
+    x[0, 0] *= 1e3
+    dim, groups = (-1, 1) if isinstance(layer, nn.Linear) else (1, 2)
+    q = quantize(nn.Sequential(layer), [x], Recipe(dynamic(method_of(OVERQ), "rms", group), first=None, last=None))
+    wanted = torch.cat([q[0].fitted(part, axis=dim) for part in x.chunk(groups, dim)], dim)
+    with torch.no_grad():
+        assert torch.equal(q[0].quantize_input(x), wanted)
+    assert torch.equal(q[0].quantize_input(x.clone().requires_grad_()).detach(), wanted)
+    assert torch.equal(torch.compile(q, backend="eager")(x), q(x))

@@ -69,7 +69,7 @@ def _entered(store: Any, products: dict[str, dict[str, Factor]], which: tuple[tu
     if factor is None or factor.off:
         store.bits += x.numel() * x.element_size() * 8
         return x
-    y = spelled(x, factor.fitted, factor.format, -1)
+    y = spelled(x, factor.fitted, factor.lanes, -1)
     if (known := factor.site.name) not in store.costs:
         store.costs[known] = factor.fitted.cost(x.detach().float().flatten(0, -2).cpu().numpy()).bits
     store.bits += x.numel() * store.costs[known]

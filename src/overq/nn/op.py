@@ -48,6 +48,25 @@ def overwrite(x: Tensor, step: Step, fmt: Format, dim: int = 1) -> Tensor:
     return torch.ops.overq.overwrite(x, step, *_arguments(fmt), dim, fmt.evict)
 
 
+def plainly(x: Tensor) -> bool:
+    """Whether a kernel may be called without the operator around it, which takes longer than a token's vector: nothing follows x."""
+    return (
+        type(x) is Tensor
+        and x.dtype in DTYPES
+        and x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._get_tracing_state() is None
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def overwrite_plainly(x: Tensor, step: Step, fmt: Format, dim: int) -> Tensor:
+    """`overwrite` of what is `plainly`."""
+    return _in_layout_of(x.detach(), step, fmt, dim)
+
+
 def _arguments(fmt: Format) -> tuple[int, int, int, int, str, bool, int | None]:
     return fmt.bits, fmt.cascade, fmt.range_bits, fmt.fraction_bits, fmt.policy, fmt.signed, fmt.lanes
 

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from overq.errors import InputError, OverqError
-from overq.methods import Fitted, fitted_from_json, fitted_to_json, method_of
+from overq.kernels import scale
+from overq.methods import Dynamic, Fitted, fitted_from_json, fitted_to_json, method_of
 from overq.nn.layers import (
     AS_IT_IS,
     Arrangement,
@@ -30,12 +31,13 @@ from overq.nn.layers import (
     outputs_first,
     weight_of,
 )
-from overq.nn.op import overwrite
+from overq.nn.op import overwrite, overwrite_plainly, plainly
 from overq.nn.products import RUNNING
 from overq.nn.shared import Shared
 from overq.nn.weights import dequantize_weight
 from overq.spec import Format
 
+Lanes = tuple[Format, float | scale.Dynamic]
 AT_ONCE = 32  # images; some rival methods need ten times the memory of what they transform
 
 
@@ -67,6 +69,7 @@ class Quantized(nn.Module):
 
     fitted                method of the input, after scale and order, with its step
     step, format          the method's; None where it has none
+    lanes                 what a kernel is called with: format and step, also of a dynamic step; None of a method without a format
     weight                dequantized, in the model's dtype: what the layer computes with; not in the state_dict, and not to be assigned
     weight_integers       int8 or int16 [O, K, ...], weight_scale float32 [O]: what `save` stores and hardware loads
     lane_order            int64 [K] or None: lane i of each group carries the group's channel lane_order[i]; the weights lie in this order
@@ -81,6 +84,7 @@ class Quantized(nn.Module):
     fitted: Fitted
     step: Any
     format: Any
+    lanes: Lanes | None
     weight_bits: int
     weight: torch.Tensor
     weight_integers: torch.Tensor
@@ -115,7 +119,7 @@ class Quantized(nn.Module):
     def _overwritten(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_nested:
             return _each(x, self._overwritten)
-        return spelled(self.arranged(x), self.fitted, self.format, self.channel_dim, input_groups(self))
+        return spelled(self.arranged(x), self.fitted, self.lanes, self.channel_dim, input_groups(self))
 
     def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # the float layers' keyword
         outer, RUNNING.calls = RUNNING.calls, None  # what multiplies in here is none of the products of the module around
@@ -126,7 +130,7 @@ class Quantized(nn.Module):
 
     def use(self, fitted: Fitted) -> None:
         """Take another method or step for the input."""
-        self.fitted, self.step, self.format = fitted, fitted.step, fitted.format
+        self.fitted, self.step, self.format, self.lanes = fitted, fitted.step, fitted.format, lanes_of(fitted)
 
     def extra_repr(self) -> str:
         if self.format is None:
@@ -228,13 +232,27 @@ class Quantized(nn.Module):
         return (_blank, (self.float_class,), *state)
 
 
-def spelled(x: torch.Tensor, fitted: Fitted, fmt: Format | None, dim: int, groups: int = 1) -> torch.Tensor:
-    """x as the lanes along `dim` spell it, fmt being the fitted format; lanes cross no border between equal channel groups."""
-    if fmt is None:
+def lanes_of(fitted: Fitted) -> Lanes | None:
+    """Format and step of a method that is one of our number formats, whether its step is one for the tensor or one for each vector."""
+    method, fmt, step = fitted.method, fitted.format, fitted.step
+    if fmt is not None and step is not None:
+        return fmt, step
+    if isinstance(method, Dynamic) and method.group is None and step is not None and (fmt := method.of.format(fitted.signed)) is not None:
+        return fmt, scale.Dynamic(float(step), method.by)
+    return None
+
+
+def spelled(x: torch.Tensor, fitted: Fitted, lanes: Lanes | None, dim: int, groups: int = 1) -> torch.Tensor:
+    """x as the lanes along `dim` spell it, lanes being `lanes_of` the fitted method; they cross no border between equal channel groups."""
+    if lanes is None:
         return _through(fitted, x, dim, groups)
-    assert fitted.step is not None  # a format's
-    grouped, fmt, dim = by_group(x, fmt, dim, groups)
-    return overwrite(grouped, fitted.step, fmt, dim).reshape(x.shape)
+    fmt, step = lanes
+    if groups > 1 and isinstance(step, scale.Dynamic):
+        grouped = x.unflatten(dim, (groups, -1))
+    else:
+        grouped, fmt, dim = by_group(x, fmt, dim, groups)
+    y = overwrite_plainly(grouped, step, fmt, dim) if plainly(grouped) else overwrite(grouped, step, fmt, dim)
+    return y if y.shape == x.shape else y.reshape(x.shape)
 
 
 def _stated(state: Any, whose: str) -> tuple[Fitted, dict[str, Any]]:

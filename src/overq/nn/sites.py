@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from overq.errors import InputError
 from overq.methods import Fitted
 from overq.nn.products import RUNNING, argument, multiplied, product_of
-from overq.nn.quantized import spelled
+from overq.nn.quantized import lanes_of, spelled
 from overq.nn.shared import Shared
 
 
@@ -63,7 +63,7 @@ class Factor:
     shared: Shared | None = None
 
     def __post_init__(self) -> None:
-        self.format = self.fitted.format
+        self.lanes = lanes_of(self.fitted)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.off or not x.numel():
@@ -73,7 +73,7 @@ class Factor:
         return self.shared.quantized(x, self.fitted, (), self._overwritten)
 
     def _overwritten(self, x: Tensor) -> Tensor:
-        return spelled(x, self.fitted, self.format, self.site.dim)
+        return spelled(x, self.fitted, self.lanes, self.site.dim)
 
 
 @dataclass
