@@ -39,7 +39,7 @@ def test_a_saved_network_is_inspected_exported_and_looked_into(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("export", "--to", "x.onnx", "--form", "tflite"), "--form tflite: one of exact, qdq"),
+        (("export", "--to", "x.onnx", "--form", "tflite"), "--form tflite: one of exact, qdq, integer"),
         (("export", "net.onnx", "--to", "x.onnx"), "a network of your own needs --calibration-images, or --from"),
         (("save", "--from", "a", "--bits", 4, "--to", "x"), "--from says how the network is quantized"),
         (("inspect", "nothing"), "nothing: no such file"),

@@ -21,6 +21,7 @@ ir = pytest.importorskip("onnx_ir")
 
 from overq.exchange import to_onnx  # noqa: E402
 from overq.exchange.overwriting import exact_type, lane_counts, overwrite_function, rows, tiles_of  # noqa: E402
+from overq.integer import integer_network  # noqa: E402
 from overq.kernels.scale import factors  # noqa: E402
 from overq.study import digits  # noqa: E402
 
@@ -222,8 +223,49 @@ def test_what_has_no_form_is_named(tmp_path: Path) -> None:
     rival = overq.quantize(nn.Sequential(nn.Linear(8, 8)), x, overq.Recipe(method=METHODS["mx"](), first=None, last=None))
     with pytest.raises(InputError, match="has no ONNX form; formats of OverQ and plain ones have"):
         to_onnx(rival, path)
-    with pytest.raises(InputError, match="form must be one of exact, qdq"):
+    with pytest.raises(InputError, match="form must be one of exact, qdq, integer"):
         to_onnx(quantized(nn.Sequential(nn.Linear(8, 8)), x, Format(signed=True)), path, form="tflite")
     with pytest.raises(InputError, match="summary needs a model that overq.quantize"):
         to_onnx(nn.Linear(8, 8), path)
     assert not path.exists()
+
+
+# Integers ----------------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """Two streams that meet, windows, a sum over an image, groups, matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.b, self.c, self.d = nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.Linear(32, 12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.a(x)))
+        x = nn.functional.max_pool2d(x, 3, 2, 1) + 0.5 * nn.functional.avg_pool2d(self.b(x)[:, :, :8, :8], 2)
+        return self.d(self.c(nn.functional.avg_pool2d(x, 2).flatten(1)).clamp(-3, 3))
+
+
+@pytest.mark.parametrize(
+    "fmt",
+    [Format(4, 3, signed=True), Format(4, 4, policy="largest"), Format(8, 4, 8, 8), Format.plain(8), Format(4, 2, lanes=2)],
+    ids=lambda f: f"{f.label} {f.policy}".replace(" ", "_"),
+)
+def test_integers_are_the_integer_networks(fmt: Format, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, path = torch.randn(6, 3, 16, 16), tmp_path / "integers.onnx"
+    model = quantized(Small().eval(), x, fmt)
+    assert to_onnx(model, path, form="integer") == ()
+    network = integer_network(model, check=False)
+    more = torch.cat([x, 3 * x.flip(1)])
+    np.testing.assert_array_equal(run(path, more.numpy()), network(more).numpy())
+    assert float({p.key: p.value for p in onnx.load(path).metadata_props}["overq.unit"]) == network.unit
+
+
+def test_what_integers_cannot_say_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, padding=1), nn.Flatten(), nn.Linear(8 * 64, 4))
+    model = quantized(net.eval(), torch.randn(4, 3, 16, 16), Format(4, 3, signed=True))
+    with pytest.raises(InputError, match=r"operation '_1' \(AvgPool2d\) has no ONNX form here: not in integers"):
+        to_onnx(model, tmp_path / "x.onnx", form="integer")

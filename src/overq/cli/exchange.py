@@ -42,7 +42,7 @@ Correct = Annotated[bool, typer.Option("--bias-correction", help="Give every lay
 def export(
     to: Annotated[Path, typer.Option(help="The ONNX file to write.")],
     model: Model = None,
-    form: Annotated[str, typer.Option(help="exact: what `evaluate` computes, in standard operators; qdq: plain layers as QuantizeLinear and DequantizeLinear, 4-bit weights packed.")] = "exact",
+    form: Annotated[str, typer.Option(help="exact: what `evaluate` computes, in standard operators; qdq: plain layers as QuantizeLinear and DequantizeLinear, 4-bit weights packed; integer: in integer operators.")] = "exact",
     weights: Weights = None, saved: Saved = None, calibration_images: Calibration = None, samples: Samples = 256,
     resize: Resize = 256, crop: Crop = 224, mean: Mean = "0.485,0.456,0.406", std: Std = "0.229,0.224,0.225",
     recipe: RecipeFile = None, bits: Bits = None, cascade: Cascade = None, policy: Policy = None, weight_bits: WeightBits = None,

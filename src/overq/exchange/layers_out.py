@@ -17,7 +17,7 @@ from overq.nn.layers import CHANNEL_DIM, TRANSPOSED, input_groups, kind
 from overq.nn.quantized import Quantized
 from overq.spec import Format
 
-FORMS = ("exact", "qdq")
+FORMS = ("exact", "qdq", "integer")
 NIBBLE = 4
 OPSET, INT4_OPSET = 13, 21
 

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from overq.errors import InputError, OverqWarning
 from overq.exchange.edit import edited
 from overq.exchange.emit import Emitted, emit, shapes_of
+from overq.exchange.integers_out import Integers, emit_integers
 from overq.exchange.layers_out import FORMS, INT4_OPSET, NIBBLE, OPSET, LayersOut
 from overq.exchange.network import OnnxNetwork
 from overq.exchange.overwriting import DOMAIN
 from overq.exchange.reading import library
+from overq.integer import integer_network
 from overq.nn.convert import summary
 from overq.nn.graph import read
 from overq.nn.kinds import Input
@@ -32,6 +34,7 @@ def to_onnx(model: nn.Module, path: str | Path, sample: Tensor | None = None, *,
 
     sample  an input [N, ...], to know shapes by; needless where `quantize` kept one, or the network came from an ONNX file
     form    exact: what the simulation computes, `overq::overwrite` as a function of standard operators, in opset 13
+            integer: the network of `overq.integer` in integer operators, bit for bit: int64 scores, their unit in the file's metadata
             qdq: plain layers as QuantizeLinear and DequantizeLinear, weights of at most 4 bits as INT4 (opset 21)
 
     A network that `overq.from_onnx` read keeps its file's graph. Raises InputError, with the layer's or operation's name, for what has no
@@ -44,7 +47,10 @@ def to_onnx(model: nn.Module, path: str | Path, sample: Tensor | None = None, *,
     if called := next((report.name for report in facts.layers if report.name not in modules), None):
         raise InputError(f"{called!r} is a product that the model spells as a function, which has no ONNX form here")
     layers = {report.name: layer for report in facts.layers if isinstance(layer := modules[report.name], Quantized)}
-    onnx_model, notes = _edited(model, layers, form) if isinstance(model, OnnxNetwork) else _emitted(model, sample, form)
+    if isinstance(model, OnnxNetwork) and form != "integer":
+        onnx_model, notes = _edited(model, layers, form)
+    else:
+        onnx_model, notes = _emitted(model, sample, form)
     data = checked(onnx_model)
     with staged(path) as temporary:
         temporary.write_bytes(data)
@@ -104,7 +110,7 @@ def _emitted(model: nn.Module, sample: Tensor | None, form: str) -> tuple[Any, t
     if len(names) != 1:
         raise InputError(f"the model has {len(names)} inputs ({', '.join(names)}): ONNX is written for models with one")
     layers = {node.target: node.module for node in graph.live() if isinstance(node.module, Quantized)}
-    out = Emitted(form, _opset(layers.values(), form))
+    out = Integers(form) if form == "integer" else Emitted(form, _opset(layers.values(), form))
     home = next(model.parameters())
     out.shapes = shapes_of(graph, sample.to(home.device, home.dtype))
     ir = out.ir
@@ -113,11 +119,18 @@ def _emitted(model: nn.Module, sample: Tensor | None, form: str) -> tuple[Any, t
         return ir.Shape(["n" if size is None else size for size in out.shapes[name]])
 
     x = ir.Value(name=names[0], type=ir.TensorType(ir.DataType.FLOAT), shape=declared(names[0]))
-    y = emit(graph, out, {names[0]: x})
+    kind = ir.DataType.FLOAT
+    if isinstance(out, Integers):
+        network, kind = integer_network(model, check=False), ir.DataType.INT64
+        y = emit_integers(network, out, x)
+    else:
+        y = emit(graph, out, {names[0]: x})
     result = out.op("Identity", y) if y is x or y.producer() is None else y
-    result.name, result.type, result.shape = "output", ir.TensorType(ir.DataType.FLOAT), declared(graph.nodes[-1].name)
+    result.name, result.type, result.shape = "output", ir.TensorType(kind), declared(graph.nodes[-1].name)
     made = ir.Graph(
         [x], [result], nodes=out.nodes, initializers=list(out.initializers.values()), opset_imports={"": out.opset}, name="overq"
     )
-    functions = list(out.functions.values())
-    return _finished(ir.Model(made, ir_version=IR_VERSION, functions=functions), out), _notes(out, layers)
+    whole = ir.Model(made, ir_version=IR_VERSION, functions=list(out.functions.values()))
+    if isinstance(out, Integers):
+        whole.metadata_props["overq.unit"] = repr(network.unit)
+    return _finished(whole, out), _notes(out, layers)

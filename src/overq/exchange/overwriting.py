@@ -103,14 +103,7 @@ def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any) 
     nan = n("IsNaN", x)
     t = n("Clip", n("Where", nan, n.number(0), n("Floor", n("Mul", x, rate))), n.number(fmt.t_min), n.number(fmt.t_max))
     if fmt.cascade:
-        laid = n("Reshape", t, shape)
-        if short is not None:  # what a tile lacks is filled with ones, which are neither zeros nor outliers, and come last
-            laid = n("Pad", laid, n.ints([0] * 6 + [short.short, 0]), n.number(fmt.unit))
-            laid = n("Reshape", laid, n.ints([0, short.count, short.lanes, -1]))
-        E = _in(n, exact, laid, count, fmt)
-        if short is not None:
-            E = n("Reshape", E, n.ints([0, short.groups, short.channels + short.short, -1]))
-            E = n("Slice", E, n.ints([0]), n.ints([short.channels]), n.ints([2]))
+        E = _in(n, exact, t, shape, count, fmt, short)
         E = n("Reshape", E, n("Shape", x))
     else:
         E = n("Clip", _level(n, t, fmt), n.number(fmt.digit_min), n.number(fmt.digit_max))
@@ -133,15 +126,26 @@ def lane_counts(tiles: Tiles) -> np.ndarray:
     return (tiles.lanes + 1 - np.arange(tiles.lanes)).astype(np.float32).reshape(1, 1, tiles.lanes, 1)
 
 
-def _in(n: Nodes, exact: Any, t: Any, count: Any, fmt: Format) -> Any:
-    """E, computed in float32 or float64."""
+def _in(n: Nodes, exact: Any, t: Any, shape: Any, count: Any, fmt: Format, short: Tiles | None) -> Any:
+    """E as float32, computed in float32 or float64."""
     if exact is np.float32:
-        return effective(n, t, count, fmt)
+        return of_tiles(n, t, shape, count, fmt, short)
     n.dtype = exact
     t, count = (n("Cast", value, to=n.ir.DataType.DOUBLE) for value in (t, count))
-    E = n("Cast", effective(n, t, count, fmt), to=n.ir.DataType.FLOAT)
+    E = n("Cast", of_tiles(n, t, shape, count, fmt, short), to=n.ir.DataType.FLOAT)
     n.dtype = np.float32
     return E
+
+
+def of_tiles(n: Nodes, t: Any, shape: Any, count: Any, fmt: Format, short: Tiles | None) -> Any:
+    """E of integers t, in the order of `shape`; all numbers of the body's own type. Arguments as of `overwrite_function`."""
+    laid = n("Reshape", t, shape)
+    if short is None:
+        return effective(n, laid, count, fmt)
+    laid = n("Pad", laid, n.ints([0] * 6 + [short.short, 0]), n.number(fmt.unit))  # ones: neither zeros nor outliers, and they come last
+    E = effective(n, n("Reshape", laid, n.ints([0, short.count, short.lanes, -1])), count, fmt)
+    E = n("Reshape", E, n.ints([0, short.groups, short.channels + short.short, -1]))
+    return n("Slice", E, n.ints([0]), n.ints([short.channels]), n.ints([2]))
 
 
 def _level(n: Nodes, t: Any, fmt: Format) -> Any:

@@ -57,12 +57,22 @@ class IntegerNetwork:
 
     def enter(self, x: Tensor) -> Tensor:
         """Real input to the integers of the first stream: the only place where real numbers occur. NaN is refused, infinity saturates."""
-        name = next(s.name for s in self.steps if s.kind == "input")
-        stream = self.streams[name]
-        readers = [self.layers[s.name] for s in self.steps if s.kind == "layer" and s.inputs == (name,) and s.name not in self.readings]
-        if len(readers) == 1 and readers[0].unit == stream.unit and readers[0].format.t_max == stream.high:
-            return readers[0].fixed(x)
-        return stream.enter(x)
+        reader = self.reader_of_input()
+        return reader.fixed(x) if reader is not None else self.streams[self.input].enter(x)
+
+    @property
+    def input(self) -> str:
+        """Name of the step that is given the input."""
+        return next(s.name for s in self.steps if s.kind == "input")
+
+    def reader_of_input(self) -> IntegerLayer | None:
+        """The only layer that reads the input, where the input's integers are its t."""
+        stream = self.streams[self.input]
+        readers = [
+            self.layers[s.name] for s in self.steps if s.kind == "layer" and s.inputs == (self.input,) and s.name not in self.readings
+        ]
+        fits = len(readers) == 1 and readers[0].unit == stream.unit and readers[0].format.t_max == stream.high
+        return readers[0] if fits else None
 
     def run(self, t: Tensor, watch: Watch | None = None) -> Tensor:
         """int64 input of `enter` -> int64 output. `watch` is called with every layer, its t and its accumulators."""

@@ -82,7 +82,7 @@ def by_group(x: torch.Tensor, fmt: Format, dim: int, groups: int) -> tuple[torch
     """(x, format, dim) such that lanes cross no border between `groups` equal channel groups; x perhaps as a view with one more dim."""
     if groups == 1 or not fmt.cascade:
         return x, fmt, dim
-    lanes = x.shape[dim] // groups
+    lanes = int(x.shape[dim]) // groups  # under torch.jit.trace an extent is a tensor
     if fmt.lanes is None or fmt.lanes >= lanes:
         return x, fmt.with_(lanes=lanes), dim  # a tile is a group
     if lanes % fmt.lanes == 0:
