@@ -98,7 +98,7 @@ class Setting:
             return self.method
         if "budget" in dict(self.parameters):
             return "mixed_recipe"
-        fmt = self.recipe().method.format(False)  # type: ignore[union-attr]  # a recipe turns formats into methods
+        fmt = self.recipe().method.step_format(False)  # type: ignore[union-attr]  # a recipe turns formats into methods
         return "rival_recipe" if fmt is None else "overq_recipe" if fmt.cascade else "plain_recipe"
 
     @property
