@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from overq.errors import ToolError
 
 SCHEMA = 1
 
@@ -112,6 +115,38 @@ class Evaluation:
         data = asdict(self)
         data["results"] = [asdict(r) | {"top1": r.top1} for r in self.results]
         return data
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for each setting, numbers as numbers; difference: points to float."""
+        base = self.results[0].top1
+        names = ("bits", "weight_bits", "stored_bits", "cascade", "coverage", "expected_coverage", "zero_rate", "outlier_rate", "seconds")
+        return [
+            {"setting": r.label, "top1": r.top1, "difference": r.top1 - base} | {name: getattr(r, name) for name in names}
+            for r in self.results
+        ]
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of `rows`. Raises ToolError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            raise ToolError("Evaluation.to_pandas needs pandas, which is not installed: pip install pandas; `rows` needs nothing") from None
+        return pandas.DataFrame(self.rows())
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each setting, top-1 also as a bar; everything in it as text."""
+        rows = self.rows()
+        least = min(row["top1"] for row in rows)
+        span = max(row["top1"] for row in rows) - least or 1.0
+        heads = "".join(f"<th>{name}</th>" for name in ("setting", "stored bits", "top-1 %", "", "to float", "coverage"))
+        lines = []
+        for row in rows:
+            bar = f'<div style="background:#d9480f;height:.7em;width:{2 + 98 * (row["top1"] - least) / span:.0f}px"></div>'
+            stored, covered = ("" if row[name] is None else f"{row[name]:.3g}" for name in ("stored_bits", "coverage"))
+            cells = (html.escape(row["setting"]), stored, f"{row['top1']:.2f}", bar, f"{row['difference']:+.2f}", covered)
+            lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        title = html.escape(f"{self.model} on {self.data}: top-1 of {self.results[0].images} images")
+        return f"<table><caption>{title}</caption><tr>{heads}</tr>{''.join(lines)}</table>"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from overq.records import Accuracy, Evaluation, LayerCoverage
@@ -55,3 +57,18 @@ def test_charts_draw_every_result_and_start_each_line_at_plain() -> None:
     assert {line.get_label(): line.get_xydata().tolist() for line in by_bits.lines}["A3 r2 c4"] == [[3, 85.0]]
     points = [c.get_offsets().tolist() for c in coverage.collections]
     assert points == [[[0.5, 0.4]], [[0.5, 0.4]]]  # a layer without outliers has no point
+
+
+def test_a_notebook_shows_a_row_for_each_setting_and_names_as_text() -> None:
+    shown = replace(EVALUATION, model="<script>alert(1)</script>")._repr_html_()
+    assert shown.count("<tr>") == 1 + len(EVALUATION.results)
+    assert "<td>85.00</td>" in shown
+    assert "&lt;script&gt;" in shown
+    assert "<script" not in shown
+
+
+def test_a_table_of_pandas_has_numbers_as_numbers() -> None:
+    pytest.importorskip("pandas")
+    table = EVALUATION.to_pandas()
+    assert table["top1"].tolist() == [90, 50, 60, 85, 87.5]
+    assert table["difference"].tolist() == [0, -40, -30, -5, -2.5]

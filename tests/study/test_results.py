@@ -159,3 +159,15 @@ def test_a_network_whose_files_are_absent_fails_alone(path: Path, tmp_path: Path
     (tmp_path / "gone.npz").write_bytes(b"now it is there")
     store.add("s", *cells_of(study))
     assert {r["state"] for r in store.rows()} == {"pending"}
+
+
+def test_show_and_compare_speak_json(path: Path, capsys, monkeypatch) -> None:
+    fill(Store(path), cells(STUDY), new_code, cost_of)
+    code, out, err = command(capsys, monkeypatch, "study", "show", "--store", path, "--json", "-")
+    assert (code, err) == (0, "")
+    shown = json.loads(out)
+    assert shown["open"] == []
+    assert {line["label"]: line["top1"] for line in shown["settings"]}["float"] == 90.0
+    code, out, _ = command(capsys, monkeypatch, "study", "compare", "float", "overq:bits=3:W8", "--store", path, "--json", "-")
+    (line,) = json.loads(out)
+    assert (line["network"], line["measure"], line["difference"], line["images"]) == ("digits", "top1", -10.0, 20)

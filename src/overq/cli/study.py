@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import sys
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rivals side by side: run, stop, resume, compare, plot.", no_args_is_help=True)
 REASONS = 5  # different reasons that `run` prints at its end
 StorePath = Annotated[Path, typer.Option("--store", help="The results: one SQLite file.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")]
 StudyName = Annotated[str | None, typer.Option("--study", help="Only this study's cells.")]
 DEFAULT = Path("study.sqlite")
 
@@ -83,12 +87,18 @@ def retry(store: StorePath = DEFAULT) -> None:
 
 
 @app.command(epilog="Example: overq study show --store study.sqlite --study cifar10")
-def show(store: StorePath = DEFAULT, study: StudyName = None) -> None:
+def show(store: StorePath = DEFAULT, study: StudyName = None, json_file: Json = None) -> None:
     """Every setting with its accuracy and cost, and what is not done and why."""
     from overq.study.store import cell_of
 
+    check_outputs(json_file)
     rows = _rows(store, study)
     results = _records(rows)
+    if json_file is not None:
+        open_cells = [{key: row[key] for key in ("study", "network", "label", "state", "reason")} for row in rows if row["state"] != "done"]
+        write(json_file, json.dumps({"settings": [asdict(r) for r in results], "open": open_cells}, indent=1) + "\n")
+        if json_file == Path("-"):
+            return
     width = max([len(r.label) for r in results], default=7)
     values = [{"top-1": r.top1, "SQNR": r.sqnr, "coverage": r.coverage, **r.own} for r in results]
     measures = list(dict.fromkeys(name for line in values for name, value in line.items() if value is not None))
@@ -115,13 +125,21 @@ def compare(
     store: StorePath = DEFAULT,
     study: StudyName = None,
     measure: Annotated[str, typer.Option(help="top1, sqnr, or the study's own file.py:function.")] = "top1",
+    json_file: Json = None,
 ) -> None:
     """B against A on the same images: difference with its 95 % interval, and an exact sign test (McNemar's, for top-1)."""
     from overq.study.table import compared
 
     unit, test = {"top1": ("points", "McNemar"), "sqnr": ("dB", "sign test")}.get(measure, ("", "sign test"))
     better = "right" if measure == "top1" else "better"
-    for network, p in compared(_rows(store, study, one=True), a, b, measure):
+    check_outputs(json_file)
+    found = compared(_rows(store, study, one=True), a, b, measure)
+    if json_file is not None:
+        lines = [{"network": network, "a": a, "b": b, "measure": measure, **_finite(asdict(p))} for network, p in found]
+        write(json_file, json.dumps(lines, indent=1) + "\n")
+        if json_file == Path("-"):
+            return
+    for network, p in found:
         difference = f"{p.difference:+.4g}" if measure not in ("top1", "sqnr") else f"{p.difference:+.2f}"
         interval = f"95 % interval [{p.low:+.2f}, {p.high:+.2f}]"
         _say(f"{network}: {b} - {a} = {' '.join(filter(None, (difference, unit)))}, {interval}, {test} p = {p.p:.3g}")
@@ -206,6 +224,11 @@ def pages(
     for picture in pictures:
         write(picture.file, drawn(partial(figure, picture), picture.file.suffix[1:]))
     _say(f"{len(tables)} tables on {len(texts)} pages, {len(pictures)} pictures")
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity; what is exact on one side is null."""
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _say(line: str, file: TextIO | None = None) -> None:
