@@ -44,6 +44,11 @@ def test_a_recipe_s_cell_is_quantize_with_that_recipe() -> None:
     assert cost == Cost(3, 1, 3, 8)
 
 
+def test_a_recipe_s_family_is_that_of_its_format_dynamic_or_not() -> None:
+    keys = (("bits", 4), ("cascade", 4)), (("bits", 4), ("cascade", 0), ("dynamic", "rms")), (("bits", 4), ("dynamic", "rms"))
+    assert [Setting("recipe", each, 8).family for each in keys] == ["overq_recipe", "plain_recipe", "overq_recipe"]
+
+
 def test_what_means_the_same_is_one_setting() -> None:
     table = {"source": "images", "equalize": [0.0, 0.5], "reorder": False, "bits": 3, "calibration": ["mse", "format-mse"], "cascade": 2}
     assert [s.label for s in expand([], (8,), [table, {"bits": 3, "cascade": 2}]) if s.method == "recipe"] == [
