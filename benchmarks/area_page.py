@@ -7,15 +7,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, str]
-NONE = "Not measured since second digits may be short; `make area` does (an hour or two)."
+NONE = "Not measured on today's element; `make area` does."
 
 
 def rows(name: str) -> list[Row]:
-    with (ROOT / "benchmarks" / "results" / f"area_{name}.csv").open(encoding="utf-8") as file:
+    path = ROOT / "benchmarks" / "results" / f"area_{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
+    if not body:
+        return NONE
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -84,7 +89,9 @@ def rivals() -> str:
 def clock() -> str:
     """The clocks of plain points at which the answer changes."""
     found = rows("clock")
-    plain, *names = [key for key in found[0] if key not in ("period_ps", "library", "yosys") and not key.endswith("%")]
+    if not found:
+        return NONE
+    plain, *names = [key for key in found[0] if key not in ("period_ps", "library", "yosys", "commit") and not key.endswith("%")]
     body: list[list[str]] = []
     for r in found:
         others = [f"{number(r[n])} ({signed(r[f'{n} over plain %'])})" if r[n] else "–" for n in names]
@@ -120,6 +127,11 @@ def energy() -> str:
     return table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in rows("energy")])
 
 
+def encoders() -> str:
+    head = ["encoder, 16 lanes", "flip-flops", "µm²", "over the first"]
+    return table(head, [[r["encoder"], r["flip_flops"], number(r["area"]), signed(r["over_first_percent"])] for r in rows("encoders")])
+
+
 def fpga() -> str:
     head = ["element, W8", "family", "asic: LUTs", "carries", "multipliers", "fpga: LUTs", "carries", "multipliers"]
     found = {(r["element"], r["family"], r["target"]): [r[k] for k in ("luts", "carries", "multipliers")] for r in rows("fpga")}
@@ -136,6 +148,7 @@ TABLES = {
     "ideas": ideas,
     "arrays": arrays,
     "energy": energy,
+    "encoders": encoders,
     "fpga": fpga,
 }
 

@@ -63,6 +63,33 @@ def test_folds_and_traffic_are_those_of_layers_with_values(fmt, groups):
     assert found.dram_weights == traffic.memory_weights
 
 
+def resnet50():
+    """The 54 layers, padding in the sizes, and no more of it than the stride uses."""
+    yield Work("conv1", 3, 64, 1, 229, 229, (7, 7), (2, 2))
+    channels, size = 64, 56
+    for stage, (inner, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            out = size // stride
+            yield Work("a", channels, inner, height=size, width=size)
+            wide = (out - 1) * stride + 3
+            yield Work("b", inner, inner, 1, wide, wide, (3, 3), (stride, stride))
+            yield Work("c", inner, 4 * inner, height=out, width=out)
+            if not block:
+                wide = (out - 1) * stride + 1
+                yield Work("d", channels, 4 * inner, 1, wide, wide, (1, 1), (stride, stride))
+            channels, size = 4 * inner, out
+    yield Work("fc", 2048, 1000)
+
+
+@pytest.mark.parametrize("fmt", [Format.plain(4), Format(4, 4, 1, 1)], ids=lambda fmt: fmt.label)
+def test_resnet50_takes_the_cycles_of_the_model_with_images(fmt):
+    """916,544 on 128 × 128, plain and OverQ alike: the table of docs/cycles.md, which is of real activations."""
+    layers = list(resnet50())
+    assert len(layers) == 54
+    assert sum(cost(work, machine(fmt, 128, 128), ENOUGH, ALL).cycles for work in layers) == 916544
+
+
 def test_stalls_by_hand():
     """Two folds of 4 rows and 4 columns, 10 vectors each: 20 cycles; 16 weights and 40 values of a byte, a byte a cycle.
 
