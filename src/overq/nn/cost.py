@@ -14,11 +14,12 @@ COST_ROWS = 4096  # sampled channel vectors that a data-dependent cost is averag
 
 def cost_of(model: nn.Module, seen: Observations) -> Cost:
     """The mean over the values that enter the layers between the first and the last, where methods differ; a network without such layers
-    is counted by all of its layers. `seen` calibrated `model`, a quantized one."""
-    names = list(seen.layers)
+    is counted by all of its layers. A tensor that several layers read counts once. `seen` calibrated `model`, a quantized one."""
+    names, shared = list(seen.layers), set[int]()
     costs: dict[str, tuple[Cost, int]] = {}
     for name, layer in model.named_modules():
-        if name in seen.layers and isinstance(layer, Quantized):
+        if name in seen.layers and isinstance(layer, Quantized) and id(layer.shared) not in shared:
+            shared |= {id(layer.shared)} if layer.shared is not None else set()
             vectors = layer.arrangement.cpu().vectors(calib.thinned(seen.layers[name].sample, COST_ROWS))
             costs[name] = layer.fitted.cost(vectors, weight_bits=layer.weight_bits), seen.layers[name].values
     between = [costs[name] for name in names[1:-1] if name in costs]
