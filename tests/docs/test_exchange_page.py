@@ -32,6 +32,7 @@ def given(folder: Path) -> None:
     (folder / "labels.csv").write_text("file,label\n" + "".join(f"{name},{i % 4}\n" for i, name in enumerate(names)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_stranger_follows_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnx_ir")
