@@ -214,9 +214,9 @@ def _make_store(folder: Path) -> Path:
     store = Store(folder / "s.sqlite")
     store.add("s", cells)
     for cell in cells[:2]:
-        store.claim({cell.key})
+        store.claim({cell.key}, 1)
         columns = {"top1": np.array([[1.0], [0.0], [1.0]])}
-        store.finish(cell.key, Measured(columns), Cost(4.0, 1.0, 4.0, 8), 1.0, dict(made) | {"commit": ""})
+        store.finish({cell.key: (Measured(columns), Cost(4.0, 1.0, 4.0, 8), 1.0, dict(made) | {"commit": ""})})
     store.close()
     return folder / "s.sqlite"
 

@@ -47,12 +47,10 @@ def fill(store: Store, wanted: list[Cell], right: Callable[[str, int], np.ndarra
     """Record a result for every cell: right(label, shard), cost(setting)."""
     store.add(wanted[0].study, wanted)
     by_key = {cell.key: cell for cell in wanted}
-    for _ in wanted:
-        key = store.claim(set(by_key))
-        assert key is not None
+    for key in store.claim(set(by_key), len(by_key)):
         cell = by_key[key]
         columns = {"top1": right(cell.setting.label, cell.shard)[:, None].astype(float)}
-        store.finish(key, Measured(columns), cost(cell.setting), 0.5, dict(cell.versions) | {"commit": "abc"})
+        store.finish({key: (Measured(columns), cost(cell.setting), 0.5, dict(cell.versions) | {"commit": "abc"})})
 
 
 def first(count: int) -> np.ndarray:

@@ -90,11 +90,11 @@ def test_a_claim_is_exclusive_and_a_dead_owner_gives_it_back(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     two.owner = one.owner.rsplit(":", 2)[0] + f":{dead.pid}:1"
-    assert two.claim(set(KEYS[:1])) is not None
-    assert one.claim(set(KEYS[:1])) is None
+    assert two.claim(set(KEYS[:1]), 1)
+    assert not one.claim(set(KEYS[:1]), 1)
     assert one.free_dead() == 1
-    assert one.claim(set(KEYS[:1])) == KEYS[0]
-    assert not two.finish(KEYS[0], *RESULT), "a cell that was taken away cannot be recorded twice"
+    assert one.claim(set(KEYS[:1]), 1) == KEYS[:1]
+    assert not two.finish({KEYS[0]: RESULT}), "a cell that was taken away cannot be recorded twice"
     assert one.free_dead() == 0, "a living owner keeps its cell"
 
 
@@ -105,8 +105,8 @@ def test_a_claim_prefers_settings_that_no_other_worker_is_at(tmp_path):
     mine = [replace(cells(1)[0], setting=setting) for setting in settings]
     store.add("s", mine)
     labels = {cell.key: cell.setting.label for cell in mine}
-    assert [labels[store.claim(set(labels))] for _ in range(4)] == ["float", "overq:bits=3:W8", "overq:bits=4:W8", "overq:bits=3:W4"]
-    assert store.claim(set(labels)) is None
+    assert [labels[store.claim(set(labels), 1)[0]] for _ in range(4)] == ["float", "overq:bits=3:W8", "overq:bits=4:W8", "overq:bits=3:W4"]
+    assert not store.claim(set(labels), 1)
 
 
 def test_a_full_disk_leaves_the_cell_for_later(tmp_path):

@@ -185,7 +185,7 @@ def test_a_claim_is_a_lease(path: Path, monkeypatch) -> None:
     one.add("s", cells(SETTINGS))
     keys = {cell.key for cell in cells(SETTINGS)}
     two.owner = "another-host:1:2"
-    assert two.claim(keys)
+    assert two.claim(keys, 1)
     assert one.free_dead() == 0, "the other machine gave a sign of life just now"
     one.db.execute("UPDATE cells SET beat=beat-?", (stores.LEASE + 1,))
     monkeypatch.setattr(stores, "RENEWED", 0.05)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from overq.errors import FormatError, InputError, ToolError
@@ -74,7 +75,7 @@ class Cell:
             raise InputError(f"not a cell of a study: shard {cell.shard!r} of {cell.shards}")
         return cell
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Where the files lie does not matter, what they hold does."""
         return key_of(self.to_json())

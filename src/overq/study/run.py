@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,40 +32,46 @@ def run(store: Store, cells: Iterable[Cell], executor: Executor, progress: Calla
     try:
         with store.alive():
             while True:
-                while under_way < executor.slots and (key := _claim(store, keys, under_way)) is not None:
+                for key in _claim(store, keys, executor.slots - under_way, under_way):
                     executor.submit(key, wanted[key])
                     under_way += 1
                 if not under_way:
                     return tally
-                for outcome in executor.results():
-                    under_way -= 1
-                    _record(store, outcome, tally)
-                    progress(tally)
+                outcomes = list(executor.results())
+                under_way -= len(outcomes)
+                _record(store, outcomes, tally)
+                progress(tally)
     finally:
         executor.close()
 
 
-def _claim(store: Store, wanted: set[str], under_way: int) -> str | None:
-    """The next cell. On a disk without room for a claim, what is under way comes in first."""
+def _claim(store: Store, wanted: set[str], count: int, under_way: int) -> list[str]:
+    """The next cells. On a disk without room for a claim, what is under way comes in first."""
+    if count <= 0:
+        return []
     try:
-        key = store.claim(wanted)
-        return store.claim(wanted) if key is None and store.free_dead() else key
+        return store.claim(wanted, count) or (store.claim(wanted, count) if store.free_dead() else [])
     except InputError:
         if not under_way:
             raise
-        return None
+        return []
 
 
-def _record(store: Store, outcome: Outcome, tally: Tally) -> None:
-    reason = outcome.reason
-    if reason is None:
-        try:
-            tally.done += store.finish(outcome.key, *outcome.value)
-            return
-        except InputError as error:  # a full disk, most likely
-            reason = f"the result could not be written: {error}"
-            tally.unwritten += 1
-    tally.failed += 1
-    # If not even that fits, the cell stays with this process and is pending again once it ends.
-    with suppress(InputError):
-        store.fail(outcome.key, reason)
+def _record(store: Store, outcomes: Sequence[Outcome], tally: Tally) -> None:
+    """Write the results of one wait in one go; where that fails, one by one."""
+    values = {outcome.key: outcome.value for outcome in outcomes if outcome.reason is None}
+    failed = {outcome.key: outcome.reason for outcome in outcomes if outcome.reason is not None}
+    try:
+        tally.done += store.finish(values)
+    except InputError:
+        for key, value in values.items():
+            try:
+                tally.done += store.finish({key: value})
+            except InputError as error:  # a full disk, most likely
+                failed[key] = f"the result could not be written: {error}"
+                tally.unwritten += 1
+    for key, reason in failed.items():
+        tally.failed += 1
+        # If not even that fits, the cell stays with this process and is pending again once it ends.
+        with suppress(InputError):
+            store.fail(key, reason)

@@ -33,13 +33,16 @@ from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
 MAX_DEATHS = 3  # a cell whose runs died this often is marked failed: it probably kills them
+PASSED = 1024  # cells that a claim leaves to others before it takes one of theirs
 LEASE, RENEWED = 600.0, 60.0  # seconds that a claim holds without a sign of life, and between two signs
 _TABLE = """CREATE TABLE cells (
   key TEXT PRIMARY KEY, study TEXT NOT NULL, network TEXT NOT NULL, label TEXT NOT NULL, cell TEXT NOT NULL,
   state TEXT NOT NULL DEFAULT 'pending', owner TEXT, beat REAL, deaths INTEGER NOT NULL DEFAULT 0, reason TEXT,
   completions INTEGER NOT NULL DEFAULT 0, columns BLOB, lanes TEXT, cost TEXT, seconds REAL, made_by TEXT, finished REAL) STRICT"""
 _COLUMNS = "key, study, network, label, cell, state, reason, completions, columns, lanes, cost, seconds, made_by"
+_INDEX = "CREATE INDEX IF NOT EXISTS left_over ON cells(state) WHERE state IN ('pending', 'running')"  # what claims look through
 STATES = ("pending", "running", "done", "failed")
+Result = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
 
 
 class Store:
@@ -55,6 +58,8 @@ class Store:
         if not read_only:
             db = _connected(self.path)
             self._check(db, may_be_new=True)
+            with suppress(sqlite3.OperationalError):  # a full disk: slower without
+                db.execute(_INDEX)
             return db
         try:
             db = _connected(self.path, "?mode=ro")
@@ -135,20 +140,29 @@ class Store:
         with self._whole("remove cells"):
             self.db.execute("DELETE FROM cells WHERE study=? AND state<>'done' AND substr(key, 1, ?)=?", (study, len(prefix), prefix))
 
-    def claim(self, keys: set[str]) -> str | None:
-        """Take one pending cell out of `keys`, oldest first, and return its key; no other process can take it too.
+    def claim(self, keys: set[str], count: int) -> list[str]:
+        """Take up to `count` pending cells out of `keys`, oldest first, and return their keys; no other process can take them too.
 
-        One whose setting (but for its weight bits) another worker is at comes last: that worker has its steps already.
+        Those whose setting (but for its weight bits) another worker is at come last: that worker has its steps already. They are
+        passed over only so far (PASSED), because every look at a cell takes time.
         """
         with self._whole("claim a cell"):
             busy = {_setting(r) for r in self.db.execute("SELECT network, label FROM cells WHERE state='running'")}
-            pending = self.db.execute("SELECT key, network, label FROM cells WHERE state='pending' ORDER BY rowid")
-            wanted = [(r["key"], _setting(r)) for r in pending if r["key"] in keys]
-            if not wanted:
-                return None
-            key: str = next((key for key, setting in wanted if setting not in busy), wanted[0][0])
-            self.db.execute("UPDATE cells SET state='running', owner=?, beat=?, reason=NULL WHERE key=?", (self.owner, time.time(), key))
-            return key
+            taken: list[str] = []
+            passed: list[str] = []
+            for row in self.db.execute("SELECT key, network, label FROM cells WHERE state='pending' ORDER BY rowid"):
+                if len(taken) == count or len(passed) == PASSED:
+                    break
+                if row["key"] in keys:
+                    setting = _setting(row)
+                    (passed if setting in busy else taken).append(row["key"])
+                    busy.add(setting)
+            taken += passed[: count - len(taken)]
+            now = time.time()
+            self.db.executemany(
+                "UPDATE cells SET state='running', owner=?, beat=?, reason=NULL WHERE key=?", [(self.owner, now, key) for key in taken]
+            )
+            return taken
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -170,17 +184,20 @@ class Store:
             stop.set()
             thread.join()
 
-    def finish(self, key: str, found: Measured, cost: Cost, seconds: float, made_by: dict[str, str]) -> bool:
-        """Record a result, at once and whole; False where this process does not hold the cell (any more)."""
-        lanes = {name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in found.lanes.items()}
-        with self._in_one_line("record a result"):
-            done = self.db.execute(
+    def finish(self, results: dict[str, Result]) -> int:
+        """Record results by their cells' keys, at once and whole: all of them, or none. How many: those of cells that this process
+        holds (still).
+        """
+        rows = [
+            (to_bytes(found.columns), _lanes(found), json.dumps(asdict(cost)), seconds, json.dumps(made_by), time.time(), key, self.owner)
+            for key, (found, cost, seconds, made_by) in results.items()
+        ]
+        with self._whole("record a result"):
+            return self.db.executemany(
                 "UPDATE cells SET state='done', completions=completions+1, columns=?, lanes=?, cost=?, seconds=?, made_by=?, finished=? "
                 "WHERE key=? AND state='running' AND owner=?",
-                (to_bytes(found.columns), json.dumps(lanes), json.dumps(asdict(cost)), seconds, json.dumps(made_by), time.time(), key,
-                 self.owner),
-            )  # fmt: skip
-        return done.rowcount == 1
+                rows,
+            ).rowcount
 
     def fail(self, key: str, reason: str) -> None:
         """Mark a cell that this process holds."""
@@ -248,6 +265,10 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"the store's result of cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
     return Measured(columns, lanes), cost
+
+
+def _lanes(found: Measured) -> str:
+    return json.dumps({name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in found.lanes.items()})
 
 
 def _connected(path: Path, options: str = "") -> sqlite3.Connection:
