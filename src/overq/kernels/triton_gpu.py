@@ -23,7 +23,7 @@ from overq.spec import Counts, Format, State, seen
 
 __all__ = ["MODES", "available", "counts", "effective", "encode", "overwrite", "overwrite_counted"]
 
-Array = Any  # torch.Tensor; in the interpreter also numpy.ndarray
+Array = Any  # torch.Tensor or numpy.ndarray
 MODES = ("range", "precision")
 PATCH = 1024  # values of one program; far more in the interpreter, which pays per program
 OWN, RANGE, MOVED, PRECISION = (tl.constexpr(int(state)) for state in State)
@@ -284,15 +284,16 @@ def _launch(kernel: Any, axis: int, fmt: Format, tensors: tuple[torch.Tensor, ..
 
 
 def _tensor(x: Array) -> torch.Tensor:
-    """As a torch tensor where the kernel can reach it."""
-    x = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))
+    """As a torch tensor where the kernel can reach it: NumPy's arrays, which tests and the fuzz command pass, travel to a GPU and back."""
+    home = "cpu" if triton.knobs.runtime.interpret else "cuda"
+    x = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x)).to(home)
     if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise InputError(f"the triton backend works on a GPU, not on a tensor on {x.device}")
     return x
 
 
 def _like(given: Array, tensor: torch.Tensor) -> Array:
-    return tensor if isinstance(given, torch.Tensor) else tensor.numpy()
+    return tensor if isinstance(given, torch.Tensor) else tensor.cpu().numpy()
 
 
 def _integers(t: Array, fmt: Format) -> torch.Tensor:
