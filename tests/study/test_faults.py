@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +58,21 @@ def dies(): return Net(killed)
 def full(): return Net(memory)
 def huge(): return Net(allocation)
 '''
+
+
+PARENT = """
+from overq.study.cell import Cell
+from overq.study.plan import Network, Setting
+from overq.study.version import versions
+from overq.study.workers import LocalWorkers
+
+if __name__ == "__main__":
+    workers = LocalWorkers(1, 1)
+    print(workers._idle[0][1].pid, flush=True)
+    cell = Cell("s", Network("n", "slow.py:net", "digits", "digits"), Setting("float"), 0, "c", tuple(versions().items()))
+    workers.submit(cell.key, cell)
+    next(workers.results())
+"""
 
 
 @pytest.fixture
@@ -122,9 +140,10 @@ def test_a_disk_too_full_for_a_claim_ends_the_run_in_one_line_and_loses_nothing(
         in_transaction = True
 
         def execute(self, text: str, *values: object) -> object:
-            if "beat=?, reason=NULL" in text:
-                raise sqlite3.OperationalError("database or disk is full")
             return real.execute(text, *values)
+
+        def executemany(self, text: str, rows: object) -> object:
+            raise sqlite3.OperationalError("database or disk is full")
 
     real, store.db = store.db, Full()
     with pytest.raises(InputError, match="s.sqlite: cannot claim a cell: database or disk is full$"):
@@ -152,6 +171,22 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, capsys, monkeypatch)
     (tmp_path / "s.sqlite").write_text("x" * 5000)
     code, _, err = command(capsys, monkeypatch, "study", "show", "--store", tmp_path / "s.sqlite")
     assert (code, err) == (2, f"overq: {tmp_path}/s.sqlite: not a usable store of study results: file is not a database\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_a_worker_ends_in_the_middle_of_its_cell_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ndef net():\n    print('busy', flush=True)\n    time.sleep(600)\n")
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = Path(f"/proc/{parent.stdout.readline().strip()}")
+        assert parent.stdout.readline() == "busy\n"
+        assert worker.exists()
+        parent.kill()
+    end = time.monotonic() + 60
+    while worker.exists() and "State:\tZ" not in (worker / "status").read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert time.monotonic() < end
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")

@@ -33,7 +33,16 @@ DEFAULT = Path("study.sqlite")
 def run(
     file: Annotated[Path, typer.Argument(help="The study: a TOML file.")],
     store: StorePath = DEFAULT,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the cores are shared between them.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Cells at once: 1 unless given, on Ray as many as fit. The local engine's share the cores.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local: processes here; ray: tasks on a Ray cluster (extra `ray`); folder: see `overq study work`.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster: HOST:PORT, or auto on one of its machines; left out: one on this machine. Or the folder."),
+    ] = None,
 ) -> None:
     """Run what is missing. Stop it whenever you like; the same command goes on."""
     import os
@@ -43,12 +52,18 @@ def run(
 
     from overq.study.cell import ABSENT, cells_of
     from overq.study.plan import read
+    from overq.study.resources import read_resources
     from overq.study.run import run as go
     from overq.study.store import Store, cell_of
-    from overq.study.workers import LocalWorkers
+    from overq.study.workers import Executor, LocalWorkers
 
+    if engine not in ("local", "ray", "folder"):
+        raise InputError(f"--engine {engine}: local, ray or folder")
+    if (engine == "local" and address is not None) or (engine == "folder" and address is None):
+        raise InputError(f"--engine {engine} {'needs' if address is None else 'takes no'} --address")
     check_outputs(store)
     study = read(file)
+    resources = read_resources(file, tuple(network.name for network in study.networks))
     cells, reasons = cells_of(study)
     keys = {cell.key for cell in cells}
     results = Store(store)
@@ -67,7 +82,18 @@ def run(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=states["pending"])
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        tally = go(results, cells, LocalWorkers(workers, cores), lambda t: bar.update(task, completed=t.done + t.failed))
+        executor: Executor
+        if engine == "ray":
+            from overq.study.ray_workers import RayWorkers
+
+            executor = RayWorkers(resources, cores, address, workers)
+        elif engine == "folder":
+            from overq.study.mailbox import MailboxWorkers
+
+            executor = MailboxWorkers(Path(str(address)))
+        else:
+            executor = LocalWorkers(workers or 1, cores)
+        tally = go(results, cells, executor, lambda t: bar.update(task, completed=t.done + t.failed))
     mine = [row for row in results.rows() if row["key"] in keys]
     states = Counter(row["state"] for row in mine)
     elsewhere = f", {states['running']} under way elsewhere" if states["running"] else ""
@@ -78,6 +104,36 @@ def run(
             _say(f"{count} failed: {reason}", file=sys.stderr)
         more = f", {len(why) - REASONS} more reasons" if len(why) > REASONS else ""
         raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
+
+
+@app.command(
+    epilog="Example: overq study work /shared/cells    while overq study run study.toml --engine folder --address /shared/cells runs"
+)
+def work(
+    folder: Annotated[Path, typer.Argument(help="The folder that the head has as --address, on a disk that both share.")],
+    threads: Annotated[int, typer.Option(min=1, help="Of this one worker.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    wait: Annotated[int, typer.Option(min=0, help="Seconds for a head to come.")] = 120,
+) -> None:
+    """Run cells of a study that another machine leads; end when it has ended."""
+    import uuid
+    import warnings
+
+    from overq.errors import OverqWarning
+    from overq.study.cell import Cell
+    from overq.study.mailbox import work as go
+    from overq.study.node import run_cell
+    from overq.study.workers import Outcome
+
+    run = uuid.uuid4().hex
+
+    def one(key: str, cell: Cell) -> Outcome:
+        outcome, warned = run_cell(key, cell, None, run, threads, device)
+        for text in warned:
+            warnings.warn(text, OverqWarning, stacklevel=1)
+        return outcome
+
+    _say(f"{go(folder, one, wait)} cells run")
 
 
 @app.command(epilog="Example: overq study retry --store study.sqlite")

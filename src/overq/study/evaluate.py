@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from overq.study.version import commit, package, versions
 from overq.tune.sensitivity import Sensitivity, sensitivity
 
 FLOAT_COST = Cost(32.0, 0.0, 32.0, 32)
+_device = ContextVar("device", default="cpu")
 Outcome = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
 
 
@@ -48,7 +51,18 @@ def evaluate(key: str, cell: Cell) -> Outcome:
     exact = _exact(replace(cell, setting=Setting("float"))) if {SQNR, AGREEMENT, KL} & set(cell.measures) else None
     known = exact if cell.setting.method == "float" and PERPLEXITY not in cell.measures else None
     found = measured(model, images, positions, cell.batch_size, cell.measures, exact, known=known)
-    return found, cost, time.perf_counter() - begin, _running() | {"commit": commit(package())}
+    made_by = _running() | {"commit": commit(package())} | ({} if _device.get() == "cpu" else {"device": torch.cuda.get_device_name()})
+    return found, cost, time.perf_counter() - begin, made_by
+
+
+@contextmanager
+def on(device: str) -> Iterator[None]:
+    """Within the block networks run on `device`, else on cores. What the process keeps stays where it is: one device for one process."""
+    before = _device.set(device)
+    try:
+        yield
+    finally:
+        _device.reset(before)
 
 
 def prepared(model: nn.Module) -> nn.Module:
@@ -85,7 +99,7 @@ def _running() -> dict[str, str]:
 
 @lru_cache(2)
 def _model(network: Network) -> nn.Module:
-    return prepared(load_model(network.model, Path(network.weights) if network.weights else None))
+    return prepared(load_model(network.model, Path(network.weights) if network.weights else None).to(_device.get()))
 
 
 @lru_cache(1)

@@ -169,6 +169,7 @@ def read(path: Path) -> Study:
         corrected, plain = data.pop(CORRECTION, False), data.pop("plain", list(PLAIN_BITS))
         if not isinstance(plain, list):
             raise InputError(f"plain is a list of the widths of plain activations that every study runs, not {plain!r}")
+        data.pop("resources", None)  # of the engine: see `resources`
         if "measures" in data:
             listed = data["measures"] if isinstance(data["measures"], list) else [data["measures"]]
             data["measures"] = tuple(_beside(path.parent, measure) for measure in listed)

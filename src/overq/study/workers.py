@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,9 @@ class Outcome:
 class Executor(Protocol):
     """What a distributed engine has to offer to take the local workers' place."""
 
-    slots: int  # cells that may be under way at once
+    @property
+    def slots(self) -> int:
+        """Cells that may be under way at once; may change."""
 
     def submit(self, key: str, cell: Cell) -> None:
         """Start a cell; at most `slots` are under way."""
@@ -45,7 +48,7 @@ class LocalWorkers:
     """`count` spawned processes, each with its share of `threads`; one that dies is replaced, and its cell gets the reason."""
 
     def __init__(self, count: int, threads: int) -> None:
-        self.slots, self._threads = count, max(1, threads // count)
+        self._count, self._threads = count, max(1, threads // count)
         self._context = multiprocessing.get_context("spawn")
         self._idle = [self._start() for _ in range(count)]
         self._busy: dict[Connection, tuple[Any, str]] = {}
@@ -57,6 +60,10 @@ class LocalWorkers:
             process.start()
         theirs.close()
         return ours, process
+
+    @property
+    def slots(self) -> int:
+        return self._count
 
     def submit(self, key: str, cell: Cell) -> None:
         pipe, process = self._idle.pop()
@@ -100,14 +107,11 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _work(pipe: Connection, threads: int) -> None:
-    """A worker's life: it ends when its parent does, because the pipe then closes."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings.formatwarning = lambda message, *_, **__: f"overq: warning: {visible(message)}\n"  # as the command line says it
-    import torch
-
+    """A worker's life: it ends when its parent does, whatever it is at."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    ready(threads)
     from overq.study.evaluate import evaluate
 
-    torch.set_num_threads(threads)
     while True:
         try:
             key, cell = pipe.recv()
@@ -117,6 +121,23 @@ def _work(pipe: Connection, threads: int) -> None:
             pipe.send(outcome_of(key, cell, evaluate))
         except OSError:
             return
+
+
+def _end_with_parent() -> None:
+    """A closed pipe is noticed between cells only, and a cell may take long."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def ready(threads: int) -> None:
+    """Make this process one that runs cells."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = lambda message, *_, **__: f"overq: warning: {visible(message)}\n"  # as the command line says it
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def outcome_of(key: str, cell: Cell, evaluate: Callable[[str, Cell], Any]) -> Outcome:
