@@ -106,7 +106,8 @@ def make_store(path: Path, settings: int, layers: int = 0) -> Path:
     lanes = {f"blocks.{i}.conv": (Counts(1000, 500, 20, 15 + i % 5, 100), 4) for i in range(layers)}
     for cell in cells:
         columns = {"top1": (rng.random((500, 1)) < 0.9).astype(float), "sqnr": rng.random((500, 2))}
-        store.finish(cell.key, Measured(columns, lanes if cell.setting.method != "float" else {}), Cost(4.0, 1.0, 4.0, 8), 1.0, dict(made))
+        found = Measured(columns, lanes if cell.setting.method != "float" else {})
+        store.finish({cell.key: (found, Cost(4.0, 1.0, 4.0, 8), 1.0, dict(made))})
     store.fail(failed.key, HOSTILE)
     store.close()
     return path

@@ -173,6 +173,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path, capsys, monkeypatch)
     assert (code, err) == (2, f"overq: {tmp_path}/s.sqlite: not a usable store of study results: file is not a database\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_worker_ends_in_the_middle_of_its_cell_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ndef net():\n    print('busy', flush=True)\n    time.sleep(600)\n")

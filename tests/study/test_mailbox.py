@@ -52,7 +52,7 @@ def test_records_are_the_local_engines(folder: Path, tmp_path: Path) -> None:
     for store in stores:
         store.add("s", cells)
     run(stores[0], cells, Inline())
-    worker = threading.Thread(target=work, args=(folder, lambda key, cell: outcome_of(key, cell, evaluate), 20))
+    worker = threading.Thread(target=work, args=(folder, lambda key, cell: outcome_of(key, cell, evaluate), 20), daemon=True)
     worker.start()
     assert run(stores[1], cells, MailboxWorkers(folder)).done == 6
     worker.join()
@@ -85,7 +85,7 @@ def test_what_a_dead_worker_held_others_run_and_the_third_time_it_has_failed(
                 continue
 
     done: list[int] = []
-    thread = threading.Thread(target=worker)
+    thread = threading.Thread(target=worker, daemon=True)
     thread.start()
     tally = run(store, cells, MailboxWorkers(folder))
     done.append(1)
@@ -113,7 +113,7 @@ def test_a_head_that_starts_again_takes_what_its_workers_finished_meanwhile(
         return Outcome(key, value(cell))
 
     assert work(folder, one, 20) == 2
-    worker = threading.Thread(target=work, args=(folder, one, 20))
+    worker = threading.Thread(target=work, args=(folder, one, 20), daemon=True)
     worker.start()
     assert run(store, cells, MailboxWorkers(folder)).done == 6
     worker.join()
