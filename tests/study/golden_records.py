@@ -28,7 +28,12 @@ FILE = Path(__file__).with_name("records.json")
 CALIBRATION, SCORED = 8, 24  # images
 
 A4 = {"bits": 4, "cascade": 4, "modes": "range+precision", "policy": "first", "lanes": None}
-PARAMETERS_OF = {"mx": {"element": "int4"}, "overq": {"bits": 4, "range_bits": 4, "fraction_bits": 4}}
+PARAMETERS_OF = {
+    "mx": {"element": "int4"},
+    "mx_plus": {"element": "fp4"},
+    "nvfp4": {"block": 16},
+    "overq": {"bits": 4, "range_bits": 4, "fraction_bits": 4},
+}
 PLAIN = {**A4, "cascade": 0, "modes": ""}
 
 
