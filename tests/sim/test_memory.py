@@ -144,7 +144,10 @@ def test_decoder_counts_every_multiplication():
     projections = 2 * 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96)
     attention = 2 * 4 * 3 * 8 * 16 * 2
     assert macs == 2 * (projections + attention) + 2 * 64 * 100
-    assert [w.name for w in work if w.cache] == ["scores", "values"]
+    cached = [w for w in work if w.cache]
+    assert [w.name for w in cached] == ["scores", "values"]
+    bits = [cost(w, machine(), ENOUGH, ALL).dram_weights for w in cached]
+    assert bits == [8 * 2 * 16 * 8] * 2  # keys and values of 8 tokens, two heads of 16, once however many queries share them
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,13 @@ class Decoder:
         if self.hidden % self.heads or self.heads % self.key_heads:
             raise InputError(f"{self.heads} heads divide {self.hidden}, and {self.key_heads} key heads divide {self.heads}, in a decoder")
         head, context, rows = self.hidden // self.heads, tokens + cached, tokens * batch
-        pairs = self.key_heads * head
+        pairs, sharing = self.key_heads * head, self.heads // self.key_heads  # queries of `sharing` heads meet the same keys
         made = [
             Work("q", self.hidden, self.hidden, rows),
             Work("k", self.hidden, pairs, rows),
             Work("v", self.hidden, pairs, rows),
-            Work("scores", head, context, tokens, groups=self.heads, cache=True),
-            Work("values", context, head, tokens, groups=self.heads, cache=True),
+            Work("scores", head, context, tokens * sharing, groups=self.key_heads, cache=True),
+            Work("values", context, head, tokens * sharing, groups=self.key_heads, cache=True),
             Work("o", self.hidden, self.hidden, rows),
             *([Work("gate", self.hidden, self.inner, rows)] if self.gated else []),
             Work("up", self.hidden, self.inner, rows),
