@@ -9,6 +9,7 @@ from overq.errors import InputError
 from overq.nn import summary
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_zeros_are_its_own(monkeypatch, tmp_path) -> None:
     ids = relu_language.part(0.9, 1)[: 4 * 128].view(4, 128)
     model = relu_language.train(6)
