@@ -44,8 +44,16 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 
 def test_every_script_is_here() -> None:
-    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "kernels", "splits", "study"}
+    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "gpu", "kernels", "splits", "study"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
+
+
+@pytest.mark.slow
+def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("gpu")
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--tiny"])
+    assert module.main() == 0
+    assert "Llama block" in capsys.readouterr().out
 
 
 def test_calibration_time(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -345,7 +345,7 @@ REFUSED: dict[str, tuple[Middle, dict[str, nn.Module], str]] = {
     "random dropout by default": (lambda n, y: n.b(F.dropout(y)), {}, r"training=True: its values are random"),
     "return_indices": (lambda n, y: n.b(F.max_pool2d(y, 2, return_indices=True)[0]), {},
         r"^operation 'max_pool2d_with_indices' .* option return_indices=True"),
-    "transposed convolution": (lambda n, y: n.b(n.up(y)), {"up": nn.ConvTranspose2d(8, 8, 2)}, r"^operation 'up' \(ConvTranspose2d\)"),
+    "transposed convolution": (lambda n, y: n.b(n.up(y)), {"up": nn.ConvTranspose2d(8, 8, 2)}, r"^operation .up. \(QuantizedConv"),
     "a convolution as a function": (lambda n, y: F.conv2d(y, n.b.weight), {}, r"^operation 'conv2d' \(conv2d\)"),
     "bilinear": (lambda n, y: n.b(F.interpolate(y, scale_factor=2, mode="bilinear")), {}, r"^operation 'interpolate' \(interpolate\)"),
     "Upsample to a size": (lambda n, y: n.b(n.up(y)), {"up": nn.Upsample(size=(9, 9))},

@@ -106,16 +106,14 @@ def run(
         raise ToolError(f"{failed} cells failed{more}: `overq study show` says which, `overq study retry` makes them pending again")
 
 
-@app.command(
-    epilog="Example: overq study work /shared/cells    while overq study run study.toml --engine folder --address /shared/cells runs"
-)
+@app.command(epilog="Example: overq study work /shared/cells --threads 4")
 def work(
     folder: Annotated[Path, typer.Argument(help="The folder that the head has as --address, on a disk that both share.")],
     threads: Annotated[int, typer.Option(min=1, help="Of this one worker.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     wait: Annotated[int, typer.Option(min=0, help="Seconds for a head to come.")] = 120,
 ) -> None:
-    """Run cells of a study that another machine leads; end when it has ended."""
+    """Run cells of a study that another machine leads (`study run --engine folder`); end when it has ended."""
     import uuid
     import warnings
 

@@ -187,6 +187,8 @@ def _record(name: str, layer: Any, tensors: dict[str, Tensor], data: _Data, stag
     fmt = layer.format
     if fmt is None or not isinstance(layer.step, float):
         raise FormatError(f"layer {name!r}: a packed file holds formats of OverQ and plain ones, not {layer.fitted.describe()}")
+    if fmt.evict:
+        raise FormatError(f"layer {name!r}: a packed file cannot say that values give way (evict = {fmt.evict}); it holds formats without")
     if (base := layers.kind(layer)) not in KINDS or layer.rotation is not None or "_conv_forward" in vars(layer):
         what = "a rotated input" if layer.rotation is not None else f"a {type(layer).__name__} as this one"
         raise InputError(f"layer {name!r}: a packed file cannot say {what}; it holds {', '.join(kind.__name__ for kind in KINDS)}")
