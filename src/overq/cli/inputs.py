@@ -59,6 +59,13 @@ def format_of(
     return Format(bits, cascade, r, f, policy, signed, evict=evict)
 
 
+def beside_plain(fmt: Format) -> list[Format]:
+    """The format between plain ones with as many bits and, up to 8, with one more; a plain format stands alone."""
+    if fmt.cascade == 0:
+        return [fmt]
+    return [Format.plain(fmt.bits, fmt.signed), fmt, *([Format.plain(fmt.bits + 1, fmt.signed)] if fmt.bits < 8 else [])]
+
+
 def network_of(model: str | None, weights: Path | None, images: Path | None, device: str) -> tuple[Any, str]:
     """The user's network, or the built-in one, on the device; and its name."""
     import torch

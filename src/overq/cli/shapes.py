@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from overq.cli.hardware import Bits, Cascade, DoubleBuffer, Evict, FractionBits, Modes, Policy, RangeBits, Signed, WeightBits
-from overq.cli.inputs import format_of, integers
+from overq.cli.inputs import beside_plain, format_of, integers
 from overq.errors import InputError
 from overq.output import check_outputs, write
-from overq.spec import ArrayConfig, Format
+from overq.spec import ArrayConfig
 from overq.text import add_row, console, csv_text, visible
 
 if TYPE_CHECKING:
@@ -72,9 +72,8 @@ def shapes(
     maps, weights, sums = (1024 * size for size in sizes)
     memory = Memory(maps, weights, sums, bandwidth, burst, double_buffered=not wait)
     fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-    formats = [Format.plain(bits, signed), fmt, *([Format.plain(bits + 1, signed)] if bits < 8 else [])] if cascade else [fmt]
     found: dict[str, list[Cost]] = {}
-    for one in formats:
+    for one in beside_plain(fmt):
         machine = ArrayConfig(one, weight_bits, rows, columns, double_buffered=double_buffer, segments=True)
         found[one.label] = [
             cost(

@@ -24,11 +24,11 @@ from overq.cli.hardware import (
     Signed,
     WeightBits,
 )
-from overq.cli.inputs import format_of
+from overq.cli.inputs import beside_plain, format_of
 from overq.cli.progress import progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
-from overq.spec import ArrayConfig, Format
+from overq.spec import ArrayConfig
 from overq.text import add_row, console, visible
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def synth(
     if beside and not liberty:
         raise InputError("--beside is another library beside that of --liberty, which is not given")
     config = ArrayConfig(fmt, weight_bits, rows, columns, depth, double_buffered=double_buffer)
-    formats = [Format.plain(bits, signed), fmt, *([Format.plain(bits + 1, signed)] if bits < 8 else [])] if cascade else [fmt]
-    configs = [config.with_(format=one) for one in formats]
+    configs = [config.with_(format=one) for one in beside_plain(fmt)]
     if sums == "equal":
         configs = [one.with_(sum_bits=max(other.psum_bits for other in configs)) for one in configs]
     os.environ.setdefault(yosys.CACHE_VARIABLE, str(_cache_folder()))
