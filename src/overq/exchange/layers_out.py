@@ -74,9 +74,8 @@ class LayersOut:
             raise InputError(f"layer {name!r}: {layer.fitted.describe()} has no ONNX form; formats of OverQ and plain ones have")
         if layer.rotation is not None:
             raise InputError(f"layer {name!r}: a rotation of the input at run time has no ONNX form yet")
-        if kind(layer) not in CHANNEL_DIM or layer.rotation is not None:
-            what = "a rotated input" if layer.rotation is not None else type(layer).__name__
-            raise InputError(f"layer {name!r}: {what} has no ONNX form here")
+        if kind(layer) not in CHANNEL_DIM:
+            raise InputError(f"layer {name!r}: {type(layer).__name__} has no ONNX form here")
         if layer.weight.dtype != torch.float32:
             raise InputError(f"layer {name!r} computes in {str(layer.weight.dtype).removeprefix('torch.')}: ONNX is written for float32")
         if not isinstance(layer.step, float):

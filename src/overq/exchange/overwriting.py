@@ -13,17 +13,17 @@ factor. All numbers are integers that the floating-point type holds exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from overq.errors import FormatError
+from overq.exchange.fields import check_fields
 from overq.exchange.reading import library
 from overq.spec import Format
 
 DOMAIN = "overq"
-FIELDS = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed", "lanes")
 NONE = -1e18  # below every key
 SINGLE, DOUBLE = 1 << 24, 1 << 53  # up to which integers float32 and float64 hold every one
 
@@ -50,13 +50,6 @@ def tiles_of(fmt: Format, channels: int, groups: int) -> Tiles:
     """Of a layer with that many input channels in all; lanes never cross a group."""
     each = channels // groups
     return Tiles(groups, each, each if fmt.lanes is None else min(fmt.lanes, each))
-
-
-def check_format(fmt: Format) -> None:
-    """FormatError for a format with fields that this file does not know."""
-    for field in fields(fmt):
-        if field.name not in FIELDS and getattr(fmt, field.name) != field.default:
-            raise FormatError(f"Format.{field.name}={getattr(fmt, field.name)!r} has no ONNX form yet")
 
 
 class Nodes:
@@ -96,7 +89,7 @@ def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any) 
 
     With cascade 0: (x, rate, back) -> y.
     """
-    check_format(fmt)
+    check_fields(fmt, "has no ONNX form yet")
     n = Nodes()
     x, rate, back, count = (n.ir.val(label, n.ir.DataType.FLOAT) for label in ("x", "rate", "back", "count"))
     shape = n.ir.val("shape", n.ir.DataType.INT64)

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from overq.errors import FormatError, InputError, ModelFileError, OverqError
+from overq.exchange.fields import check_fields
 from overq.integer import integer_network
 from overq.nn import files, layers
 from overq.output import staged
@@ -187,8 +188,7 @@ def _record(name: str, layer: Any, tensors: dict[str, Tensor], data: _Data, stag
     fmt = layer.format
     if fmt is None or not isinstance(layer.step, float):
         raise FormatError(f"layer {name!r}: a packed file holds formats of OverQ and plain ones, not {layer.fitted.describe()}")
-    if fmt.evict:
-        raise FormatError(f"layer {name!r}: a packed file cannot say that values give way (evict = {fmt.evict}); it holds formats without")
+    check_fields(fmt, "has no place in a packed file", f"layer {name!r}: ")
     if (base := layers.kind(layer)) not in KINDS or layer.rotation is not None or "_conv_forward" in vars(layer):
         what = "a rotated input" if layer.rotation is not None else f"a {type(layer).__name__} as this one"
         raise InputError(f"layer {name!r}: a packed file cannot say {what}; it holds {', '.join(kind.__name__ for kind in KINDS)}")
