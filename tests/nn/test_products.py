@@ -67,6 +67,22 @@ def test_a_product_with_a_parameter_is_the_layer_that_it_spells(how, tmp_path) -
         assert torch.equal(other(x), q(x))
 
 
+class Multiplied(nn.Module):
+    """Many products of activations in one module, spelled by two functions."""
+
+    def forward(self, x):
+        y = x
+        for _ in range(11):
+            y = (y @ x.transpose(1, 2)) @ x
+        return torch.einsum("btk,bsk->bts", y, x)
+
+
+def test_the_work_of_a_modules_products_is_counted_once() -> None:
+    q = quantize(nn.Sequential(nn.Linear(E, E), Multiplied()), [rand(N, T, E, seed=1) / 8], BOTH)
+    assert sum(report.macs for report in summary(q)) == 2 * (T * E * E + 23 * T * T * E)  # of the two samples that are counted
+    assert summary(q).quantized_share == 1
+
+
 class Experts(nn.Module):
     def __init__(self) -> None:
         super().__init__()

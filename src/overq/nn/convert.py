@@ -119,13 +119,13 @@ def quantize(
         known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
         if name in weighted:
             known = _joined(known, *(["a function: channels as they are"] if untransformed(rules[name]) != rules[name] else []))
-            reports.append(replace(report, kind="function", note=known, macs=macs_of(report, weighted[name], work)))
+            reports.append(replace(report, kind="function", note=known, macs=macs_of(weighted[name], (), work)))
         else:
             reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
             convert_layer(layers[name], fits[name].parts)
     for name, rule in factors.items():
         fits[name] = fit_factor(name, seen, rule)
-        reports.append(replace(fits[name].report, macs=macs_of(fits[name].report, seen.sites[name], work)))
+        reports.append(replace(fits[name].report, macs=macs_of(seen.sites[name], seen.sites.values(), work)))
     sites = [(seen.sites[name], fits[name].parts.fitted) for name in (*held, *factors)]
     convert_sites(result, sites, {name: fits[name].parts for name in held}, seen.multiplying)
     share_tensors(result, reports)

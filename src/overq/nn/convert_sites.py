@@ -109,10 +109,10 @@ def of_products(seen: Observations, factors: Iterable[str], reports: Iterable[La
     return found
 
 
-def macs_of(report: LayerReport, site: Site, work: Iterable[Any]) -> int:
-    """Multiply-accumulates of the samples that a site's product takes: those of a module's products stand at its first factor."""
+def macs_of(site: Site, sites: Iterable[Site], work: Iterable[Any]) -> int:
+    """Multiply-accumulates of the samples that a site's product takes: those of a module's products stand at the first of its `sites`."""
     if site.axis is not None:
         return sum(w.macs for w in work if w.weight == site.name)
-    if site.key[-1] != "0" or site.role not in ("first", "query"):
+    if site != next(other for other in sites if other.axis is None and other.module == site.module):
         return 0
     return sum(w.macs for w in work if w.module == site.module and not w.weight)
