@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +45,19 @@ class Measured:
 
     def value(self, measure: str) -> float:
         return float(value_of(measure, self.columns[measure].mean(0)))
+
+
+Lanes = dict[str, tuple[Counts, int]]
+
+
+def lanes_to_json(lanes: Lanes) -> dict[str, list[int]]:
+    """`Measured.lanes` as plain JSON values."""
+    return {name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in lanes.items()}
+
+
+def lanes_from_json(data: Any) -> Lanes:
+    """The inverse of `lanes_to_json`; ValueError, TypeError or AttributeError for what it does not give."""
+    return {name: (Counts(*map(int, counts)), int(cascade)) for name, (*counts, cascade) in data.items()}
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,8 @@ from safetensors.numpy import save as to_bytes
 
 from overq.errors import InputError
 from overq.methods import Cost
-from overq.spec import Counts
 from overq.study.cell import Cell, key_of
-from overq.study.measure import Measured
+from overq.study.measure import Measured, lanes_from_json, lanes_to_json
 from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
@@ -188,13 +187,13 @@ class Store:
         """Record results by their cells' keys, at once and whole: all of them, or none. How many: those of cells that this process
         holds (still).
         """
-        rows = [
-            (to_bytes(found.columns), _lanes(found), json.dumps(asdict(cost)), seconds, json.dumps(made_by), time.time(), key, self.owner)
-            for key, (found, cost, seconds, made_by) in results.items()
-        ]
+        rows = []
+        for key, (found, cost, seconds, made_by) in results.items():
+            texts = (json.dumps(each) for each in (lanes_to_json(found.lanes), asdict(cost), made_by))
+            rows.append((to_bytes(found.columns), *texts, seconds, time.time(), key, self.owner))
         with self._whole("record a result"):
             return self.db.executemany(
-                "UPDATE cells SET state='done', completions=completions+1, columns=?, lanes=?, cost=?, seconds=?, made_by=?, finished=? "
+                "UPDATE cells SET state='done', completions=completions+1, columns=?, lanes=?, cost=?, made_by=?, seconds=?, finished=? "
                 "WHERE key=? AND state='running' AND owner=?",
                 rows,
             ).rowcount
@@ -255,7 +254,7 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
     """Of a row that is done."""
     try:
         columns = {name: values.astype(float) for name, values in from_bytes(row["columns"]).items()}
-        lanes = {name: (Counts(*map(int, counts)), int(cascade)) for name, (*counts, cascade) in json.loads(row["lanes"]).items()}
+        lanes = lanes_from_json(json.loads(row["lanes"]))
         cost = Cost(**json.loads(row["cost"]))
         if not columns or any(v.ndim != 2 or not v.shape[1] for v in columns.values()) or len({len(v) for v in columns.values()}) > 1:
             raise ValueError("its columns do not fit together")
@@ -265,10 +264,6 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"the store's result of cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
     return Measured(columns, lanes), cost
-
-
-def _lanes(found: Measured) -> str:
-    return json.dumps({name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in found.lanes.items()})
 
 
 def _connected(path: Path, options: str = "") -> sqlite3.Connection:
