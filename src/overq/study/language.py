@@ -73,7 +73,7 @@ def evaluate(
     scored, calibration  windows of token numbers (`study.text`), none of both
     progress             called with (setting, windows done, windows to do)
     """
-    total, done = scored.count * (len(recipes) + 2), 0
+    total, done = scored.count * (len(recipes) + 1), 0
 
     def tick(label: str, count: int) -> None:
         nonlocal done
@@ -81,9 +81,13 @@ def evaluate(
         progress(label, done, total)
 
     everything = range(scored.count)
-    exact = all_scores(model, scored, everything, 1, half=True)
-    tick("float", scored.count)
-    base = measured(model, scored, everything, 1, (PERPLEXITY,), progress=partial(tick, "float"))
+    losses, halves = [], []
+    for i in everything:  # its scores are kept in half precision, but not measured so
+        scores = all_scores(model, scored, [i], 1)
+        losses.append(measured(model, scored, [i], 1, (PERPLEXITY,), known=scores).columns[PERPLEXITY])
+        halves.append(scores.half())
+        tick("float", 1)
+    base, exact = Measured({PERPLEXITY: np.concatenate(losses)}), torch.cat(halves)
     lines = [_line("float", 32.0, base, base)]
     seen = None
     for name, recipe in recipes:
