@@ -44,7 +44,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 
 def test_every_script_is_here() -> None:
-    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "gpu", "kernels", "splits", "study"}
+    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "gpu", "kernels", "study"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
 
@@ -74,16 +74,6 @@ def test_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(module.operators(x, 1, slow=True)) == {"clone", "range", "both", "largest", "fake_quantize", "array"}
     assert all(ms > 0 for ms in module.encoders(x, 1).values())
     assert module.machine()["torch"]
-
-
-def test_splits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = folder / "splits.csv"
-    images = [folder / "images.npz"] * 2
-    run(script("splits"), monkeypatch, f"{folder}/nets.py:tiny", *images, out, "--calibrate", 4, "--images", 4)
-    with out.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {float(row["stored_bits"]) for row in rows} >= {3, 4, 5}
-    assert all(float(row["sqnr"]) > 0 for row in rows)
 
 
 def test_study(monkeypatch: pytest.MonkeyPatch) -> None:
