@@ -54,7 +54,7 @@ class Paired:
     p: float
 
 
-def paired(a: np.ndarray, b: np.ndarray, measure: str = TOP1, seed: int = 0) -> Paired:
+def paired(a: np.ndarray, b: np.ndarray, measure: str = TOP1, seed: int = 0, resamples: int = RESAMPLES) -> Paired:
     """a, b: the measure's columns [images, columns], the same images in the same order; for top1 also bool [images].
 
     Images are resampled with replacement. Images with the same numbers on both sides are alike, so what is drawn is how often each kind
@@ -67,7 +67,7 @@ def paired(a: np.ndarray, b: np.ndarray, measure: str = TOP1, seed: int = 0) -> 
     kinds, counts = np.unique(np.hstack([a, b]), axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
     differences: list[np.ndarray] = []
-    for drawn in _portions(RESAMPLES, max(1, AT_ONCE // len(kinds))):
+    for drawn in _portions(resamples, max(1, AT_ONCE // len(kinds))):
         means = rng.multinomial(n, counts / n, drawn) @ kinds / n
         differences.append(_difference(measure, means[:, :width], means[:, width:]))
     low, high = np.percentile(np.concatenate(differences), [2.5, 97.5], method="closest_observation")

@@ -163,6 +163,8 @@ class Record:
     area, cycles             of the hardware, where a table was given that has them: of one element, of one image
     array_area               of a whole array with its encoder, likewise
     right                    hexadecimal, the first image in the highest bit: which images were classified correctly
+    errors                   hexadecimal, a float16 an image: energy of its scores' error over the mean of all images'
+    element                  the name of the setting's processing element in tables of areas; "" where it has none of one name
     overq … numpy            versions of what made it; code is the hash of the source that decides results
     """
 
@@ -198,4 +200,6 @@ class Record:
     outlier_rate: float | None = None
     right: str = ""
     array_area: float | None = None
+    errors: str = ""
+    element: str = ""
     own: dict[str, float] = field(default_factory=dict)

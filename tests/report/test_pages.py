@@ -7,13 +7,14 @@ from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from overq.compare import paired
 from overq.errors import InputError
 from overq.records import Record
 from overq.report import pages
-from overq.report.means import gained
+from overq.report.means import gained, nearer
 from overq.report.records import to_csv
 
 ROOT = Path(__file__).parents[2]
@@ -157,17 +158,51 @@ def test_a_front_compares_with_the_best_that_costs_no_more(tmp_path: Path) -> No
     ]  # fmt: skip
     _ = table(tmp_path, records, columns=[])
     block = pages.Fronts(tmp_path / "p.md", "t", (tmp_path / "r.csv",), [{"head": "A4", "label": "ours"}])
+    block = replace(block, names={"n": "N"})
     lines = pages.made([block])[tmp_path / "p.md"].splitlines()
-    assert lines[2] == "| network | OverQ | bits | dB | best of the others, no more bits | bits | dB | dB more | points more |"
-    assert lines[4].startswith("| n | A4 | 5 | 20.0 | `p5` | 5 | 19.0 | +1.0 | +37.50 [")
-    assert lines[5].startswith("| m | A4 | 5 | 10.0 | `p4` | 4 | 12.0 | -2.0 | +0.00 [")
-    assert lines[6].startswith("| **mean** | A4 |  |  |  |  |  | -0.5 | +18.75 [")
+    assert lines[2] == "| OverQ | bits | dB | best of the others, dB | dB more | points more | on it | N | m |"
+    assert re.fullmatch(r"\| A4 \| 5 \| 15.0 \| 15.5 \| -0.5 \| \+18.75 \[.*\] \| 1 of 2 \| \+1.0 p5 \| -2.0 p4 \|", lines[4])
     bare = pages.drawn(replace(block, ours=[{"head": "A4", "label": "ours", "without": "p5"}]))
-    assert "| n | A4 | 5 | 20.0 | `p4` | 4 | 15.0 | +5.0 |" in bare
+    assert "| 15.0 | 13.5 | +1.5 |" in bare
+    assert "| +5.0 p4 | -2.0 p4 |" in bare
     with pytest.raises(InputError, match="finds none of its records"):
         pages.drawn(replace(block, cost="area"))
     with pytest.raises(InputError, match="a record has no cost 'label'"):
         pages.drawn(replace(block, cost="label"))
+
+
+def errors(noise: np.ndarray) -> dict[str, object]:
+    """The fields of a record whose scores have these energies of signal (100 an image) and error."""
+    return {"errors": (noise / noise.mean()).astype("<f2").tobytes().hex(), "sqnr": 10 * float(np.log10(100 / noise.mean()))}
+
+
+def test_decibels_have_the_interval_of_the_paired_bootstrap() -> None:
+    rng = np.random.default_rng(3)
+    worse, better = (rng.lognormal(mean, size=8) for mean in (1.0, 0.5))
+    columns = [np.stack([np.full(8, 100.0), noise], 1) for noise in (worse, better)]
+    wanted = paired(*columns, "sqnr", resamples=1000)  # type: ignore[misc]
+    pair = record("b", **errors(better)), record("a", **errors(worse))
+    assert nearer([pair]) == pytest.approx((wanted.difference, wanted.low, wanted.high), abs=0.02)
+    more, low, high = nearer([pair, (pair[1], pair[1])])  # type: ignore[misc]
+    assert (more, (high - low) / 2) == pytest.approx((wanted.difference / 2, (wanted.high - wanted.low) / 4), abs=0.02)
+    assert nearer([pair, (pair[0], record("a"))]) is None
+    with pytest.raises(InputError, match="not the same images"):
+        nearer([(pair[0], replace(pair[1], images=7))])
+
+
+def test_a_front_in_area_takes_the_areas_of_a_table(tmp_path: Path) -> None:
+    """By the name of the element: giving way changes no element, and an array where the table does not have it is not charged."""
+    ours = {"method": "overq_recipe", "element": "A4 r3+f3 c4 evict2"}
+    _ = table(tmp_path, [record("ours", sqnr=20.0, **ours), record("p4", sqnr=15.0, method="uniform", element="A4 plain")], columns=[])
+    (tmp_path / "e.csv").write_text("element,activation_bits,weight_bits,area\nA4 plain,4,8,400.5\nA4 r3+f3 c4,4,8,450\n")
+    (tmp_path / "a.csv").write_text("array,size,all\nA4 plain,64,2000000\nA4 r3+f3 c4,64,2500000\n")
+    block = pages.Fronts(tmp_path / "p.md", "t", (tmp_path / "r.csv",), [{"head": "A4", "label": "ours"}], "area", areas=tmp_path / "e.csv")
+    assert "| A4 | 450 | 20.0 | 15.0 | +5.0 |" in pages.drawn(block)
+    arrays = replace(block, cost="array_area", areas=None, arrays=tmp_path / "a.csv")
+    with pytest.raises(InputError, match="finds none of its records"):
+        pages.drawn(arrays)
+    (tmp_path / "a.csv").write_text("array,size,all\nA4 plain,64,2000000\nA4 r3+f3 c4 evict2,64,2500001\n")
+    assert "| A4 | 2500001 | 20.0 |" in pages.drawn(arrays)
 
 
 def test_figures_in_words_come_from_records(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_a_budget_s_recipe_keeps_its_transforms() -> None:
     assert all("bias corrected" in layer.note for layer in summary(result).layers)
 
 
+def test_which_element_a_setting_needs() -> None:
+    def named(**keys: object) -> str:
+        return element(Setting("recipe", tuple({"bits": 4, "cascade": 8, **keys}.items()), 8))
+
+    assert named(policy="largest", evict=2) == "A4 r3+f3 c4 evict2", "giving way is the encoder's"
+    assert named(cascade=0) == "A4 plain"
+    assert named(range_bits="auto") == "", "shifts that are set layer by layer are an element of their own"
+
+
 def test_a_recipe_of_a_file_runs_as_quantize_runs_it(tmp_path: Path) -> None:
     recipe = Recipe(METHODS["sparq"](bits=3), 4, "format-mse", equalize=0.5, overrides=(("*", LayerRule(Format(3, 2), 4)),), seed=9)
     (tmp_path / "mine.json").write_text(json.dumps(recipe.to_json()))

@@ -102,6 +102,14 @@ def test_export_has_every_setting_with_versions_seed_and_costs(path: Path, capsy
     assert {row["overq"] for row in rows.values()} == {"0.1.0"}
     assert all(row["torch"] and row["numpy"] for row in rows.values())
     assert rows["sparq:bits=4:W8"]["area"] == "", "no such element in the table"
+    assert (ours["element"], rows["float"]["element"]) == (OURS, "")
+
+
+def test_a_store_given_as_an_argument_gets_a_hint(path: Path, capsys, monkeypatch) -> None:
+    status, _, err = command(capsys, monkeypatch, "study", "show", "mine.sqlite")
+    assert (status, err.strip()) == (
+        2, "overq: Got unexpected extra argument(s) (mine.sqlite): the store of results is given as --store mine.sqlite")  # fmt: skip
+    assert "see overq study show --help" in command(capsys, monkeypatch, "study", "show", "more")[2]
 
 
 def test_parquet_holds_the_same_or_says_what_is_missing(path: Path, capsys, monkeypatch, tmp_path: Path) -> None:

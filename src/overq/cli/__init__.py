@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import io
 import os
+import re
 import sys
 import warnings
 from contextlib import suppress
@@ -106,7 +107,16 @@ def _command() -> None:
         if "NoArgs" in type(error).__name__:
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
-        _fail(f"{error.format_message().rstrip('.')}: see {where} --help", 2)  # type: ignore[attr-defined]
+        hint = _store_hint(error) or f"see {where} --help"
+        _fail(f"{error.format_message().rstrip('.')}: {hint}", 2)  # type: ignore[attr-defined]
+
+
+def _store_hint(error: Exception) -> str:
+    """`overq study show results.sqlite`: how a command that takes no such argument is told its store; "" of other mistakes."""
+    name = re.search(r"unexpected extra argument\S* \((.*)\)", str(error))
+    asked = getattr(error, "ctx", None)
+    takes = asked is not None and any("--store" in option.opts for option in asked.command.params)
+    return f"the store of results is given as --store {name[1]}" if name and takes and name[1].endswith(".sqlite") else ""
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -17,13 +17,17 @@ class CostTable:
     """values: (name of the element in lower case, weight bits or None where the table does not tell) -> cost.
 
     source: what a plot says of it.
+    elements: of elements alone, which do not change where values give way: that is the encoder's
     """
 
     source: str
     values: dict[tuple[str, int | None], float]
+    elements: bool = False
 
     def get(self, name: str, weight_bits: int) -> float | None:
         """None where the table has no such element."""
+        if self.elements:
+            name = re.sub(r" evict\d+$", "", name)
         return self.values.get((name.lower(), weight_bits), self.values.get((name.lower(), None)))
 
 
@@ -46,7 +50,7 @@ def read_areas(path: Path) -> CostTable:
         except ValueError as error:
             raise InputError(f"{path}: not a number: {error}") from error
         values[key] = min(area, values.get(key, area))
-    return CostTable(library or path.name, values)
+    return CostTable(library or path.name, values, elements=True)
 
 
 def read_arrays(path: Path, size: int, weight_bits: int = 8) -> CostTable:

@@ -6,39 +6,53 @@ same setting on all networks. So a mean over networks is not in our favour.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from overq.errors import InputError
 from overq.records import Record
-from overq.report.means import gained
+from overq.report.means import Interval, gained, nearer
+from overq.report.names import OURS, family, parameters
 
-OURS = ("overq", "overq_recipe")  # families, see `Record.method`
 SLACK = 1e-9
+Pair = tuple[Record, Record]  # ours, and the best of the others
 
 
-def fronts(found: list[Record], ours: list[dict[str, Any]], cost: str, network: str = "network") -> tuple[list[list[str]], list[Record]]:
-    """(head and rows of the table, the records compared).
+def fronts(
+    found: list[Record], ours: list[dict[str, Any]], cost: str, names: Mapping[str, str] | None = None
+) -> tuple[list[list[str]], list[Record]]:
+    """(head and rows of the table, the records compared). One row a setting: the mean over the networks first, then each network.
 
-    ours  settings of OverQ, each {head, label} and, where the others shall not have it either, {without}: a part of their labels
-    cost  a field of `Record` that is a number: bits, area, …
+    ours   settings of OverQ, each {head, label} and, where the others shall not have it either, {without}: a part of their labels
+    cost   a field of `Record` that is a number: bits, area, …
+    names  what a network is called
     """
-    lines = [[network, "OverQ", cost, "dB", f"best of the others, no more {cost}", cost, "dB", "dB more", "points more"]]
-    used: list[Record] = []
-    for setting in ours:
-        pairs = []
-        for name in dict.fromkeys(record.network for record in found):
-            own = next((r for r in found if (r.network, r.label) == (name, setting["label"])), None)
-            if own is None or _cost(own, cost) is None or own.sqnr is None:
-                continue
+    networks = list(dict.fromkeys(record.network for record in found))
+    pairs = [_pairs(found, setting, cost) for setting in ours]
+    networks = [name for name in networks if any(name in each for each in pairs)]
+    heads = [(names or {}).get(name, name) for name in networks]
+    lines = [["OverQ", cost, "dB", "best of the others, dB", "dB more", "points more", "on it", *heads]]
+    for setting, each in zip(ours, pairs, strict=True):
+        if each:
+            own, others = zip(*each.values(), strict=True)
+            means = [f"{sum(r.sqnr or 0.0 for r in side) / len(side):.1f}" for side in (own, others)]
+            on_it = sum((a.sqnr or 0.0) > (b.sqnr or 0.0) for a, b in each.values())
+            gain = gained(list(each.values())) if all(r.right for pair in each.values() for r in pair) else None
+            start = [str(setting["head"]), f"{_cost(own[0], cost):.7g}", *means, _decibels(list(each.values())), _interval(gain, 2)]
+            cells = [f"{_decibels([each[name]])} {_short(each[name][1])}" if name in each else "" for name in networks]
+            lines.append([*start, f"{on_it} of {len(each)}", *cells])
+    return lines, [record for each in pairs for pair in each.values() for record in pair]
+
+
+def _pairs(found: list[Record], setting: dict[str, Any], cost: str) -> dict[str, Pair]:
+    """Network -> the setting and the best of the others there."""
+    pairs = {}
+    for own in found:
+        if own.label == setting["label"] and _cost(own, cost) is not None and own.sqnr is not None:
             other = best_other(found, own, cost, setting.get("without", ""))
-            if other is None:
-                continue
-            pairs.append((own, other))
-            lines.append([name, str(setting["head"]), *_own(own, cost), f"`{other.label}`", *_own(other, cost), *_gain([(own, other)])])
-        if len(pairs) > 1:
-            lines.append(["**mean**", str(setting["head"]), "", "", "", "", "", *_gain(pairs)])
-        used += [record for pair in pairs for record in pair]
-    return lines, used
+            if other is not None:
+                pairs[own.network] = own, other
+    return pairs
 
 
 def best_other(found: list[Record], own: Record, cost: str, without: str = "") -> Record | None:
@@ -59,11 +73,17 @@ def _cost(record: Record, cost: str) -> float | None:
     return value
 
 
-def _own(record: Record, cost: str) -> list[str]:
-    return [f"{_cost(record, cost):.4g}", f"{record.sqnr:.1f}"]
+def _short(record: Record) -> str:
+    """The method and its digits: "high precision A3"."""
+    bits = parameters(record.label).get("bits")
+    return f"{family(record)} A{bits}" if bits else record.label
 
 
-def _gain(pairs: list[tuple[Record, Record]]) -> list[str]:
+def _decibels(pairs: list[Pair]) -> str:
+    """By how many dB ours is ahead; with the interval where the records tell."""
     more = sum((own.sqnr or 0.0) - (other.sqnr or 0.0) for own, other in pairs) / len(pairs)
-    difference, low, high = gained(pairs)
-    return [f"{more:+.1f}", f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"]
+    return _interval(nearer(pairs), 1) or f"{more:+.1f}"
+
+
+def _interval(found: Interval | None, digits: int) -> str:
+    return "" if found is None else "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*found, d=digits)

@@ -8,10 +8,11 @@ from math import sqrt
 
 import numpy as np
 
-from overq.compare import Paired, paired
+from overq.compare import SQNR, Paired, paired
 from overq.errors import InputError
 from overq.records import Record
 
+DRAWN = 1000  # resamples of an interval in dB: there are as many kinds of images as images, and a table has dozens of pairs
 AVERAGED = ("top1", "difference", "sqnr", "coverage", "expected_coverage", "zero_rate", "outlier_rate", "bits")
 
 
@@ -29,10 +30,25 @@ def mean_of(records: list[Record]) -> Record:
     )  # fmt: skip
 
 
-def gained(pairs: list[tuple[Record, Record]]) -> tuple[float, float, float]:
-    """(mean over the networks of top-1 of the first less the second, in points; its 95 % interval). One pair: its own interval;
-    several: images of different networks are drawn independently, so half-widths add as standard errors do."""
-    found = [_paired(record, base) for record, base in pairs]
+Interval = tuple[float, float, float]  # a difference and its 95 % interval
+
+
+def gained(pairs: list[tuple[Record, Record]]) -> Interval:
+    """Top-1 of the first less the second, in points, in the mean over the networks."""
+    return _together([_paired(record, base) for record, base in pairs])
+
+
+def nearer(pairs: list[tuple[Record, Record]]) -> Interval | None:
+    """By how many dB the scores of the first are nearer to float's, in the mean over the networks; None where the records do not say it
+    image by image."""
+    if any(not record.errors or record.sqnr is None for pair in pairs for record in pair):
+        return None
+    return _together([_nearer(record, base) for record, base in pairs])
+
+
+def _together(found: list[Paired]) -> Interval:
+    """One pair: its own interval; several: images of different networks are drawn independently, so half-widths add as standard errors
+    do."""
     difference = sum(p.difference for p in found) / len(found)
     if len(found) == 1:
         return difference, found[0].low, found[0].high
@@ -59,3 +75,21 @@ def _paired(record: Record, base: Record) -> Paired:
 def _compared(right: str, base: str, images: int) -> Paired:
     a, b = (np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=images).astype(bool) for text in (base, right))
     return paired(a, b)
+
+
+def _nearer(record: Record, base: Record) -> Paired:
+    if record.images != base.images:
+        raise InputError(f"{record.label} and {base.label} of {record.network} cannot be compared: not the same images")
+    return _of_errors(record.errors, base.errors, record.sqnr or 0.0, base.sqnr or 0.0)
+
+
+@lru_cache(1000)
+def _of_errors(errors: str, base: str, sqnr: float, base_sqnr: float) -> Paired:
+    a, b = _columns(base, base_sqnr), _columns(errors, sqnr)
+    return paired(a, b, SQNR, resamples=DRAWN)
+
+
+def _columns(errors: str, sqnr: float) -> np.ndarray:
+    """Signal and noise [images, 2]; the signal, the same whatever the setting, is 1 here."""
+    noise = np.frombuffer(bytes.fromhex(errors), "<f2").astype(float) * 10 ** (-sqnr / 10)
+    return np.stack([np.ones_like(noise), noise], 1)

@@ -17,7 +17,8 @@ A row and a column together name network and label (a list of labels shares the 
     [[fronts]]                            # for each of `ours` and each network: who is best at no more cost, see `report.fronts`
     page, name, records                   # as above
     ours = [{ head = "A3", label = "…" }]
-    cost = "bits"
+    cost = "bits"                         # or area, with areas = "FILE", or array_area, with arrays = "FILE" and size = 64
+    names = { resnet20 = "ResNet-20" }    # what a network is called
 
     [[text]]                              # words with figures in them, {0} for the first of `values`
     page, name, records                   # as above
@@ -30,15 +31,16 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overq.errors import InputError
 from overq.records import Record
+from overq.report.costs import read_areas, read_arrays
 from overq.report.fronts import fronts
-from overq.report.means import gained, mean_of
+from overq.report.means import gained, mean_of, nearer
 from overq.report.records import read_csv
 from overq.report.study import study_figure
 
@@ -57,8 +59,8 @@ END = "<!-- end -->"
 class Table:
     """One table of a page; fields as in the file.
 
-    show     a key of SHOWN; to the label `against`: `paired` or `gain` (top-1), `more` (dB); or a measure of the study's own; of
-             several, all
+    show     a key of SHOWN; to the label `against`: `paired` or `gain` (top-1), `more` or `nearer` (dB, with its interval); or a
+             measure of the study's own; of several, all
     label    one, or several that share the cell
     """
 
@@ -76,14 +78,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Fronts:
-    """A table of fronts; fields as in the file."""
+    """A table of fronts; fields as in the file.
+
+    areas, arrays  tables as `make area` writes them, of elements and of arrays of `size` rows; then the cost is the area in them
+    names          what a network is called
+    """
 
     page: Path
     name: str
     records: tuple[Path, ...]
     ours: Any
     cost: str = "bits"
-    network: str = "network"
+    names: Any = field(default_factory=dict)
+    areas: Path | None = None
+    arrays: Path | None = None
+    size: int = 64
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ SHOWN: dict[str, Callable[[Record], str]] = {
     "agreement": lambda r: _number(r.own.get("agreement"), ".1f"),
     "images": lambda r: str(r.images),
 }
+AGAINST = {"paired", "gain", "more", "nearer"}  # what is shown of two records
 
 
 Block = Table | Fronts | Text
@@ -147,7 +157,8 @@ def read(path: Path) -> tuple[list[Block], list[Picture]]:
 def _entry(cls: type, entry: dict[str, Any], base: Path, place: str) -> Any:
     if unknown := sorted(entry.keys() - {f.name for f in fields(cls)}):
         raise InputError(f"a {cls.__name__.lower()} has no key {unknown[0]!r}")
-    return cls(**{**entry, place: base / entry[place], "records": tuple(base / name for name in entry["records"])})
+    files: dict[str, Any] = {place: base / entry[place], **{key: base / entry[key] for key in ("areas", "arrays") if key in entry}}
+    return cls(**{**entry, **files, "records": tuple(base / name for name in entry["records"])})
 
 
 def made(blocks: list[Block]) -> dict[Path, str]:
@@ -183,7 +194,7 @@ def drawn(block: Block) -> str:
     if isinstance(block, Text):
         return _filled(block, found, what, used)
     if isinstance(block, Fronts):
-        lines, compared = fronts(found, block.ours, block.cost, block.network)
+        lines, compared = fronts(_with_area(found, block), block.ours, block.cost, block.names)
         used = {(r.network, r.label): r for r in compared}
     else:
         rows, columns = (_lines(side, found) for side in (block.rows, block.columns))
@@ -195,6 +206,17 @@ def drawn(block: Block) -> str:
     lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
     made_by = origin(what, block.records, list(used.values()))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{made_by}"
+
+
+def _with_area(found: list[Record], block: Fronts) -> list[Record]:
+    """The records with the area of the block's table, by the name of the element; as they are where it has none."""
+    if block.areas is not None:
+        areas = read_areas(block.areas)
+        return [replace(record, area=areas.get(record.element, record.weight_bits)) for record in found]
+    if block.arrays is not None:
+        arrays = read_arrays(block.arrays, block.size)
+        return [replace(record, array_area=arrays.get(record.element, record.weight_bits)) for record in found]
+    return found
 
 
 def _filled(block: Text, found: list[Record], what: str, used: dict[tuple[str, str], Record]) -> str:
@@ -214,7 +236,7 @@ def _cell(both: dict[str, Any], found: list[Record], used: dict[tuple[str, str],
         records, bases = (_of(found, str(both["network"]), str(p).format_map(both)) for p in (pattern, against[i % len(against)]))
         shown = ", ".join(filter(None, (_shown(records, bases, show) for show in shows))) if records else ""
         if shown:
-            used.update({(r.network, r.label): r for r in (*records, *(bases if {"paired", "gain", "more"} & set(shows) else ()))})
+            used.update({(r.network, r.label): r for r in (*records, *(bases if AGAINST & set(shows) else ()))})
         parts.append(shown)
     return " / ".join(parts) if any(parts) else ""
 
@@ -290,6 +312,9 @@ def _shown(records: list[Record], bases: list[Record], show: str) -> str:
         difference, low, high = gained(list(zip(records, bases, strict=True)))
         return f"{difference:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if show == "paired" else "")
     record = mean_of(records)
+    if show == "nearer":
+        found = nearer(list(zip(records, bases, strict=True))) if len(records) == len(bases) else None
+        return "" if found is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*found)
     if show == "more":
         base = mean_of(bases) if len(records) == len(bases) else None
         return "" if base is None or record.sqnr is None or base.sqnr is None else f"{record.sqnr - base.sqnr:+.1f}"

@@ -9,14 +9,14 @@ from overq.study.plan import Setting
 
 
 def element(setting: Setting) -> str:
-    """ "A4 plain", "A4 r3+f3 c4", "A4 sparq", …; "" for float and for a mixture of formats.
+    """ "A4 plain", "A4 r3+f3 c4", "A4 r3+f3 c4 evict2", "A4 sparq", …; "" for float and for a mixture of formats.
 
     OCS computes on plain elements, more of them.
     """
     if setting.method == "float" or "budget" in dict(setting.parameters):
         return ""
     recipe = setting.recipe()
-    if recipe.overrides:
+    if recipe.overrides or recipe.range_bits == "auto":
         return ""
     method: Any = recipe.method
     fmt = method.format(False)

@@ -196,6 +196,8 @@ def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mappi
         weight_bits=cost.weight_bits,
         area=area and area * size,
         array_area=arrays.get(name, cost.weight_bits) if arrays and size == 1 else None,  # what adds lanes needs a larger array
+        errors=_errors(columns[SQNR]) if SQNR in columns else "",
+        element=name if size == 1 else "",
         cycles=table.get(name, cost.weight_bits) if table else None,
         seed=s.cell.seed,
         samples=s.cell.samples,
@@ -207,3 +209,9 @@ def _record(s: Settled, base: Settled | None, areas: Costs | None, cycles: Mappi
         torch=s.versions.get("torch", ""),
         numpy=s.versions.get("numpy", ""),
     )
+
+
+def _errors(columns: np.ndarray) -> str:
+    """`Record.errors` of the columns of signal and noise; "" where all scores are exact."""
+    noise = columns[:, 1]
+    return (noise / noise.mean()).astype("<f2").tobytes().hex() if noise.any() else ""
