@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 import overq
-from overq.errors import FormatError, InputError, ModelFileError, OverqError
+from overq.errors import InputError, ModelFileError, OverqError
 from overq.exchange.inspect import inspect
-from overq.exchange.packed import load_packed, pack_bits, read_packed, save_packed, unpack_bits
+from overq.exchange.packed import load_packed, pack_bits, read_packed, unpack_bits
+from overq.exchange.packing import save_packed
 from overq.exchange.vectors import layer_vectors, write_vectors
 from overq.integer import integer_network
 from overq.methods import METHODS
@@ -128,7 +129,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content, why in (
         (b"", "not a packed overq file"), (whole[:-1], "its header says"), (whole[:40], "not a packed overq file"),
-        (whole[:8] + b"\2" + whole[9:], "layout version 2"), (whole[:-9] + b"\0" + whole[-8:], "the checksum"),
+        (whole[:8] + b"\1" + whole[9:], "layout version 1"), (whole[:-9] + b"\0" + whole[-8:], "the checksum"),
     ):  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match=why):
@@ -139,7 +140,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
 
 
 class CFormat(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint8) for name in ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed")] + [
+    _fields_ = [(name, ctypes.c_uint8) for name in ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed", "evict")] + [
         ("lanes", ctypes.c_uint32)
     ]
 
@@ -151,7 +152,7 @@ class CFile(ctypes.Structure):
 class CLayer(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_void_p), ("name_bytes", ctypes.c_uint32),
-        ("kind", ctypes.c_uint8), ("weight_bits", ctypes.c_uint8), ("padding_mode", ctypes.c_uint8),
+        ("kind", ctypes.c_uint8), ("weight_bits", ctypes.c_uint8), ("offset_bits", ctypes.c_uint8), ("padding_mode", ctypes.c_uint8),
         ("format", CFormat), ("step", ctypes.c_double),
         *((name, ctypes.c_uint32) for name in ("groups", "outputs", "channels", "rows", "columns")),
         *((name, ctypes.c_uint32 * 2) for name in ("stride", "dilation", "before", "behind")),
@@ -180,9 +181,8 @@ def library() -> Any:
 
 
 def c_format(fmt: Format) -> CFormat:
-    return CFormat(
-        fmt.bits, fmt.cascade, fmt.range_bits, fmt.fraction_bits, ("first", "largest").index(fmt.policy), fmt.signed, fmt.lanes or 0
-    )
+    policy = ("first", "largest").index(fmt.policy)
+    return CFormat(fmt.bits, fmt.cascade, fmt.range_bits, fmt.fraction_bits, policy, fmt.signed, fmt.evict, fmt.lanes or 0)
 
 
 def array(kind: Any, values: Any) -> Any:
@@ -199,8 +199,6 @@ def encoded(t: list[int], fmt: Format) -> tuple[list[int], list[int]]:
 def test_c_gives_the_golden_vectors(file: str) -> None:
     for case in json.loads((GOLDEN / file).read_text())["cases"]:
         fmt = Format.from_json(case["format"])
-        if fmt.evict:  # no packed file says it: `test_giving_way_is_refused`
-            continue
         for row in case["rows"]:
             assert encoded(row["t"], fmt) == (row["digits"], row["states"])
             digits, states = array(ctypes.c_int16, row["digits"]), array(ctypes.c_uint8, row["states"])
@@ -210,11 +208,35 @@ def test_c_gives_the_golden_vectors(file: str) -> None:
             assert library().overq_dot(digits, states, array(ctypes.c_int32, row["weights"]), count, form) == row["dot"]
 
 
-def test_giving_way_is_refused(tmp_path: Path) -> None:
-    model = overq.quantize(nn.Sequential(nn.Linear(8, 4)), torch.rand(16, 8), overq.Recipe(Format(4, 4, evict=1), first=None, last=None))
-    with pytest.raises(FormatError, match="^layer '0': Format.evict=1 has no place in a packed file$"):
-        save_packed(model, tmp_path / "net.overq")
-    assert list(tmp_path.iterdir()) == []
+def test_giving_way_is_packed(tmp_path: Path) -> None:
+    path, net, x = tmp_path / "net.overq", nn.Sequential(nn.Linear(8, 4)), torch.randn(16, 8)
+    made = overq.quantize(net, x, overq.Recipe(Format(4, 4, evict=1), first=None, last=None))
+    save_packed(made, path)
+    (found,) = read_packed(path).layers
+    assert found.format == made[0].format  # type: ignore[index]
+    assert found.format.evict == 1
+    with torch.no_grad():
+        assert torch.equal(load_packed(path, net)(x), made(x))
+
+
+def test_a_file_for_firmware_leaves_out_what_only_python_needs(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.overq", tmp_path / "firmware.overq"
+    save_packed(model(), whole)
+    save_packed(model(), path, firmware=True)
+    first, second = read_packed(whole), read_packed(path)
+    assert len(first.tensors) > len(second.tensors)
+    for mine, other in zip(first.layers, second.layers, strict=True):
+        assert mine.stage is not None
+        assert other.stage is not None
+        np.testing.assert_array_equal(mine.stage[0], other.stage[0])
+        np.testing.assert_array_equal(mine.weights, other.weights)
+    assert inspect(path).bytes < inspect(whole).bytes
+    with pytest.raises(ModelFileError, match="a file for firmware: it has no batch norms"):
+        load_packed(path, float_net())
+    floats = nn.Sequential(nn.Linear(8, 8), nn.Softmax(-1), nn.Linear(8, 4))
+    no = overq.quantize(floats, torch.randn(8, 8), overq.Recipe(Format(), first=None, last=None))
+    with pytest.raises(InputError, match="a file for firmware needs output stages, but this network does not run in integers: "):
+        save_packed(no, tmp_path / "no.overq", firmware=True)
 
 
 def test_c_reads_what_python_wrote(tmp_path: Path) -> None:
@@ -264,7 +286,7 @@ def test_c_refuses_damage_and_reads_nothing_outside(tmp_path: Path) -> None:
     for trial in range(400):
         content = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
-            content[rng.randrange(64 + 3 * 144 if trial % 2 else len(content))] = rng.randrange(256)
+            content[rng.randrange(64 + 3 * 76 if trial % 2 else len(content))] = rng.randrange(256)
         if trial % 4:  # a right checksum over wrong contents
             content[36:40] = zlib.crc32(bytes(content[64:])).to_bytes(4, "little")
         file, layer = CFile(), CLayer()

@@ -405,7 +405,7 @@ def _onnx(path: Path) -> object:
 
 
 def _make_packed(folder: Path) -> Path:
-    from overq.exchange.packed import save_packed
+    from overq.exchange.packing import save_packed
 
     save_packed(quantized(), folder / "net.overq")
     return folder / "net.overq"
@@ -431,10 +431,10 @@ def checked_again(content: bytes, random: Random) -> bytes:
         place, length = header[4:6]
         manifest = mutations.of_json(json.loads(zlib.decompress(content[place : place + length])), random)
         text = zlib.compress(json.dumps(manifest).encode(), 1)
-        header[4], header[5] = len(changed), len(text)
-        changed += text
+        header[5] = len(text)
+        changed[place:] = text + content[place + length :]
     else:
-        last = random.choice([HEADER_BYTES + 288, len(content)])
+        last = random.choice([HEADER_BYTES + 152, len(content)])
         for _ in range(random.randint(1, 6)):
             changed[random.randrange(HEADER_BYTES, last)] = random.randrange(256)
     header[3], header[6] = len(changed), zlib.crc32(changed[HEADER_BYTES:])

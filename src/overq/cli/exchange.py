@@ -66,6 +66,7 @@ def save(
     to: Annotated[Path, typer.Option(help="The file to write.")],
     model: Model = None,
     packed: Annotated[bool, typer.Option("--packed", help="Weights at their bits, for firmware; `overq inspect` and the C reader read it.")] = False,
+    firmware: Annotated[bool, typer.Option("--firmware", help="With --packed: without batch norms and whatever else only Python needs; output stages hold them.")] = False,
     c_reader: Annotated[Path | None, typer.Option(help="Folder for overq.h and overq.c, which read packed files.")] = None,
     weights: Weights = None, saved: Saved = None, calibration_images: Calibration = None, samples: Samples = 256,
     resize: Resize = 256, crop: Crop = 224, mean: Mean = "0.485,0.456,0.406", std: Std = "0.229,0.224,0.225",
@@ -73,14 +74,16 @@ def save(
     bias_correction: Correct = False,
 ) -> None:  # fmt: skip
     """Quantize a network and save it: integers, scales, formats, and how to read them."""
+    if firmware and not packed:
+        raise InputError("--firmware is about packed files: give --packed, too")
     beside = {c_reader / name: name for name in C_FILES} if c_reader else {}
     check_outputs(to, *beside)
     options = (bits, cascade, policy, weight_bits, bias_correction)
     quantized, _ = _quantized(model, weights, saved, calibration_images, samples, (resize, crop, mean, std), recipe, options)
     if packed:
-        from overq.exchange.packed import save_packed
+        from overq.exchange.packing import save_packed
 
-        save_packed(quantized, to)
+        save_packed(quantized, to, firmware=firmware)
     else:
         from overq.nn import save as save_model
 

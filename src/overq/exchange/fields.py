@@ -7,7 +7,7 @@ from dataclasses import fields
 from overq.errors import FormatError
 from overq.spec import Format
 
-KNOWN = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed", "lanes")
+KNOWN = ("bits", "cascade", "range_bits", "fraction_bits", "policy", "signed", "lanes", "evict")
 
 
 def check_fields(fmt: Format, why: str, where: str = "") -> None:

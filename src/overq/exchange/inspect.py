@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from overq.exchange.packed import is_packed, read_packed
+from overq.exchange.packed import VERSION, is_packed, read_packed
 from overq.nn import files
 from overq.nn.report import Summary
 
@@ -78,8 +78,9 @@ def _packed(path: Path) -> Inspected:
         for layer in found.layers
     )  # fmt: skip
     why = found.manifest.get("integer", "")
-    notes = (*_notes(facts), *([f"no output stages: {why}"] if why else []))
-    return Inspected(path, "packed", 1, found.bytes, rows, _other(found.tensors, [row.name for row in rows]), notes)
+    whole = [] if found.restorable else ["made for firmware: without the tensors that Python needs to rebuild the network"]
+    notes = (*_notes(facts), *([f"no output stages: {why}"] if why else []), *whole)
+    return Inspected(path, "packed", VERSION, found.bytes, rows, _other(found.tensors, [row.name for row in rows]), notes)
 
 
 def _spelled(label: str, step: float | None) -> str:

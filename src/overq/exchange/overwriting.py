@@ -8,6 +8,9 @@ factor. All numbers are integers that the floating-point type holds exactly.
     key        one number that orders candidates by p first, then by who is to be served; a lane is served that holds the largest key of
                its reach. Lanes before it have no later p, so the window before it ends the comparison for policy `first`; for `largest`
                a second one looks at the lanes behind it, with p counted downwards.
+
+Who gives way (`Format.evict`) is found before that, in the same way: an outlier waits that is not the last one before its nearest zero;
+a max pool tells every lane the nearest zero or outlier before it and what level that one takes; the first lane of those that may go goes.
 """
 
 from __future__ import annotations
@@ -135,7 +138,8 @@ def of_tiles(n: Nodes, t: Any, shape: Any, count: Any, fmt: Format, short: Tiles
     laid = n("Reshape", t, shape)
     if short is None:
         return effective(n, laid, count, fmt)
-    laid = n("Pad", laid, n.ints([0] * 6 + [short.short, 0]), n.number(fmt.unit))  # ones: neither zeros nor outliers, and they come last
+    filler = fmt.t_max if fmt.evict else fmt.unit  # ones, neither zeros nor outliers, come last; where ones give way, outliers
+    laid = n("Pad", laid, n.ints([0] * 6 + [short.short, 0]), n.number(filler))
     E = effective(n, n("Reshape", laid, n.ints([0, short.count, short.lanes, -1])), count, fmt)
     E = n("Reshape", E, n.ints([0, short.groups, short.channels + short.short, -1]))
     return n("Slice", E, n.ints([0]), n.ints([short.channels]), n.ints([2]))
@@ -151,6 +155,11 @@ def effective(n: Nodes, t: Any, count: Any, fmt: Format) -> Any:
     digit = n("Clip", level, n.number(fmt.digit_min), n.number(fmt.digit_max))
     normal, zero = n("Equal", level, digit), n("Equal", level, n.number(0))
     nearest = _pooled(n, n("Where", zero, count, n.number(0)), 0, fmt.cascade)
+    if fmt.evict:
+        gone = _gone(n, level, digit, count, normal, zero, nearest, fmt)
+        t, level, digit = (n("Where", gone, n.number(0), value) for value in (t, level, digit))
+        zero = n("Or", zero, gone)
+        nearest = _pooled(n, n("Where", zero, count, n.number(0)), 0, fmt.cascade)
     lanes = _Lanes(t, digit, count, normal, nearest, n("And", n("Greater", nearest, n.number(0)), n("Not", zero)))
     by_range, by_precision = (_largest if fmt.policy == "largest" else _first)(n, lanes, fmt)
     whole = digit if by_range is None else n("Where", by_range, level, digit)
@@ -178,6 +187,22 @@ def _pooled(n: Nodes, values: Any, before: int, behind: int) -> Any:
     if not before + behind:
         return values
     return n("MaxPool", values, kernel_shape=[before + behind + 1, 1], pads=[before, 0, behind, 0])
+
+
+def _gone(n: Nodes, level: Any, digit: Any, count: Any, normal: Any, zero: Any, nearest: Any, fmt: Format) -> Any:
+    """Which lanes give way to an outlier. All compared numbers are below (L + 2) (c + 3) or 8 (L + 2)."""
+    c, rising, outlier = fmt.cascade, n("Neg", count), n("Not", normal)
+    near = n("And", outlier, n("Greater", nearest, n.number(0)))
+    key = n("Add", n("Mul", nearest, n.number(c + 2)), rising)  # the nearer the zero lies to the edge behind, the later it comes
+    served = n("And", near, n("Equal", _pooled(n, n("Where", near, key, n.number(NONE)), 0, c - 1), key))  # the last one before a zero
+    takes = n("Where", served, n.number(0), n("Clip", n("Abs", n("Sub", level, digit)), None, n.number(fmt.evict)))  # 0 of normal values
+    stop = n("Where", n("Or", outlier, zero), n("Add", n("Mul", rising, n.number(8)), takes), n.number(NONE))
+    before = _pooled(n, stop, c, 0)
+    place = n("Floor", n("Mul", before, n.number(1 / 8)))
+    small = n("Not", n("Greater", n("Abs", level), n("Sub", before, n("Mul", place, n.number(8)))))
+    may = n("And", n("And", normal, n("Not", zero)), small)
+    key = n("Add", n("Mul", place, n.number(c + 2)), count)  # later stops first, then the first lane behind one
+    return n("And", may, n("Equal", _pooled(n, n("Where", may, key, n.number(NONE)), c - 1, 0), key))
 
 
 def _first(n: Nodes, lanes: _Lanes, fmt: Format) -> tuple[Any, Any]:
@@ -227,7 +252,7 @@ def _ways(fmt: Format) -> int:
 
 def exact_type(fmt: Format, lanes: int) -> Any:
     """The floating-point type that holds every number of a tile of that many lanes. FormatError where float64 does not."""
-    greatest = (lanes + 2) * (_ways(fmt) if fmt.policy == "largest" else fmt.cascade + 3)
+    greatest = (lanes + 2) * max(_ways(fmt) if fmt.policy == "largest" else 0, fmt.cascade + 3, 8)
     if greatest >= DOUBLE:
         raise FormatError(f"{fmt.label} over {lanes} lanes has no ONNX form: it needs integers up to {greatest:,}")
     return np.float32 if max(greatest, 2 * fmt.t_max) < SINGLE else np.float64

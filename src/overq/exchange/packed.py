@@ -1,6 +1,6 @@
-"""The packed file of a quantized network: weights at their bits, for firmware. `c/overq.h` and `c/overq.c` read it, too.
+"""The packed file of a quantized network: weights at their bits, for firmware. `packing` writes it, `c/overq.c` reads it, too.
 
-Little endian throughout; sections begin at multiples of 8.
+Little endian throughout.
 
     header, 64 bytes
         0   8 bytes  "OVERQ1\\r\\n"
@@ -10,11 +10,14 @@ Little endian throughout; sections begin at multiples of 8.
         24  u64, u32 where the manifest is, and how many bytes it has (JSON under zlib, for people and for Python)
         36  u32      CRC-32 of everything behind the header
         40           zeros
-    layers, 144 bytes each, in the order of the network: `LAYER`
-    data, where layers and manifest point: names, weights, scales, biases, orders, all other tensors of the network
+    layers, 76 bytes each, in the order of the network: `LAYER`
+    data: of each layer one block, where its record points; then, for Python only, all other tensors of the network
 
-Weights [O, C, kh, kw] (C channels of a group; Linear: kh = kw = 1) lie one behind the other in their order, `weight_bits` each, two's
-complement, least significant bit first: bit k of the stream is bit k % 8 of byte k // 8. A weight is worth its integer · scale[o].
+A layer's block, one part behind the other, without gaps: name; weights; scale f32 [O]; then, where its record says so, bias f32 [O],
+lane order u32 [C], divisors of the input f32 [C], and the output stage: multipliers u16 [O], shifts u8 [O], offsets [O] of `offset_bits`.
+
+Weights [O, C, kh, kw] (C channels of a group; Linear: kh = kw = 1) lie in their order, `weight_bits` each, two's complement, least
+significant bit first: bit k of the stream is bit k % 8 of byte k // 8; so do offsets. A weight is worth its integer · scale[o].
 
 The output stage, where the whole network runs in integers (`overq.integer`): y = (sum · multiplier + offset) >> shift for each output, in
 a unit of its own; the batch norm and bias behind the layer are in it, and rows with a negative factor have their weights negated in
@@ -34,26 +37,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from overq.errors import FormatError, InputError, ModelFileError, OverqError
-from overq.exchange.fields import check_fields
-from overq.integer import integer_network
-from overq.nn import files, layers
-from overq.output import staged
+from overq.errors import ModelFileError, OverqError
+from overq.nn import files
 from overq.spec import Format
 from overq.spec.format import POLICIES
 
 MAGIC = b"OVERQ1\r\n"
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<8sIIQQII")
 HEADER_BYTES = 64
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 PADDINGS = ("zeros", "reflect", "replicate", "circular")
-# kind, weight_bits, bits, cascade, range_bits, fraction_bits, policy, signed, padding mode, 3 spare; lanes (0: the whole vector), groups,
-# O, C, kh, kw, stride 2, dilation 2, pads top left bottom right, bytes of the name; step; places (0: none) of name, weights, scale, bias,
-# order, divisors, output stage; unit of the output stage
-LAYER = struct.Struct("<9B3x15Id7Qd")
-STAGE = np.dtype([("offset", "<i8"), ("multiplier", "<u4"), ("shift", "<u4")])
+# kind, weight_bits, bits, cascade, range_bits, fraction_bits, policy, signed, padding mode, evict, `PARTS` that there are, offset_bits;
+# stride 2, dilation 2, pads top left bottom right, kh, kw, bytes of the name; 2 spare; lanes (0: the whole vector), groups, O, C; step;
+# unit of the output stage; place of its block
+LAYER = struct.Struct("<12B11H2x4IddQ")
+PARTS = {"bias": 1, "lane_order": 2, "input_scale": 4, "stage": 8}
+STAGE = np.dtype([("offset", "<i8"), ("multiplier", "<u2"), ("shift", "u1")])
 BIGGEST = 1 << 31
+LAYER_TENSORS = ("weight_integers", "weight_scale", "bias", "lane_order", "input_scale")
 WIDEST = 16  # bits of a weight
 FAULTS = (  # what reading nonsense raises
     struct.error, zlib.error, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
@@ -88,13 +90,14 @@ class PackedLayer:
 
 @dataclass(frozen=True)
 class PackedFile:
-    """tensors: the network's state_dict as `overq.save` would store it; manifest: as there."""
+    """tensors: the network's state_dict as `overq.save` would store it; manifest: as there; restorable: whether no tensor is left out."""
 
     path: Path
     bytes: int
     layers: tuple[PackedLayer, ...]
     tensors: dict[str, Tensor]
     manifest: dict[str, Any]
+    restorable: bool
 
     @property
     def weights(self) -> int:
@@ -108,133 +111,18 @@ def pack_bits(values: np.ndarray, bits: int) -> bytes:
     return np.packbits(spread.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
 
 
+def width_of(values: np.ndarray) -> int:
+    """Bits of two's complement that hold every one of these integers."""
+    return 1 + int(max(int(values.max(initial=0)), -int(values.min(initial=0)) - 1)).bit_length()
+
+
 def unpack_bits(data: bytes, count: int, bits: int) -> np.ndarray:
-    """The inverse: int32 [count]."""
+    """The inverse: int64 [count]."""
     stream = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little", count=count * bits).reshape(count, bits)
-    values = stream.astype(np.int32) @ (1 << np.arange(bits, dtype=np.int32))
+    values = np.zeros(count, np.int64)
+    for bit in range(bits):
+        values |= stream[:, bit].astype(np.int64) << bit
     return values - ((values >> (bits - 1)) << bits)
-
-
-# Writing -------------------------------------------------------------------------------------------------
-
-
-def save_packed(model: nn.Module, path: str | Path) -> None:
-    """Write a quantized model to one packed file, whole or not at all.
-
-    Raises InputError and FormatError, with the layer's name, for what the file cannot hold: methods without a number format of ours,
-    steps that vectors give themselves, layers that convolve in a way of their own.
-    """
-    path = Path(path)
-    manifest, tensors = files.contents(model, path)
-    modules = dict(model.named_modules())
-    names = [report["name"] for report in manifest["summary"]["layers"]]
-    data = _Data(HEADER_BYTES + len(names) * LAYER.size)
-    stages, manifest["integer"] = _stages(model)
-    records = b"".join(_record(name, modules[name], tensors, data, stages.get(name)) for name in names)
-    rest = {}
-    for name, tensor in tensors.items():
-        if not any(name == f"{layer}.{part}" or name == part for layer in names for part in _parts(layer)):
-            kind, values = str(tensor.dtype).removeprefix("torch."), tensor
-            if kind == "bfloat16":
-                values = tensor.view(torch.int16)
-            rest[name] = [kind, list(tensor.shape), data.add(values.contiguous().numpy().tobytes())]
-    manifest["rest"] = rest
-    manifest["widths"] = {name: str(tensors[f"{name}.weight_integers" if name else "weight_integers"].dtype)[6:] for name in names}
-    text = zlib.compress(json.dumps(manifest).encode(), 9)
-    place = data.add(text)
-    body = records + bytes(data.content)
-    header = HEADER.pack(MAGIC, VERSION, len(names), HEADER_BYTES + len(body), place, len(text), zlib.crc32(body))
-    with staged(path) as temporary:
-        temporary.write_bytes(header.ljust(HEADER_BYTES, b"\0") + body)
-
-
-class _Data:
-    """Sections that grow; the first one begins at `start`."""
-
-    def __init__(self, start: int) -> None:
-        self.start, self.content = start, bytearray()
-
-    def add(self, section: bytes) -> int:
-        place = self.start + len(self.content)
-        self.content += section + bytes(-len(section) % 8)
-        return place
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    return ("weight_integers", "weight_scale", "bias", "lane_order", "input_scale")
-
-
-def _stages(model: nn.Module) -> tuple[dict[str, tuple[np.ndarray, float]], str]:
-    """(output stage by layer, why there is none)."""
-    try:
-        network = integer_network(model, check=False)
-    except (InputError, FormatError) as error:
-        return {}, " ".join(str(error).split())
-    found: dict[str, tuple[np.ndarray, float]] = {}
-    for step in network.steps:
-        if step.kind != "layer":
-            continue
-        if step.target in found:
-            return {}, f"layer {step.target!r} runs more than once, each time with another output stage"
-        entry, outputs = network.entries[step.name], len(network.layers[step.name].weights)
-        stage = np.zeros(outputs, STAGE)
-        for part in STAGE.names or ():
-            stage[part] = getattr(entry, part).expand(outputs).numpy()
-        found[step.target] = stage, network.streams[step.name].unit
-    return found, ""
-
-
-def _record(name: str, layer: Any, tensors: dict[str, Tensor], data: _Data, stage: tuple[np.ndarray, float] | None) -> bytes:
-    fmt = layer.format
-    if fmt is None or not isinstance(layer.step, float):
-        raise FormatError(f"layer {name!r}: a packed file holds formats of OverQ and plain ones, not {layer.fitted.describe()}")
-    check_fields(fmt, "has no place in a packed file", f"layer {name!r}: ")
-    if (base := layers.kind(layer)) not in KINDS or layer.rotation is not None or "_conv_forward" in vars(layer):
-        what = "a rotated input" if layer.rotation is not None else f"a {type(layer).__name__} as this one"
-        raise InputError(f"layer {name!r}: a packed file cannot say {what}; it holds {', '.join(kind.__name__ for kind in KINDS)}")
-    prefix = f"{name}." if name else ""
-    weights = tensors[prefix + "weight_integers"].numpy()
-    needed = 1 + int(max(int(weights.max(initial=0)), -int(weights.min(initial=0)) - 1)).bit_length()
-    bits = max(layer.weight_bits, needed)
-    window, mode = _window(layer)
-    shape = (*weights.shape[:2], *(1,) * (4 - weights.ndim), *weights.shape[2:]) if weights.ndim < 4 else weights.shape
-    called = name.encode()
-    places = [data.add(called), data.add(pack_bits(weights, bits)), data.add(_floats(tensors[prefix + "weight_scale"]))]
-    for part, kinds in (("bias", "<f4"), ("lane_order", "<u4"), ("input_scale", "<f4")):
-        value = tensors.get(prefix + part)
-        places.append(0 if value is None else data.add(value.float().numpy().astype(kinds).tobytes()))
-    places.append(0 if stage is None else data.add(stage[0].tobytes()))
-    switches = (
-        KINDS.index(base),
-        bits,
-        fmt.bits,
-        fmt.cascade,
-        fmt.range_bits,
-        fmt.fraction_bits,
-        POLICIES.index(fmt.policy),
-        fmt.signed,
-        mode,
-    )
-    numbers = (fmt.lanes or 0, getattr(layer, "groups", 1), *shape, *window, len(called))
-    return LAYER.pack(*map(int, switches), *numbers, layer.step, *places, 0.0 if stage is None else stage[1])
-
-
-def _floats(tensor: Tensor) -> bytes:
-    return tensor.float().numpy().astype("<f4").tobytes()
-
-
-def _window(layer: Any) -> tuple[tuple[int, ...], int]:
-    """(stride 2, dilation 2, pads top left bottom right; padding mode) of a layer."""
-    if isinstance(layer, nn.Linear):
-        return (1, 1, 1, 1, 0, 0, 0, 0), 0
-    tall = 2 - len(layer.kernel_size)
-    if layer.padding == "same":
-        whole = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        before, after = [w // 2 for w in whole], [w - w // 2 for w in whole]
-    else:
-        before = after = [0] * len(layer.kernel_size) if layer.padding == "valid" else list(layer.padding)
-    pads = [0] * tall + before + [0] * tall + after
-    return ((1,) * tall + tuple(layer.stride) + (1,) * tall + tuple(layer.dilation) + tuple(pads)), PADDINGS.index(layer.padding_mode)
 
 
 # Reading -------------------------------------------------------------------------------------------------
@@ -265,6 +153,10 @@ def is_packed(path: Path) -> bool:
 def load_packed(path: str | Path, model: nn.Module) -> nn.Module:
     """As `overq.load`: the quantized model of a packed file, on the architecture of the float `model`, which is left as it was."""
     found = read_packed(path)
+    if not found.restorable:
+        raise ModelFileError(
+            f"{found.path}: a file for firmware: it has no batch norms and whatever else Python needs to rebuild a network"
+        )
     return files.restored(found.manifest, found.tensors, model, found.path)
 
 
@@ -288,51 +180,65 @@ class _Reader:
             raise self.damaged("the checksum is not that of the contents")
         if HEADER_BYTES + count * LAYER.size > size:
             raise self.damaged(f"{count} layers do not fit into it")
-        unzip = zlib.decompressobj()
-        manifest = json.loads(unzip.decompress(self.section(place, length), BIGGEST))
+        manifest = json.loads(unzip_all(self.section(place, length)))
         tensors: dict[str, Tensor] = {}
         found = []
         for i in range(count):
             layer = self.layer(HEADER_BYTES + i * LAYER.size)
             found.append(layer)
             tensors |= self.tensors(layer, manifest)
-        for name, (kind, shape, where) in manifest.pop("rest").items():
-            tensors[name] = self.tensor(kind, shape, where)
+        rest = manifest.pop("rest")
+        if rest is not None:
+            tensors |= self.rest(rest, unzip_all(self.section(place + length, size - place - length)))
         manifest.pop("widths")
         said = [report["name"] for report in manifest["summary"]["layers"]]
         if said != [layer.name for layer in found]:
             raise self.damaged("manifest and table name other layers")
-        return PackedFile(self.path, size, tuple(found), tensors, manifest)
+        return PackedFile(self.path, size, tuple(found), tensors, manifest, rest is not None)
 
     def section(self, place: int, length: int) -> bytes:
         if not (place >= HEADER_BYTES and place + length <= len(self.content)):
             raise self.damaged(f"a section of {length:,} bytes at {place:,} is not in it")
         return self.content[place : place + length]
 
-    def array(self, place: int, kind: str, count: int) -> np.ndarray | None:
-        return None if not place else np.frombuffer(self.section(place, 4 * count), kind).copy()
-
     def layer(self, at: int) -> PackedLayer:
-        *switches, lanes, groups, outputs, inputs, tall, wide = (fields := LAYER.unpack_from(self.content, at))[:15]
-        kind, bits, digit_bits, cascade, range_bits, fraction_bits, policy, signed, mode = switches
-        window, length, step, places, unit = fields[15:23], fields[23], fields[24], fields[25:32], fields[32]
-        name = self.section(places[0], length).decode()
+        fields = LAYER.unpack_from(self.content, at)
+        kind, bits, digit_bits, cascade, range_bits, fraction_bits, policy, signed, mode, evict, parts, offset_bits = fields[:12]
+        window, (tall, wide, length), (lanes, groups, outputs, inputs), (step, unit, place) = (
+            fields[12:20], fields[20:23], fields[23:27], fields[27:],
+        )  # fmt: skip
+        name = self.section(place, length).decode()
         count, total = outputs * inputs * tall * wide, inputs * groups
-        if not (0 < count < BIGGEST and groups > 0 and total < BIGGEST and outputs % groups == 0 and 1 <= bits <= WIDEST and signed < 2):
+        fine = groups > 0 and total < BIGGEST and outputs % groups == 0 and 1 <= bits <= WIDEST and offset_bits <= 64
+        if not (0 < count < BIGGEST and fine and signed < 2 and parts < 16):
             raise self.damaged(f"layer {name!r}: {count:,} weights of {bits} bits in {groups} groups")
-        fmt = Format(digit_bits, cascade, range_bits, fraction_bits, POLICIES[policy], bool(signed), lanes or None)
-        weights = unpack_bits(self.section(places[1], -(-count * bits // 8)), count, bits).reshape(outputs, inputs, tall, wide)
-        scale, bias = self.array(places[2], "<f4", outputs), self.array(places[3], "<f4", outputs)
-        order, divisors = self.array(places[4], "<u4", inputs), self.array(places[5], "<f4", inputs)
+        fmt = Format(digit_bits, cascade, range_bits, fraction_bits, POLICIES[policy], bool(signed), lanes or None, evict)
+        place += length
+
+        def take(size: int) -> bytes:
+            nonlocal place
+            place += size
+            return self.section(place - size, size)
+
+        def array(kind: str, numbers: int, part: str = "") -> np.ndarray | None:
+            there = not part or parts & PARTS[part]
+            return np.frombuffer(take(np.dtype(kind).itemsize * numbers), kind).copy() if there else None
+
+        weights = unpack_bits(take(-(-count * bits // 8)), count, bits).astype(np.int32).reshape(outputs, inputs, tall, wide)
+        scale, bias = array("<f4", outputs), array("<f4", outputs, "bias")
+        order, divisors = array("<u4", inputs, "lane_order"), array("<f4", inputs, "input_scale")
         if not (scale is not None and _positive(scale) and _positive(step) and (divisors is None or _positive(divisors))):
             raise self.damaged(f"layer {name!r}: a scale or step is not positive and finite")
         if order is not None and not np.array_equal(np.sort(order), np.arange(inputs)):
             raise self.damaged(f"layer {name!r}: its lane order is no permutation")
         stage = None
-        if places[6]:
-            if not _positive(unit):
-                raise self.damaged(f"layer {name!r}: the unit of its output stage is not positive and finite")
-            stage = np.frombuffer(self.section(places[6], STAGE.itemsize * outputs), STAGE).copy(), unit
+        if parts & PARTS["stage"]:
+            if not _positive(unit) or not offset_bits:
+                raise self.damaged(f"layer {name!r}: the unit of its output stage is not positive and finite, or its offsets have no bits")
+            table = np.zeros(outputs, STAGE)
+            table["multiplier"], table["shift"] = array("<u2", outputs), array("u1", outputs)
+            table["offset"] = unpack_bits(take(-(-outputs * offset_bits // 8)), outputs, offset_bits)
+            stage = table, unit
         named = PADDINGS[mode]
         return PackedLayer(name, KINDS[kind].__name__, fmt, step, bits, weights, scale, bias, order, divisors, groups, window, named, stage)
 
@@ -348,13 +254,28 @@ class _Reader:
         found |= {"lane_order": None if layer.lane_order is None else layer.lane_order.astype(np.int64), "input_scale": layer.input_scale}
         return {prefix + name: torch.from_numpy(value) for name, value in found.items() if value is not None}
 
-    def tensor(self, kind: str, shape: list[int], place: int) -> Tensor:
-        dtype = getattr(torch, kind)
-        if not isinstance(dtype, torch.dtype) or not all(isinstance(s, int) and 0 <= s < BIGGEST for s in shape):
-            raise self.damaged(f"a tensor of {kind} {shape}")
-        count = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        raw = self.section(place, count)
-        return (torch.frombuffer(bytearray(raw), dtype=dtype) if count else torch.empty(0, dtype=dtype)).reshape(shape)
+    def rest(self, said: list[Any], content: bytes) -> dict[str, Tensor]:
+        """All other tensors."""
+        kinds = {name: getattr(torch, kind) for name, kind, _ in said}
+        counts = {name: int(np.prod(shape, dtype=object)) for name, _, shape in said}
+        if not all(isinstance(kind, torch.dtype) for kind in kinds.values()) or not all(0 <= count < BIGGEST for count in counts.values()):
+            raise self.damaged("a tensor of no known type or size")
+        found, start = {}, 0
+        for size in sorted({kind.itemsize for kind in kinds.values()}):
+            names = [name for name in kinds if kinds[name].itemsize == size]
+            total = sum(counts[name] for name in names)
+            raw = np.frombuffer(content[start : start + total * size], np.uint8).reshape(size, total).T.copy()
+            start, at = start + total * size, 0
+            for name in names:
+                part, at = raw[at : at + counts[name]], at + counts[name]
+                found[name] = torch.from_numpy(part.reshape(-1)).view(kinds[name]) if counts[name] else torch.empty(0, dtype=kinds[name])
+        if start != len(content):
+            raise self.damaged("its tensors are not what the manifest says")
+        return {name: found[name].reshape(shape) for name, _, shape in said}
+
+
+def unzip_all(data: bytes) -> bytes:
+    return zlib.decompressobj().decompress(data, BIGGEST)
 
 
 def _positive(values: Any) -> bool:

@@ -26,14 +26,14 @@ typedef struct {
 
 /* How one channel vector lies on the lanes. lanes: of a tile, 0 for the whole vector. */
 typedef struct {
-    uint8_t bits, cascade, range_bits, fraction_bits, policy, is_signed;
+    uint8_t bits, cascade, range_bits, fraction_bits, policy, is_signed, evict;
     uint32_t lanes;
 } overq_format;
 
 typedef struct {
     const char *name; /* name_bytes long, no zero behind it */
     uint32_t name_bytes;
-    uint8_t kind, weight_bits, padding_mode; /* padding: 0 zeros, 1 reflect, 2 replicate, 3 circular */
+    uint8_t kind, weight_bits, offset_bits, padding_mode; /* padding: 0 zeros, 1 reflect, 2 replicate, 3 circular */
     overq_format format;
     double step;
     uint32_t groups, outputs, channels, rows, columns; /* channels of one group; kernel rows and columns */
