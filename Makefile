@@ -51,6 +51,7 @@ area: $(VENV)/.dev
 # Tables and pictures of README and docs, made anew from the exported records of studies.
 pages: $(VENV)/.base
 	$(BIN)/overq study pages studies/pages.toml
+	$(BIN)/python scripts/methods_page.py
 
 # The site: out/docs/html/index.html. From a copy, because the reference is written beside the pages.
 .PHONY: docs
