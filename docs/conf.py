@@ -30,9 +30,18 @@ pygments_style, pygments_dark_style = "default", "github-dark"
 # Links to files of the repository that are no pages: the site shows their words.
 OUTSIDE = re.compile(r"\[((?:[^\[\]]|\n)*?)\]\((?:\.\./)+(?:src|scripts|studies|tests|benchmarks|README|CONTRIBUTING|CHANGELOG)[^)]*\)")
 
+# Pictures with a dark twin: a code host takes the reader's scheme, the site its own switch.
+TWINS = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img alt="([^"]*)" src="([^"]+)">\s*</picture>')
+TWO = "\n```{{image}} {2}\n:alt: {1}\n:class: only-light\n```\n```{{image}} {0}\n:alt: {1}\n:class: only-dark\n```\n"
+
+
+def words(text: str) -> str:
+    """A page as the site has it."""
+    return TWINS.sub(lambda twin: TWO.format(*twin.groups()), OUTSIDE.sub(r"\1", text))
+
 
 def setup(app) -> None:  # type: ignore[no-untyped-def]
     """Write the reference before the pages are read; put the explorer's files beside its page."""
-    app.connect("source-read", lambda app, name, text: text.__setitem__(0, OUTSIDE.sub(r"\1", text[0])))
+    app.connect("source-read", lambda app, name, text: text.__setitem__(0, words(text[0])))
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir)))
     app.connect("build-finished", lambda app, error: None if error else _reference.explorer(Path(app.outdir)))

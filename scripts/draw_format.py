@@ -1,40 +1,63 @@
-"""Draw docs/img/*.svg and *.png: each mode of the format on one small row, as `overq.spec.encode` lays it out.
+"""Draw docs/img/format-*.svg and idea.svg: each mode of the format on one small row, as `overq.spec.encode` lays it out.
 
     python scripts/draw_format.py [folder]
 
-Nothing in the pictures is placed by hand: digits, states, arrows and results are read from the definition.
+Nothing in the pictures is placed by hand: digits, states, arrows and results are read from the definition. Each is drawn twice, for a
+light and, with -dark in its name, for a dark page.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("agg")
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from overq.spec import Format, Lane, State, effective, encode
 from overq.spec.dot import source
 from overq.spec.encode import give_way, is_outlier, is_zero, one_digit
 
-INK, FAINT, OUTLIER, GONE = "#1f2933", "#9aa5b1", "#d64545", "#d9730d"
-FILL = {State.OWN: "#d6e6f7", State.RANGE: "#ffc078", State.MOVED: "#b7e4c7", State.PRECISION: "#d9c2f0"}
-EDGE = {State.OWN: "#4a7fb5", State.RANGE: "#d9730d", State.MOVED: "#2f8f5b", State.PRECISION: "#7d4fb3"}
+
+@dataclass(frozen=True)
+class Colours:
+    """Of a page. better: values that come nearer than one digit does; fill, edge: of lanes, by their state."""
+
+    paper: str
+    ink: str
+    faint: str
+    box: str
+    weight: str
+    outlier: str
+    gone: str
+    fill: dict[State, str]
+    edge: dict[State, str]
+
+
+LIGHT = Colours(
+    "#ffffff", "#1f2933", "#69737d", "#ffffff", "#eef1f4", "#c92a2a", "#b35309",
+    {State.OWN: "#d6e6f7", State.RANGE: "#ffc078", State.MOVED: "#b7e4c7", State.PRECISION: "#d9c2f0"},
+    {State.OWN: "#31689e", State.RANGE: "#a34f00", State.MOVED: "#1f7a46", State.PRECISION: "#6f42a8"},
+)  # fmt: skip
+DARK = Colours(
+    "#16191d", "#e6edf3", "#9aa5b1", "#20262d", "#2a3038", "#ff8a80", "#f0a04b",
+    {State.OWN: "#1d3a57", State.RANGE: "#6b4310", State.MOVED: "#1d4a29", State.PRECISION: "#43316b"},
+    {State.OWN: "#8fbdec", State.RANGE: "#f5b266", State.MOVED: "#7bd19b", State.PRECISION: "#c3a8f0"},
+)  # fmt: skip
 MEANING = {
     State.OWN: "OWN: own value or first digit",
     State.RANGE: "RANGE: high digit of the value before",
     State.MOVED: "MOVED: the value before, moved up",
     State.PRECISION: "PRECISION: fraction digit of the value before",
 }
-INPUT_Y, LANE_Y, WEIGHT_Y, VALUE_Y, LAST_Y = 4.7, 3.05, 1.45, 0.55, 0.0  # middles of a panel's five rows
+INPUT_Y, LANE_Y, WEIGHT_Y, VALUE_Y, LAST_Y = 4.7, 3.05, 1.45, 0.55, 0.0  # middles of a panel's five rows, upwards
 HALF_W, HALF_H = 0.36, 0.29  # of a box
+LEFT = 2.65  # of lane 0, for the captions
+UNIT = 60  # pixels
+EMPTY = '<tspan dy="-4"></tspan>'
+FONTS = "Segoe UI, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
+LINE = 20  # of a title or a legend
 
 
 @dataclass(frozen=True)
@@ -134,127 +157,165 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def box(ax: Axes, x: float, y: float, fill: str, edge: str, width: float = 1.2, style: str = "-") -> None:
-    patch = FancyBboxPatch(
-        (x - HALF_W, y - HALF_H), 2 * HALF_W, 2 * HALF_H, boxstyle="round,pad=0,rounding_size=0.08",
-        facecolor=fill, edgecolor=edge, linewidth=width, linestyle=style, zorder=2,
-    )  # fmt: skip
-    ax.add_patch(patch)
+@dataclass(frozen=True)
+class Panel:
+    """One example. Its coordinates are lanes to the right and rows upwards; `top` and `left` place it, in pixels."""
 
+    example: Example
+    colours: Colours
+    left: float
+    top: float
 
-def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colour: str, width: float) -> None:
-    ax.add_patch(
-        FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=7 + 3 * width, color=colour, linewidth=width, zorder=1, shrinkA=0, shrinkB=0
+    @property
+    def width(self) -> float:
+        return UNIT * (len(self.example.row) + LEFT - 0.4)
+
+    @property
+    def title_height(self) -> float:
+        return LINE * (1.4 + self.example.title.count("\n"))
+
+    @property
+    def height(self) -> float:
+        return self.title_height + UNIT * (self.example.top - LAST_Y + 0.4)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        return round(self.left + UNIT * (x + LEFT), 1), round(self.top + self.title_height + UNIT * (self.example.top - y), 1)
+
+    def text(self, x: float, y: float, words: str, colour: str, size: float, anchor: str = "middle", bold: bool = False) -> str:
+        return text(*self.at(x, y), words, colour, size, anchor, bold)
+
+    def box(self, x: float, y: float, fill: str, edge: str, width: float, dashed: bool = False) -> str:
+        left, top = self.at(x - HALF_W, y + HALF_H)
+        return box(left, top, 2 * HALF_W * UNIT, 2 * HALF_H * UNIT, fill, edge, width, dashed)
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], colour: str, width: float) -> str:
+        (x0, y0), (x1, y1) = self.at(*start), self.at(*end)
+        length, size = math.hypot(x1 - x0, y1 - y0), 4 + 2 * width
+        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        bx, by = x1 - size * ux, y1 - size * uy
+        corners = (x1, y1), (bx - uy * size / 2, by + ux * size / 2), (bx + uy * size / 2, by - ux * size / 2)
+        tip = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+        return (
+            f'<line x1="{x0}" y1="{y0}" x2="{bx:.1f}" y2="{by:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+            f'<polygon points="{tip}" fill="{colour}"/>'
         )
-    )
 
 
-def panel(ax: Axes, example: Example) -> None:
-    """Inputs, lanes, weights, results: one example on one axes."""
+def text(x: float, y: float, words: str, colour: str, size: float, anchor: str = "middle", bold: bool = False) -> str:
+    """Words on one line, the middle of their height at y; a number after w_ stands lower."""
+    heavy = ' font-weight="bold"' if bold else ""
+    lower = re.sub(r"w_(\d+)([^w]*)", r'w<tspan font-size="75%" dy="4">\1</tspan><tspan dy="-4">\2</tspan>', escape(words))
+    where = f'x="{x}" y="{y}" dy=".35em" text-anchor="{anchor}"'
+    return f'<text {where} font-size="{size}" fill="{colour}"{heavy}>{lower.replace(EMPTY, "")}</text>'
+
+
+def box(left: float, top: float, width: float, height: float, fill: str, edge: str, line: float, dashed: bool = False) -> str:
+    dash = ' stroke-dasharray="5 3"' if dashed else ""
+    size = f'x="{left}" y="{top}" width="{width:.1f}" height="{height:.1f}" rx="5"'
+    return f'<rect {size} fill="{fill}" stroke="{edge}" stroke-width="{line}"{dash}/>'
+
+
+def drawn(panel: Panel) -> list[str]:
+    """Inputs, lanes, weights, results: one example."""
+    example, look = panel.example, panel.colours
     fmt, lanes = example.fmt, example.lanes
+    parts = [
+        text(panel.left + 14, panel.top + LINE * (i + 0.8), line, look.ink, 15.5, "start", bold=True)
+        for i, line in enumerate(example.title.split("\n"))
+    ]
     for i, (x, t) in enumerate(zip(example.row, example.t, strict=True)):
         outlier, gone = is_outlier(t, fmt), example.gone[i]
-        edge, width = (OUTLIER, 2.0) if outlier else (GONE, 2.0) if gone else (FAINT, 1.0)
-        box(ax, i, INPUT_Y, "white", edge, width, "--" if gone or is_zero(t, fmt) else "-")
-        ax.text(i, INPUT_Y, number(x), ha="center", va="center", color=OUTLIER if outlier else INK, fontsize=11)
-        box(ax, i, WEIGHT_Y, "#eef1f4", FAINT, 1.0)
-        ax.text(i, WEIGHT_Y, f"$w_{{{i}}}$", ha="center", va="center", color=INK, fontsize=11)
-        results(ax, i, example)
+        edge, width = (look.outlier, 2.4) if outlier else (look.gone, 2.4) if gone else (look.faint, 1.2)
+        parts += [
+            panel.box(i, INPUT_Y, look.box, edge, width, dashed=gone or is_zero(t, fmt)),
+            panel.text(i, INPUT_Y, number(x), look.outlier if outlier else look.ink, 14),
+            panel.box(i, WEIGHT_Y, look.weight, look.faint, 1.2),
+            panel.text(i, WEIGHT_Y, f"w_{i}", look.ink, 14),
+            *results(panel, i),
+        ]
     for i, (digit, state) in enumerate(lanes):
-        box(ax, i, LANE_Y, FILL[state], EDGE[state], 1.6)
-        ax.text(i, LANE_Y, number(digit), ha="center", va="center", color=INK, fontsize=13, fontweight="bold")
         channel = source(i, state)
-        colour, width = (FAINT, 0.9) if state is State.OWN else (EDGE[state], 1.9)
-        arrow(ax, (channel + 0.22 * (i - channel), INPUT_Y - HALF_H), (i - 0.12 * (i - channel), LANE_Y + HALF_H + 0.02), colour, width)
-        arrow(
-            ax,
-            (i - 0.12 * (i - channel), LANE_Y - HALF_H - 0.27),
-            (channel + 0.22 * (i - channel), WEIGHT_Y + HALF_H + 0.02),
-            colour,
-            width,
-        )
+        colour, width = (look.faint, 1.1) if state is State.OWN else (look.edge[state], 2.2)
         scale = {State.RANGE: f" ·{fmt.base}", State.PRECISION: f" ÷{1 << fmt.fraction_bits}"}.get(state, "")
-        ax.text(i, LANE_Y - HALF_H - 0.14, state.name + scale, ha="center", va="center", color=EDGE[state], fontsize=6.5, fontweight="bold")
-    last = "plain, for comparison" if example.compare else "sum in the column"
+        far, near = channel + 0.22 * (i - channel), i - 0.12 * (i - channel)
+        parts += [
+            panel.box(i, LANE_Y, look.fill[state], look.edge[state], 1.9),
+            panel.text(i, LANE_Y, number(digit), look.ink, 16.5, bold=True),
+            panel.arrow((far, INPUT_Y - HALF_H), (near, LANE_Y + HALF_H + 0.02), colour, width),
+            panel.arrow((near, LANE_Y - HALF_H - 0.27), (far, WEIGHT_Y + HALF_H + 0.02), colour, width),
+            panel.text(i, LANE_Y - HALF_H - 0.14, state.name + scale, look.edge[state], 8.5, bold=True),
+        ]
     captions = {
-        INPUT_Y: "input x / Δ",
-        LANE_Y: "lane: digit, state",
-        WEIGHT_Y: "weight it meets",
-        VALUE_Y: "value that counts",
-        LAST_Y: last,
-    }
-    for y, caption in captions.items():
-        ax.text(-0.62, y, caption, ha="right", va="center", color=INK, fontsize=9.5)
+        INPUT_Y: "input x / Δ", LANE_Y: "lane: digit, state", WEIGHT_Y: "weight it meets", VALUE_Y: "value that counts",
+        LAST_Y: "plain, for comparison" if example.compare else "sum in the column",
+    }  # fmt: skip
+    parts += [panel.text(-0.62, y, caption, look.ink, 12.5, "end") for y, caption in captions.items()]
     if not example.compare:
-        terms = [f"{number(value)} $w_{{{i}}}$" for i, value in enumerate(example.values) if value]
-        ax.text(-HALF_W, LAST_Y, " + ".join(terms), ha="left", va="center", color=INK, fontsize=10.5)
+        terms = " + ".join(f"{number(value)} w_{i}" for i, value in enumerate(example.values) if value)
+        parts.append(panel.text(-HALF_W, LAST_Y, terms, look.ink, 14, "start"))
     tile = fmt.lanes or len(lanes)
-    for edge in range(tile, len(lanes), tile):
-        ax.plot([edge - 0.5] * 2, [LAST_Y - 0.25, INPUT_Y + 0.4], color=INK, linewidth=2, linestyle=(0, (3, 2)))
-        ax.text(edge - 0.5, INPUT_Y + 0.44, "tile edge", ha="center", va="bottom", color=INK, fontsize=8.5)
-    ax.set(xlim=(-2.65, len(lanes) - 0.4), ylim=(LAST_Y - 0.3, example.top))
-    ax.set_title(example.title, fontsize=12, color=INK, fontweight="bold", loc="left", x=0.02)
-    ax.set_aspect("equal", anchor="N")
-    ax.axis("off")
+    for edge_at in range(tile, len(lanes), tile):
+        (x0, y0), (x1, y1) = panel.at(edge_at - 0.5, LAST_Y - 0.25), panel.at(edge_at - 0.5, INPUT_Y + 0.4)
+        line = f'<line x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}" stroke="{look.ink}" stroke-width="2.4" stroke-dasharray="7 5"/>'
+        parts += [line, panel.text(edge_at - 0.5, INPUT_Y + 0.54, "tile edge", look.ink, 11.5)]
+    return parts
 
 
-def results(ax: Axes, i: int, example: Example) -> None:
+def results(panel: Panel, i: int) -> list[str]:
     """The bottom rows: green where this format comes closer to the input than one digit does, red where a value is clipped."""
+    example, look = panel.example, panel.colours
     x, value, plain = example.row[i], example.values[i], example.plain[i]
 
     def colour(shown: float, usual: str) -> str:
-        return OUTLIER if abs(shown - x) > 1 else usual
+        return look.outlier if abs(shown - x) > 1 else usual
 
     better = abs(value - x) < abs(plain - x)
-    weight = "bold" if better else "normal"
-    ax.text(
-        i,
-        VALUE_Y,
-        number(value),
-        ha="center",
-        va="center",
-        fontsize=10.5,
-        fontweight=weight,
-        color=EDGE[State.MOVED] if better else colour(value, INK),
+    parts = [panel.text(i, VALUE_Y, number(value), look.edge[State.MOVED] if better else colour(value, look.ink), 14, bold=better)]
+    return parts + ([panel.text(i, LAST_Y, number(plain), colour(plain, look.faint), 14)] if example.compare else [])
+
+
+def legend(examples: tuple[Example, ...], look: Colours) -> list[tuple[str, str, float, bool, str]]:
+    """(fill, edge, width, dashed, words) of the states that occur and of the kinds of frame."""
+    states = sorted({lane.state for example in examples for lane in example.lanes})
+    frames = [
+        (look.box, look.outlier, 2.4, False, "outlier: one digit clips it"),
+        (look.box, look.faint, 1.2, True, "zero: its lane is free"),
+    ]
+    if any(any(example.gone) for example in examples):
+        frames.append((look.box, look.gone, 2.4, True, "gives way: is taken for a zero"))
+    return [(look.fill[s], look.edge[s], 1.6, False, MEANING[s]) for s in states] + frames
+
+
+def figure(examples: tuple[Example, ...], look: Colours, side_by_side: bool = False) -> str:
+    """One picture of one or more panels with a common legend in two columns."""
+    parts: list[str] = []
+    x, y, width, bottom = 0.0, 6.0, 0.0, 0.0
+    for example in examples:
+        panel = Panel(example, look, x, y)
+        parts += drawn(panel)
+        width, bottom = max(width, x + panel.width + 10), max(bottom, y + panel.height)
+        x, y = (x + panel.width, y) if side_by_side else (x, y + panel.height)
+    entries = legend(examples, look)
+    rows, left = math.ceil(len(entries) / 2), max(20, width / 2 - 310)
+    for i, (fill, edge, line, dashed, words) in enumerate(entries):
+        x, y = left + min(620, width - 40) / 2 * (i // rows), bottom + LINE * (i % rows + 0.5)
+        parts += [box(x, y - 6, 22, 12, fill, edge, line, dashed), text(x + 30, y, words, look.ink, 12, "start")]
+    size = f"{width:.0f}", f"{bottom + LINE * (rows + 0.4):.0f}"
+    about = escape(" ".join("; ".join(example.title for example in examples).split()), quote=True)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {" ".join(size)}" width="{size[0]}" height="{size[1]}" role="img" '
+        f'aria-label="{about}" font-family="{FONTS}">\n'
+        f'<rect width="100%" height="100%" fill="{look.paper}"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
-    if example.compare:
-        ax.text(i, LAST_Y, number(plain), ha="center", va="center", fontsize=10.5, color=colour(plain, FAINT))
-
-
-def legend(fig: Figure, states: list[State], gone: bool) -> None:
-    """The states that occur, and the two kinds of frame."""
-    handles = [Patch(facecolor=FILL[s], edgecolor=EDGE[s], label=MEANING[s]) for s in states]
-    handles.append(Patch(facecolor="white", edgecolor=OUTLIER, linewidth=2, label="outlier: one digit clips it"))
-    handles.append(Patch(facecolor="white", edgecolor=FAINT, linestyle="--", label="zero: its lane is free"))
-    handles += [Patch(facecolor="white", edgecolor=GONE, linewidth=2, linestyle="--", label="gives way: is taken for a zero")] * gone
-    fig.legend(handles=handles, loc="lower center", ncols=2, fontsize=8.5, frameon=False, labelcolor=INK)
-
-
-def figure(examples: tuple[Example, ...], side_by_side: bool = False) -> Figure:
-    """One figure of one or more panels with a common legend."""
-    count, lanes = len(examples), len(examples[0].row)
-    rows, columns = (1, count) if side_by_side else (count, 1)
-    height = max(example.top for example in examples) - LAST_Y + 0.3
-    title = 0.3 + 0.2 * examples[0].title.count("\n")
-    size = (0.82 * (lanes + 2.3) * columns, (0.82 * height + title) * rows + 0.85)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for ax, example in zip(axes.flat, examples, strict=True):
-        panel(ax, example)
-    legend(fig, sorted({lane.state for example in examples for lane in example.lanes}), any(any(e.gone) for e in examples))
-    fig.subplots_adjust(left=0.01, right=0.99, top=1 - (title + 0.1) / size[1], bottom=0.8 / size[1], hspace=0.1, wspace=0.04)
-    return fig
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    plt.rcParams.update({"svg.hashsalt": "overq", "font.family": "DejaVu Sans"})  # the same bytes on every run
-    figures = {"idea": figure(IDEA, side_by_side=True)} | {f"format-{name}": figure(examples) for name, examples in FIGURES.items()}
-    for name, fig in figures.items():
-        fig.savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor="white")
-        fig.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
-        plt.close(fig)
-        print(folder / name)
+    for look, end in ((LIGHT, ""), (DARK, "-dark")):
+        figures = {"idea": figure(IDEA, look, side_by_side=True)} | {f"format-{name}": figure(each, look) for name, each in FIGURES.items()}
+        for name, svg in figures.items():
+            (folder / f"{name}{end}.svg").write_text(svg, encoding="utf-8")
+            print(folder / f"{name}{end}.svg")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_own_network_and_images(folder: Path, capsys, monkeypatch) -> None:
     )
     rows = list(csv.DictReader((folder / "sub" / "r.csv").open()))
     assert [float(row["top1"]) for row in rows] == pytest.approx([r["top1"] for r in result["results"]], rel=1e-5)
-    assert (folder / "r.svg").read_text().startswith("<?xml")
+    assert (folder / "r.svg").read_text().startswith("<svg ")
     assert not list(folder.glob("**/.*.part"))
 
 
@@ -284,7 +284,7 @@ def test_an_unforeseen_error_is_one_line_too(capsys, monkeypatch) -> None:
 
 
 def test_importing_overq_loads_nothing_heavy() -> None:
-    heavy = "{'torch', 'numba', 'triton', 'amaranth', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    heavy = "{'torch', 'numba', 'triton', 'amaranth', 'vl_convert', 'sklearn'} & set(sys.modules)"
     code = f"import sys, overq, overq.spec, overq.cli; print(sorted({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

@@ -15,7 +15,7 @@ PAGES = [
     page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if "```python\n" in page.read_text(encoding="utf-8")
 ]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:<img [^>]*src|srcset)=\"([^\"]+)\"")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -39,7 +39,9 @@ def test_the_page_of_the_format_is_among_them() -> None:
 )
 def test_links_to_files_of_the_repository_lead_somewhere(page: Path) -> None:
     targets = [
-        target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target and not target.startswith("mailto:")
+        target
+        for target in (a or b for a, b in LINK.findall(page.read_text(encoding="utf-8")))
+        if "://" not in target and not target.startswith("mailto:")
     ]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 

@@ -13,11 +13,11 @@ import pytest
 from report_cases import CONTENTS, HOSTILE, RECORDS, command, make_store
 
 from overq.errors import InputError
-from overq.report import vega
+from overq.report import render, vega
+from overq.report.charts import files
 from overq.report.contents import Missing
 from overq.report.costs import read_arrays
 from overq.report.html import LAYER_ROOM, page, safe_json
-from overq.report.pictures import files
 from overq.report.records import to_csv
 
 
@@ -133,6 +133,8 @@ def test_without_its_extra_it_says_what_to_install(tmp_path: Path, capsys, monke
     assert "pip install 'overq[report]'" in err
     code, _, err = command(capsys, monkeypatch, "evaluate", "--report", tmp_path / "r.html")
     assert "pip install 'overq[report]'" in err
+    code, _, err = command(capsys, monkeypatch, "evaluate", "--plot", tmp_path / "r.png")
+    assert (code, err.count("\n"), "pip install 'overq[report]'" in err) == (2, 1, True), "before any work"
 
 
 def test_areas_of_arrays_are_read_for_one_size(tmp_path: Path) -> None:
@@ -145,8 +147,9 @@ def test_areas_of_arrays_are_read_for_one_size(tmp_path: Path) -> None:
 
 
 def test_every_specification_draws() -> None:
-    for spec in (vega.layers(), vega.theory(), vega.histogram(), vega.cycles(), vega.against_cascade()):
-        names = re.findall(r"'name': '(layers|covered|bins|marks|cycles|cascades)'", str(spec))
+    for spec in (
+        vega.layers(), vega.theory(), vega.histogram(), vega.cycles(), vega.against_cascade(), vega.against("x", "y", ["a"]),
+    ):  # fmt: skip
         rows = {
             "layers": [{"name": "a", "kind": "zeros", "share": 0.5}],
             "covered": [{"name": "a", "coverage": 0.5, "expected": 0.6}],
@@ -154,6 +157,7 @@ def test_every_specification_draws() -> None:
             "marks": [{"at": 0.5, "text": "one digit"}],
             "cycles": [{"layer": "a", "cycles": 5, "utilization": 0.5}],
             "cascades": [{"cascade": 1, "top1": 90, "series": "a"}, {"cascade": 2, "top1": 91, "series": "a"}],
+            "lines": [{"network": "n", "x": 1, "y": 2, "series": "a"}],
         }
-        svg = vega.picture(vega.filled(spec, {name: rows[name] for name in names}, {}), "svg").decode()
+        svg = render.picture(render.still(spec, rows), "svg").decode()
         assert "<path" in svg

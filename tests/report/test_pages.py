@@ -43,7 +43,8 @@ def test_the_committed_pages_are_what_their_records_make() -> None:
     tables, pictures = pages.read(FILE)
     for page, text in pages.made(tables).items():
         assert page.read_text(encoding="utf-8") == text, f"{page}: make pages"
-    assert {picture.file.resolve() for picture in pictures} <= set((ROOT / "docs" / "img").iterdir())
+    named = {picture.file.resolve() for picture in pictures}
+    assert named | {file.with_stem(f"{file.stem}-dark") for file in named} <= set((ROOT / "docs" / "img").iterdir())
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "calibration.md", ROOT / "docs" / "studies.md"], ids=lambda p: p.name)
@@ -111,14 +112,19 @@ def test_pictures(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(to_csv([record("k=1"), record("k=2", right="ff"), record("k=1", "m")]))
     pages._records.cache_clear()
     lines = pages.Picture(
-        tmp_path / "p.png", "lines", (tmp_path / "r.csv",), axis="k", x=(1, 2, 3), lines=({"head": "l", "label": "k={x}"},)
+        tmp_path / "p.svg", "lines", (tmp_path / "r.csv",), axis="k", x=(1, 2, 3), lines=({"head": "l", "label": "k={x}"},)
     )
-    first, second = pages.figure(lines).axes
-    assert first.lines[0].get_xydata().tolist() == [[1, 50.0], [2, 100.0]]
-    assert second.lines[0].get_xydata().tolist() == [[1, 50.0]]
-    assert pages.figure(lines).get_supxlabel() == "Records of code c0de (commit abc123): `r.csv`."
+    made = pages.figure(lines)
+    assert made["data"]["values"] == [
+        {"network": "n", "series": "l", "x": 1, "y": 50.0}, {"network": "n", "series": "l", "x": 2, "y": 100.0},
+        {"network": "m", "series": "l", "x": 1, "y": 50.0},
+    ]  # fmt: skip
+    assert made["title"]["subtitle"] == ["Records of code c0de (commit abc123): `r.csv`."]
     with pytest.raises(InputError, match="of the kind front or lines, not 'pie'"):
         pages.figure(replace(lines, kind="pie"))
+    light, dark = pages.drawings(lines).items()
+    assert (light[0].name, dark[0].name) == ("p.svg", "p-dark.svg")
+    assert (b"#ffffff" in light[1], b"#ffffff" in dark[1]) == (True, False)
 
 
 def test_a_mean_over_networks_needs_all_of_them(tmp_path: Path) -> None:

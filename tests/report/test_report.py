@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from overq.errors import InputError
 from overq.records import Accuracy, Evaluation, LayerCoverage
-from overq.report.charts import evaluation_figure
+from overq.report import charts, render
 from overq.report.tables import table, to_csv
 
-LAYERS = (LayerCoverage("a", 0.5, 0.01, 0.4, 0.5), LayerCoverage("b", 0.6, 0.0, None, 0.6))
+LAYERS = (LayerCoverage("a", 0.5, 0.01, 0.8, 0.9), LayerCoverage("b", 0.6, 0.0, None, 0.6))
 EVALUATION = Evaluation(
     "net", "pictures", "max", 7, 3, "array", {"overq": "1"},
     (
@@ -50,13 +52,23 @@ def test_csv_repeats_the_facts_of_the_run() -> None:
 
 
 def test_charts_draw_every_result_and_start_each_line_at_plain() -> None:
-    by_bits, by_cascade, coverage = evaluation_figure(EVALUATION).axes
-    lines = {line.get_label(): line.get_xydata().tolist() for line in by_cascade.lines}
-    assert lines["A3 r2"] == [[0, 50.0], [1, 60.0], [4, 85.0]]
-    assert lines["A3 r2+f2"] == [[0, 50.0], [4, 87.5]]
-    assert {line.get_label(): line.get_xydata().tolist() for line in by_bits.lines}["A3 r2 c4"] == [[3, 85.0]]
-    points = [c.get_offsets().tolist() for c in coverage.collections]
-    assert points == [[[0.5, 0.4]], [[0.5, 0.4]]]  # a layer without outliers has no point
+    by_bits, by_cascade, coverage = charts.evaluation(EVALUATION)["concat"]
+    assert [row["top1"] for row in by_bits["data"]["values"]] == [50, 60, 85, 87.5]
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in by_cascade["data"]["values"]:
+        lines.setdefault(row["series"], []).append((row["cascade"], row["top1"]))
+    assert lines == {"OverQ A3 r2": [(0, 50), (1, 60), (4, 85)], "OverQ A3 r2+f2": [(0, 50), (4, 87.5)]}
+    assert coverage["layer"][1]["data"]["values"] == [{"coverage": 0.8, "expected": 0.9}]  # a layer without outliers has no point
+
+
+def test_the_picture_of_an_evaluation_is_drawn_with_every_panel() -> None:
+    svg = render.picture(charts.evaluation(EVALUATION), "svg").decode()
+    for words in ("net on pictures, calibration max", "net, W8, 200 images", "OverQ A3 r2+f2 c4", "cascade factor c (0 is plain)", "float"):
+        assert words in svg
+    assert svg.count('aria-roledescription="line mark container"') >= 2
+    assert render.picture(charts.evaluation(EVALUATION), "pdf").startswith(b"%PDF")
+    with pytest.raises(InputError, match="--plot a.jpg: the name must end in one of .png, .svg, .pdf"):
+        render.kind_of(Path("a.jpg"), "--plot")
 
 
 def test_a_notebook_shows_a_row_for_each_setting_and_names_as_text() -> None:

@@ -129,14 +129,14 @@ def test_parquet_holds_the_same_or_says_what_is_missing(path: Path, capsys, monk
 def test_plot_writes_a_picture_and_says_where_overq_stands(
     path: Path, capsys, monkeypatch, tmp_path: Path, cost: str, settings: int
 ) -> None:
-    from overq.report import study as report
+    from overq.report import charts
 
     fill(Store(path), cells(STUDY), new_code, cost_of)
     (tmp_path / "areas.csv").write_text(AREAS)
     (tmp_path / "cycles.csv").write_text(CYCLES)
     drawn = []
-    real = report.study_figure
-    monkeypatch.setattr(report, "study_figure", lambda *a: drawn.append(a[0]) or real(*a))
+    real = charts.study
+    monkeypatch.setattr(charts, "study", lambda *a: drawn.append(a[0]) or real(*a))
     words = "--cost", cost, "--areas", tmp_path / "areas.csv", "--cycles", tmp_path / "cycles.csv", "--store", path
     code, out, _ = command(capsys, monkeypatch, "study", "plot", tmp_path / "p.png", *words)
     assert code == 0

@@ -15,7 +15,6 @@ from overq.cli.report import Report, check_report, this_command, write_report
 from overq.errors import InputError
 from overq.output import check_outputs, write
 
-PICTURES = (".png", ".svg", ".pdf")
 app = typer.Typer()
 
 
@@ -83,8 +82,10 @@ def evaluate(
             raise InputError(f"{option} is of --task text: give that, too")
     samples = given(samples, 256)
     check_report(report)
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise InputError(f"--plot {plot}: the name must end in one of {', '.join(PICTURES)}")
+    if plot is not None:
+        from overq.report.render import kind_of
+
+        kind_of(plot, "--plot")
     from overq.study.accuracy import Plan
 
     size = batch_size or (64 if images else 448)
@@ -143,6 +144,6 @@ def _show(result: Any, json_file: Path | None, csv_file: Path | None, plot: Path
     if csv_file is not None:
         write(csv_file, to_csv(result))
     if plot is not None:
-        from overq.report.charts import drawn, evaluation_figure
+        from overq.report import charts, render
 
-        write(plot, drawn(lambda: evaluation_figure(result), plot.suffix[1:].lower()))
+        write(plot, render.picture(charts.evaluation(result), render.kind_of(plot)))

@@ -41,7 +41,7 @@ def report(
     contents = contents_of(source, study, areas, arrays, size, cycles)
     write_report(out, contents)
     if pictures is not None:
-        from overq.report.pictures import files
+        from overq.report.charts import files
 
         made = files(contents.records)
         pictures.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def check_report(out: Path | None) -> None:
         return
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--report {out}: the name must end in .html")
-    from overq.report.vega import library
+    from overq.report.render import library
 
     library()
 

@@ -8,7 +8,6 @@ import math
 import sys
 from collections import Counter
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from overq.records import Record
 
 app = typer.Typer(help="Rivals side by side: run, stop, resume, compare, plot.", no_args_is_help=True)
+COSTS = ("bits", "multiplier", "area", "cycles")  # what `plot` can draw accuracy against
 REASONS = 5  # different reasons that `run` prints at its end
 StorePath = Annotated[Path, typer.Option("--store", help="The results: one SQLite file.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")]
@@ -237,24 +237,25 @@ def plot(
     cycles: Cycles = None,
 ) -> None:
     """Accuracy against cost, the Pareto front marked: .png, .svg or .pdf."""
-    from overq.report.charts import drawn
+    from overq.report import charts, render
     from overq.report.costs import read_areas
-    from overq.report.study import COSTS, study_figure, verdict
+    from overq.report.study import verdict
 
-    if cost not in COSTS or output.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--cost is one of {', '.join(COSTS)}, the file's name ends in .png, .svg or .pdf")
+    if cost not in COSTS:
+        raise InputError(f"--cost is one of {', '.join(COSTS)}, not {cost!r}")
+    kind = render.kind_of(output)
     for name, table in (("area", areas), ("cycles", cycles)):
         if cost == name and table is None:
             raise InputError(f"--cost {name} needs a table: --{name.replace('area', 'areas')} FILE.csv")
     results = [r for r in _records(_rows(store, study, one=True), areas, cycles) if r.method == "float" or getattr(r, cost) is not None]
     if all(r.method == "float" for r in results):
         raise InputError(f"{store}: no quantized setting is complete yet, or none has a known {cost}")
-    note = f" ({read_areas(areas).source})" if cost == "area" and areas is not None else ""
+    note = [f"areas: {visible(read_areas(areas).source)}"] if cost == "area" and areas is not None else []
     check_outputs(output)
-    write(output, drawn(lambda: study_figure(results, cost, note), output.suffix[1:]))
+    write(output, render.picture(charts.study(results, cost, note), kind))
     for network, width in sorted({(r.network, r.weight_bits) for r in results if r.method != "float"}):
         shown = [r for r in results if (r.network, r.weight_bits) == (network, width)]
-        _say(f"{network}, W{width}: {' '.join(verdict(shown, cost).split())}")
+        _say(f"{network}, W{width}: {verdict(shown, cost)}")
 
 
 @app.command(epilog="Example: overq study pages studies/pages.toml --check")
@@ -263,8 +264,7 @@ def pages(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a page is not what its records make.")] = False,
 ) -> None:
     """Make the tables and pictures of pages anew from exported records."""
-    from overq.report.charts import drawn
-    from overq.report.pages import figure, made, read
+    from overq.report.pages import drawings, made, read
 
     tables, pictures = read(file)
     texts = made(tables)
@@ -276,7 +276,8 @@ def pages(
     for page, text in texts.items():
         write(page, text)
     for picture in pictures:
-        write(picture.file, drawn(partial(figure, picture), picture.file.suffix[1:]))
+        for file, content in drawings(picture).items():
+            write(file, content)
     _say(f"{len(tables)} tables on {len(texts)} pages, {len(pictures)} pictures")
 
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from overq.records import LayerCoverage, Record
-from overq.report import vega
+from overq.report import render, vega
 from overq.report.answer import Answer, answer, groups
 from overq.report.contents import Contents
-from overq.report.names import FLOAT, OURS, PLAIN, family, parameters, words
+from overq.report.names import FLOAT, OURS, PLAIN, family, words
 from overq.text import visible
 
 LAYER_ROOM = 1_200_000  # characters of the page that layers may take
 LOWER = ("perplexity", "kl", "ratio")  # measures of which less is better
+CASCADE = re.compile(r" c(\d+)(?=[ ,]|$)")  # in a setting's words
 LANES = 4  # of a layer that the explorer can show
 FIELDS = (
     "label",
@@ -64,12 +66,13 @@ def page(contents: Contents) -> str:
         "inputs": [_inputs(network, inputs) for network, inputs in contents.inputs],
         "cycles": None if contents.cycles is None else {"title": visible(contents.cycles.title), "rows": list(contents.cycles.rows)},
         "own": [visible(name) for name in own_names(contents.records)],
-        "cascades": _cascades(contents.records),
+        "cascades": cascades(contents.records),
         "missing": [[visible(text) for text in (m.network, m.label, m.state, m.reason)] + [m.count] for m in contents.missing],
         "left_out": [visible(line) for line in (*contents.left_out, *left_out)],
         "commands": list(contents.commands),
         "versions": [[visible(part) for part in pair] for pair in contents.versions],
         "facts": [[visible(part) for part in pair] for pair in contents.facts],
+        "themes": {"light": render.theme(), "dark": render.theme(dark=True)},
         "specs": {
             "layers": vega.layers(),
             "theory": vega.theory(),
@@ -85,7 +88,7 @@ def page(contents: Contents) -> str:
         "TITLE": html.escape(visible(contents.title)),
         "STYLE": part("page.css") + part("explorer.css"),
         "DATA": safe_json(data),
-        "VEGA": inline(vega.script()),
+        "VEGA": inline(render.script()),
         "SCRIPT": "\n".join(inline(part(name)) for name in scripts),
     }
     for name, text in filled.items():
@@ -142,7 +145,7 @@ def _row(record: Record, base: float | None, own: list[str]) -> dict[str, Any]:
         "kind": ours,
         "base": base,
         "name": name,
-        "short": name.partition(",")[0].removeprefix("plain ").removeprefix("OverQ ") if ours != "other" else name,
+        "short": name.partition(",")[0].removeprefix("plain ").removeprefix("OverQ "),
         **{f"own{i}": record.own.get(name) for i, name in enumerate(own)},
     }
 
@@ -188,28 +191,35 @@ def own_names(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(name for r in records for name in r.own))
 
 
-def _cascades(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """Top-1 by cascade factor, where some format was run with several; each series begins at the plain format of as many bits."""
-    rows: list[dict[str, Any]] = []
-    plain = {}
+def cascades(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """Top-1 by cascade factor, where some of OverQ's settings were run with several; a line begins at the plain format of as many bits."""
+    records = [r for r in records if r.top1 is not None]
+    plain = {(r.network, r.weight_bits, words(r)): r.top1 for r in records if r.method in PLAIN}
+    lines: dict[tuple[str, int, str], dict[int, float | None]] = {}
     for r in records:
-        given = parameters(r.label)
-        if r.method in PLAIN and r.top1 is not None and set(given) <= {"bits", "cascade"}:
-            plain[r.network, r.weight_bits, r.payload_bits] = r.top1
-    for r in records:
-        mode, c, cascade = r.label.rpartition(" c=")
-        if c and r.method in OURS and r.top1 is not None and cascade.isdecimal():
-            rows.append({"network": r.network, "series": visible(mode), "cascade": int(cascade), "top1": r.top1})
-            zero = plain.get((r.network, r.weight_bits, r.payload_bits))
-            if zero is not None and not any(row["series"] == rows[-1]["series"] and row["cascade"] == 0 for row in rows):
-                rows.append({"network": r.network, "series": visible(mode), "cascade": 0, "top1": zero})
-    return rows if len({row["cascade"] for row in rows}) > 2 else []
+        name = words(r)
+        if r.method in OURS and (found := CASCADE.search(name)):
+            series = name[: found.start()] + name[found.end() :]
+            zero = plain.get((r.network, r.weight_bits, f"plain A{r.payload_bits:g}" + "".join(series.partition(",")[1:])))
+            lines.setdefault((r.network, r.weight_bits, series), {0: zero} if zero is not None else {})[int(found[1])] = r.top1
+    if not any(len(line.keys() - {0}) > 1 for line in lines.values()):
+        return []
+    return [
+        {"network": visible(network), "weight_bits": width, "series": series, "cascade": cascade, "top1": top1}
+        for (network, width, series), line in lines.items() if len(line) > 1
+        for cascade, top1 in sorted(line.items())
+    ]  # fmt: skip
+
+
+def ranked_layers(contents: Contents) -> list[tuple[str, str, tuple[LayerCoverage, ...]]]:
+    """`Contents.layers`, those of OverQ first, the most accurate first."""
+    top1 = {(r.network, r.label): (r.method in OURS, r.top1 or 0.0) for r in contents.records}
+    return sorted(contents.layers, key=lambda each: top1.get(each[:2], (False, 0.0)), reverse=True)
 
 
 def _layers(contents: Contents) -> tuple[list[dict[str, Any]], list[str]]:
     """Layers of the settings, best first, as many as have room; and a line about the rest."""
-    top1 = {(r.network, r.label): (r.method in OURS, r.top1 or 0.0) for r in contents.records}
-    ranked = sorted(contents.layers, key=lambda each: top1.get(each[:2], (False, 0.0)), reverse=True)
+    ranked = ranked_layers(contents)
     kept: list[dict[str, Any]] = []
     room = LAYER_ROOM
     name_of = {(r.network, r.label): words(r) for r in contents.records}

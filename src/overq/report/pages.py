@@ -34,18 +34,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from overq.errors import InputError
 from overq.records import Record
+from overq.report import charts, render, vega
 from overq.report.costs import read_areas, read_arrays
 from overq.report.fronts import fronts
 from overq.report.means import gained, mean_of, nearer
 from overq.report.records import read_csv
-from overq.report.study import study_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -261,39 +258,37 @@ def origin(what: str, paths: Iterable[Path], used: list[Record]) -> str:
     return f"Records of code {codes[0]} (commit {', '.join(commits)}): {names}."
 
 
-def figure(picture: Picture) -> Figure:
-    """The picture, with the line that says which records it is made of."""
+def drawings(picture: Picture) -> dict[Path, bytes]:
+    """The picture as files: of an SVG two, light and, with -dark in its name, dark."""
+    file, kind = picture.file, render.kind_of(picture.file)
+    spec = figure(picture)
+    found = {file: render.picture(spec, kind)}
+    return found | ({file.with_stem(f"{file.stem}-dark"): render.picture(spec, kind, dark=True)} if kind == "svg" else {})
+
+
+def figure(picture: Picture) -> render.Spec:
+    """The chart, with the line that says which records it is made of."""
     found = _all(picture.records)
+    made_by = origin(str(picture.file), picture.records, found)
     if picture.kind == "front":
-        drawn = study_figure(found, picture.cost)
-    elif picture.kind == "lines":
-        drawn = _against_x(picture, found)
-    else:
-        raise InputError(f"{picture.file}: a picture is of the kind front or lines, not {picture.kind!r}")
-    drawn.supxlabel(origin(str(picture.file), picture.records, found), fontsize=8)
-    return drawn
+        return charts.study(found, picture.cost, [made_by])
+    if picture.kind == "lines":
+        title = vega.MEASURES.get(picture.show, picture.show)
+        spec = vega.against(picture.axis, title, [line["head"] for line in picture.lines])
+        return render.still(spec, {"lines": _points(picture, found)}, title=[f"{title} against {picture.axis}", made_by])
+    raise InputError(f"{picture.file}: a picture is of the kind front or lines, not {picture.kind!r}")
 
 
-def _against_x(picture: Picture, found: list[Record]) -> Figure:
-    from matplotlib.figure import Figure
-
-    networks = list(dict.fromkeys(record.network for record in found))
+def _points(picture: Picture, found: list[Record]) -> list[dict[str, Any]]:
     by_name = {(record.network, record.label): record for record in found}
-    drawn = Figure(figsize=(max(7, 3.2 * len(networks)), 3.8), layout="constrained")
-    panels = drawn.subplots(1, len(networks), squeeze=False)[0]
-    for panel, network in zip(panels, networks, strict=True):
-        for i, line in enumerate(picture.lines):
-            records = [(x, by_name.get((network, line["label"].format(x=x)))) for x in picture.x]
-            points = [(x, getattr(r, line.get("show", picture.show))) for x, r in records if r is not None]
-            points = [point for point in points if point[1] is not None]
-            panel.plot(
-                *zip(*points, strict=True), "o^sDv*<>"[i % 8] + "-", markersize=4, linewidth=1.2, label=line["head"]
-            ) if points else None
-        panel.set(title=network, xlabel=picture.axis)
-        panel.grid(alpha=0.25)
-    panels[0].set_ylabel(picture.show)
-    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3 + 3 * (len(networks) > 2), fontsize=8)
-    return drawn
+    return [
+        {"network": network, "series": line["head"], "x": x, "y": value}
+        for network in dict.fromkeys(record.network for record in found)
+        for line in picture.lines
+        for x in picture.x
+        if (record := by_name.get((network, line["label"].format(x=x)))) is not None
+        and (value := getattr(record, line.get("show", picture.show))) is not None
+    ]
 
 
 def _lines(side: Any, found: list[Record]) -> list[dict[str, Any]]:

@@ -1,21 +1,16 @@
 """Charts as Vega-Lite specifications: the page draws them, and the very same ones become PNG, SVG and PDF.
 
-A specification holds no data. The page hands over its datasets and moves its parameters (network, weights, hidden, floor); `picture` does
-so for a file. The Pareto front is found inside the specification, so that it follows what is shown.
+A specification holds no data. The page hands over its datasets and moves its parameters (network, weights, hidden, floor); `render.still`
+does so for a file. The Pareto front is found inside the specification, so that it follows what is shown.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Iterable
 from typing import Any
-
-from overq.errors import ToolError
 
 Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"  # a name, never fetched
-VERSION = "6.4"
 COSTS = {
     "bits": "bits stored and moved per activation value, state included",
     "multiplier": "multiplier: activation bits × weight bits",
@@ -57,7 +52,7 @@ def front(cost: str, measure: str, title: str, families: Iterable[str], lower: b
         f"isValid(datum[{cost!r}]) && isValid(datum[{measure!r}]) && datum[{measure!r}] >= floor",
     ]
     x = {"field": cost, "type": "quantitative", "title": COSTS[cost], "scale": {"zero": False, "nice": False, "padding": 64}}
-    y = {"field": measure, "type": "quantitative", "title": title, "scale": {"zero": False}}
+    y = {"field": measure, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 8}}
     color = {"field": "family", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom", "columns": 4}}
     shape = {"field": "family", "type": "nominal", "scale": shapes, "legend": color["legend"]}
     by_cost = {"sort": [{"field": cost}, {"field": measure, "order": "ascending" if lower else "descending"}], "ignorePeers": True}
@@ -178,6 +173,34 @@ def against_cascade() -> Spec:
                 {"field": "cascade"},
                 {"field": "top1", "title": "top-1 (%)", "format": ".2f"},
             ],
+        },
+    }
+
+
+def against(x: str, measure: str, series: Iterable[str]) -> Spec:
+    """A measure against something that is set, a panel for each network. Dataset `lines`: network, x, y, series; x, measure: titles."""
+    order = list(series)
+    legend = {"title": None, "orient": "bottom", "columns": 6, "labelLimit": 400}
+    told = {
+        name: {"field": "series", "type": "nominal", "scale": {"domain": order, "range": list(among[: len(order)])}, "legend": legend}
+        for name, among in (("color", COLORS[1:]), ("shape", SHAPES))
+    }
+    return {
+        "$schema": SCHEMA,
+        "description": f"{measure} against {x}, a line for each setting, a panel for each network",
+        "data": {"name": "lines"},
+        "facet": {"field": "network", "type": "nominal", "sort": None, "title": None},
+        "columns": 3,
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "width": 280,
+            "height": 240,
+            "mark": {"type": "line", "point": {"size": 45}, "strokeWidth": 1.4},
+            "encoding": {
+                "x": {"field": "x", "type": "quantitative", "title": x, "axis": {"tickMinStep": 1}},
+                "y": {"field": "y", "type": "quantitative", "title": measure, "scale": {"zero": False}},
+                **told,
+            },
         },
     }
 
@@ -308,37 +331,3 @@ def cycles() -> Spec:
             ],
         },
     }
-
-
-def filled(spec: Spec, datasets: Mapping[str, list[dict[str, Any]]], parameters: Mapping[str, Any], title: str = "") -> Spec:
-    """The specification with its data and parameters inside, of a size for print."""
-    whole = deepcopy(spec) | {"datasets": dict(datasets), "width": 640, "background": "white"}
-    if title:
-        whole["title"] = {"text": title, "anchor": "start"}
-    for parameter in whole.get("params", []):
-        if parameter["name"] in parameters:
-            parameter["value"] = parameters[parameter["name"]]
-    return whole
-
-
-def picture(spec: Spec, kind: str) -> bytes:
-    """The picture file (png, svg or pdf) of a specification that holds its data. ToolError without vl-convert."""
-    vl = library()
-    if kind == "svg":
-        return str(vl.vegalite_to_svg(json.dumps(spec), vl_version=VERSION)).encode()
-    make = {"png": vl.vegalite_to_png, "pdf": vl.vegalite_to_pdf}[kind]
-    return bytes(make(json.dumps(spec), vl_version=VERSION, **({"scale": 2.0} if kind == "png" else {})))
-
-
-def script() -> str:
-    """Vega, Vega-Lite and vega-embed as one script for a page without network."""
-    return str(library().javascript_bundle(vl_version=VERSION))
-
-
-def library() -> Any:
-    """vl-convert, which holds Vega; ToolError where it is not installed."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ToolError("charts need vl-convert-python, which is not installed: pip install 'overq[report]'") from error
-    return vl_convert

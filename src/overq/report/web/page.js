@@ -10,15 +10,6 @@
 
   // Light and dark ----------------------------------------------------------------------------------------------------------
 
-  const dress = () => {
-    const ink = dark() ? "#e6edf3" : "#1b1f24", line = dark() ? "#3a434d" : "#d8dee4";
-    const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: ink, tickColor: ink, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" };
-    return {
-      background: "transparent", axis, legend: { labelColor: ink, titleColor: ink, labelFontSize: 12, symbolSize: 110 }, title: { color: ink },
-      view: { stroke: line }, text: { color: ink }, rule: { color: ink }, line: { color: ink }, font: "system-ui, sans-serif",
-    };
-  };
-
   function theme(name) {
     document.documentElement.dataset.theme = name;
     at("theme").setAttribute("aria-pressed", String(name === "dark"));
@@ -32,14 +23,14 @@
     const box = at(id);
     let seen = !wait, running = Promise.resolve();
     const draw = () => {
-      if (!seen) return;
+      if (!seen || box.closest("[hidden]")) return;
       const whole = structuredClone(spec);
       whole.datasets = datasets();
       whole.width = "container";
       const values = parameters ? parameters() : {};
       for (const parameter of whole.params || []) if (parameter.name in values) parameter.value = values[parameter.name];
       running = running.then(() => vegaEmbed(box, whole, {
-        renderer: "svg", config: dress(), actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
+        renderer: "svg", config: data.themes[dark() ? "dark" : "light"], actions: { export: { svg: true, png: true }, source: false, compiled: false, editor: false },
         tooltip: { theme: dark() ? "dark" : "light" }, downloadFileName: id,
       })).then(() => {
         const svg = box.querySelector("svg");
@@ -120,7 +111,7 @@
       const pick = (measure, cost) => { view.chart = data.charts.find((each) => each.measure === measure && each.cost === cost); open(); };
       at("chart-controls").replaceChildren(...[
         data.groups.length > 1 ? select("group", "Network", data.groups.map((group, i) => [i, group.name]), data.groups.indexOf(view.group), (i) => {
-          view.group = data.groups[i]; view.below = view.group.floor; controls(); redraw();
+          view.group = data.groups[i]; view.below = view.group.floor; controls(); redraw(); cascades();
         }) : null,
         measures.length > 1 ? select("measure", "Upwards", measures.map((m) => [m, data.charts.find((each) => each.measure === m).title]), view.chart.measure, (m) => pick(m, view.chart.cost)) : null,
         costs.length > 1 ? select("cost", "To the right", costs.map((c) => [c, costTitles[c]]), view.chart.cost, (c) => pick(view.chart.measure, c)) : null,
@@ -137,8 +128,10 @@
     at("chart-controls").addEventListener("submit", (event) => event.preventDefault());
     controls();
     open();
-    if (data.cascades.length) chart("cascade", data.specs.cascade, () => ({ cascades: data.cascades }));
-    else hide("cascade-figure");
+    const lines = () => data.cascades.filter((row) => row.network === view.group.network && row.weight_bits === view.group.weight_bits);
+    const drawn = chart("cascade", data.specs.cascade, () => ({ cascades: lines() }));
+    const cascades = () => { at("cascade-figure").hidden = !lines().length; drawn(); };
+    cascades();
   }
 
   // Settings -----------------------------------------------------------------------------------------------------------------
