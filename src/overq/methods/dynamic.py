@@ -106,7 +106,12 @@ class Dynamic(Method):
         return self.of.integer_weights(w, bits)
 
     def describe(self) -> str:
-        return f"{self.of.describe()}, a step for each {'vector' if self.group is None else f'{self.group} lanes'} by {self.by}"
+        return f"{self.of.describe()}, {self.rule}"
+
+    @property
+    def rule(self) -> str:
+        """What has a step of its own, and by which statistic, in words."""
+        return f"a step for each {'vector' if self.group is None else f'{self.group} lanes'} by {self.by}"
 
 
 def dynamic(method: Method, by: str, group: int | None = None) -> Method:

@@ -37,7 +37,7 @@ from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, share_tensors, summary
 from overq.nn.convert_sites import convert_sites, described, factors_of, parameter_of
 from overq.nn.layers import Arrangement, weight_of
-from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
+from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias, lanes_of
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
@@ -167,9 +167,12 @@ def restored(manifest: dict[str, Any], tensors: dict[str, torch.Tensor], model: 
 
 def _check(report: LayerReport, fitted: Fitted) -> None:
     """Refuse what the layer could not compute with."""
-    if not all(isinstance(text, str) for text in (report.name, report.kind, report.note, report.method, report.tensor)):
-        raise FormatError(f"a layer's name, kind, note, method and tensor are text, not {report.name!r}, {report.kind!r}, {report.note!r}")
-    if (report.step, report.format) != (fitted.step, fitted.format):
+    if not all(isinstance(text, str) for text in (report.name, report.kind, report.note, report.method, report.tensor, report.each)):
+        raise FormatError(
+            f"a layer's name, kind, note, method, tensor and each are text, not {report.name!r}, {report.kind!r}, {report.note!r}"
+        )
+    lanes = lanes_of(fitted)
+    if (report.step, report.format) != (fitted.step, lanes[0] if lanes else None):
         raise FormatError(f"layer {report.name!r}: format and step of the summary are not those of the input")
     LayerRule(fitted.method, report.weight_bits or 8)
 

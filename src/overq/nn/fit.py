@@ -14,7 +14,7 @@ from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
 from overq.nn.equalize import SMOOTH, SMOOTH_EXPONENT, channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited, weight_of
-from overq.nn.quantized import Parts, parts_of
+from overq.nn.quantized import Parts, lanes_of, parts_of
 from overq.nn.recipe import LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
@@ -76,7 +76,7 @@ def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: s
     report = LayerReport(
         name=name,
         kind=kind(module).__name__,
-        format=found.fitted.format,
+        format=lanes[0] if (lanes := lanes_of(found.fitted)) else None,
         weight_bits=rule.weight_bits,
         step=found.fitted.step,
         counts=found.counts,
@@ -84,6 +84,7 @@ def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: s
         note=", ".join(found.notes),
         method=found.fitted.method.describe(),
         tensor=tensor,
+        each=method.rule if isinstance(method := found.fitted.method, Dynamic) else "",
     )
     return LayerFit(report, parts_of(module, rule.weight_bits, found.fitted, found.arrangement))
 
@@ -143,9 +144,9 @@ def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Me
 
 def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
     """What becomes of channel vectors; a method without a number format of ours is only known by its zeros."""
-    fmt = fitted.format
-    if fmt is not None:
-        return kernels.get("auto", fmt).overwrite_counted(sample, fitted.step, fmt)
+    if (lanes := lanes_of(fitted)) is not None:
+        fmt, step = lanes
+        return kernels.get("auto", fmt).overwrite_counted(sample, step, fmt)
     decoded = fitted(sample)
     return decoded, Counts(values=decoded.size, zeros=int((decoded == 0).sum()))
 

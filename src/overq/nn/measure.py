@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from overq import kernels
-from overq.nn.layers import by_group, input_groups
-from overq.nn.quantized import Quantized
+from overq.nn.layers import input_groups
+from overq.nn.quantized import Quantized, on_lanes
 from overq.spec import Counts
 
 
@@ -22,13 +22,14 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
 
     def watch(name: str) -> Any:
         def hook(layer: Quantized, args: tuple[torch.Tensor, ...]) -> None:
-            x, fmt, dim = by_group(layer.arranged(args[0].detach()), layer.format, layer.channel_dim, input_groups(layer))
-            counted = kernels.get("auto", fmt, x.device.type).overwrite_counted(x, layer.step, fmt, dim)[1]
+            assert layer.lanes is not None
+            x, fmt, dim = on_lanes(layer.arranged(args[0].detach()), layer.lanes, layer.channel_dim, input_groups(layer))
+            counted = kernels.get("auto", fmt, x.device.type).overwrite_counted(x, layer.lanes[1], fmt, dim)[1]
             totals[name] = totals.get(name, Counts()) + counted
 
         return hook
 
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized) and m.format is not None and m.format.cascade]
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized) and m.lanes is not None and m.lanes[0].cascade]
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers]
     try:
         yield totals

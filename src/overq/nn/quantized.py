@@ -233,24 +233,34 @@ class Quantized(nn.Module):
 
 
 def lanes_of(fitted: Fitted) -> Lanes | None:
-    """Format and step of a method that is one of our number formats, whether its step is one for the tensor or one for each vector."""
+    """Format and step of a method that is one of our number formats; the step may be one for each vector, or for each group of its lanes.
+
+    A group is a tile then; None where the format has other tiles.
+    """
     method, fmt, step = fitted.method, fitted.format, fitted.step
     if fmt is not None and step is not None:
         return fmt, step
-    if isinstance(method, Dynamic) and method.group is None and step is not None and (fmt := method.of.format(fitted.signed)) is not None:
+    if not isinstance(method, Dynamic) or step is None or (fmt := method.of.format(fitted.signed)) is None:
+        return None
+    if method.group is None:
         return fmt, scale.Dynamic(float(step), method.by)
-    return None
+    return (fmt.with_(lanes=method.group), scale.Dynamic(float(step), method.by, tiles=True)) if fmt.lanes in (None, method.group) else None
+
+
+def on_lanes(x: torch.Tensor, lanes: Lanes, dim: int, groups: int) -> tuple[torch.Tensor, Format, int]:
+    """(x, format, dim) such that neither lanes nor a step cross a border between equal channel groups; x perhaps as a view."""
+    fmt, step = lanes
+    if groups > 1 and isinstance(step, scale.Dynamic):
+        return x.unflatten(dim, (groups, -1)), fmt, dim
+    return by_group(x, fmt, dim, groups)
 
 
 def spelled(x: torch.Tensor, fitted: Fitted, lanes: Lanes | None, dim: int, groups: int = 1) -> torch.Tensor:
     """x as the lanes along `dim` spell it, lanes being `lanes_of` the fitted method; they cross no border between equal channel groups."""
     if lanes is None:
         return _through(fitted, x, dim, groups)
-    fmt, step = lanes
-    if groups > 1 and isinstance(step, scale.Dynamic):
-        grouped = x.unflatten(dim, (groups, -1))
-    else:
-        grouped, fmt, dim = by_group(x, fmt, dim, groups)
+    step = lanes[1]
+    grouped, fmt, dim = on_lanes(x, lanes, dim, groups)
     y = overwrite_plainly(grouped, step, fmt, dim) if plainly(grouped) else overwrite(grouped, step, fmt, dim)
     return y if y.shape == x.shape else y.reshape(x.shape)
 

@@ -25,13 +25,15 @@ class LayerReport:
     kind         the float layer's class; "function" of a product with a parameter; of a factor its role, such as "query"
     format       as fitted: signedness found, plain where no lane has a neighbour; None of a method without a number format of ours
     weight_bits  bits of a weight; 0 of a factor of a product of two activations
-    step         Δ, in units of the input; None where the method has none
+    step         Δ, in units of the input; where each vector or group has its own, in units of its greatest magnitude or rms; None where
+                 the method has none
     counts       zeros, outliers and served values of the sampled channel vectors
     sqnr         signal-to-quantization-noise of the sample, in dB; inf where nothing was lost
     note         what a user should know, e.g. why it fell back to plain; empty otherwise
     macs         multiply-accumulates of the samples that `Summary.shares` counted; 0 where none were
     method       of the input, in words
     tensor       the first of several quantized layers that read the same tensor, which is quantized once; empty where only this one does
+    each         what has a step of its own, in words; empty where the tensor has one, or the method has a format of its own
     """
 
     name: str
@@ -45,6 +47,7 @@ class LayerReport:
     macs: int = 0
     method: str = ""
     tensor: str = ""
+    each: str = ""
 
     @property
     def bits_in_words(self) -> str:
@@ -55,7 +58,7 @@ class LayerReport:
     @property
     def mode(self) -> str:
         """What the format does; of a method without one of ours, the method."""
-        return self.method if self.format is None else self.format.label
+        return self.method if self.format is None else ", ".join(filter(None, (self.format.label, self.each)))
 
     @property
     def coverage(self) -> float:

@@ -189,7 +189,7 @@ def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
 
 def _layer(name: str, counts: Counts, cascade: int, report: LayerReport | None) -> LayerCoverage:
     coverage = counts.coverage if counts.outliers else None
-    label = "" if report is None or report.format is None else report.format.label
+    label = "" if report is None or report.format is None else report.mode
     step, sqnr = (None, None) if report is None else (report.step, report.sqnr)
     expected = expected_coverage(counts.zero_rate, cascade)
     sqnr = sqnr if sqnr is not None and math.isfinite(sqnr) else None

@@ -142,7 +142,7 @@ def measured(
         if name not in KNOWN:
             columns[name.rpartition("/")[2]] = _own(name, model, images, positions)
     layers = dict(model.named_modules())
-    return Measured(columns, {name: (counts, layers[name].format.cascade) for name, counts in lanes.items()})
+    return Measured(columns, {name: (counts, layers[name].lanes[0].cascade) for name, counts in lanes.items()})
 
 
 def _own(name: str, model: nn.Module, images: Images, positions: Sequence[int]) -> np.ndarray:
