@@ -60,8 +60,8 @@ def quantize(
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
     model    any module; every convolution, plain or transposed, and matrix product layer (`nn.Linear`, those of `nn.MultiheadAttention`,
-             `transformers`' Conv1D) that the samples reach gets integer weights and a quantized input, and keeps its hooks and attributes.
-             Layers with a forward of their own, recurrent ones and the like stay float; `summary` says why.
+             LSTM, GRU and RNN, `transformers`' Conv1D) that the samples reach gets integer weights and a quantized input, and keeps its
+             hooks and attributes. Layers with a forward of their own and the like stay float; `summary` says why.
     samples  unlabelled calibration batches as for `observe`, or the Observations it returned; those of `overq.datafree.seen` where the
              recipe's source is not "images"
     recipe   method, calibration, transforms, exceptions

@@ -45,6 +45,7 @@ from overq.nn.kinds import (
 )
 from overq.nn.options import FUNCTIONS, MANY, parse, parse_module
 from overq.nn.quantized import Quantized
+from overq.nn.recurrent import KINDS
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _asserts(frame: FrameType) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return isinstance(module, Quantized) or can_quantize(module) or is_norm(module)
+    return isinstance(module, (Quantized, *KINDS)) or can_quantize(module) or is_norm(module)
 
 
 def _alone() -> fx.Graph:

@@ -18,16 +18,18 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from overq.nn.attention import separate
+from overq.nn.recurrent import unrolled
 
 
 def replica(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, uncompiled, that takes no fused path and calls attention's projections; weights are computed as in `model`."""
+    """A copy in eval mode, uncompiled, that takes no fused path and calls the layers of attention and recurrence; weights are computed as
+    in `model`."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in vars(module).values():  # a weight that a hook computed: deepcopy takes leaves only
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    return separate(unfused(_uncompiled(copy.deepcopy(model, memo)))).eval()
+    return unrolled(separate(unfused(_uncompiled(copy.deepcopy(model, memo))))).eval()
 
 
 def ready(model: nn.Module) -> nn.Module:
