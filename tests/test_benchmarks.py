@@ -44,7 +44,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 
 def test_every_script_is_here() -> None:
-    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "gpu", "kernels", "study"}
+    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "gpu", "kernels", "study"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
 
@@ -54,6 +54,14 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr("sys.argv", ["gpu.py", "--tiny"])
     assert module.main() == 0
     assert "Llama block" in capsys.readouterr().out
+
+
+def test_cycles_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(script("cycles_networks"), monkeypatch, folder / "nets.py", "tiny:12", "--rows", 8, "--csv", folder / "c.csv")
+    with (folder / "c.csv").open() as file:
+        found = {row["format"]: int(row["cycles"]) for row in csv.DictReader(file)}
+    assert found.keys() == {"A4 plain", "A4 r3+f3 c4"}
+    assert found["A4 plain"] <= found["A4 r3+f3 c4"], "a plain tile may be cut anywhere"
 
 
 def test_calibration_time(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,14 @@ def test_a_study_says_which_plain_widths_always_stand(tmp_path: Path) -> None:
         read(written(tmp_path, f"plain = 5\n{NETWORK}{METHOD}"))
 
 
+def test_a_transform_that_is_off_is_no_setting_of_its_own(tmp_path: Path) -> None:
+    keys = 'bits = 4\nreorder = [false, true]\nequalize = [0.0, 0.5]\nsource = "images"\n'
+    study = read(written(tmp_path, f'plain = []\n{NETWORK}[[methods]]\nmethod = "olive"\n{keys}'))
+    assert [s.label for s in study.settings[1:]] == [
+        "olive:bits=4:W8", "olive:bits=4,equalize=0.5:W8", "olive:bits=4,reorder=true:W8", "olive:bits=4,reorder=true,equalize=0.5:W8",
+    ]  # fmt: skip
+
+
 def test_bias_correction_of_all_methods_or_of_some(tmp_path: Path) -> None:
     study = read(
         written(tmp_path, f'bias_correction = true\n{NETWORK}{METHOD}[[methods]]\nmethod = "olive"\nbias_correction = [false, true]\n')

@@ -6,7 +6,7 @@ same setting on all networks. So a mean over networks is not in our favour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from overq.errors import InputError
@@ -38,7 +38,7 @@ def fronts(
             means = [f"{sum(r.sqnr or 0.0 for r in side) / len(side):.1f}" for side in (own, others)]
             on_it = sum((a.sqnr or 0.0) > (b.sqnr or 0.0) for a, b in each.values())
             gain = gained(list(each.values())) if all(r.right for pair in each.values() for r in pair) else None
-            start = [str(setting["head"]), f"{_cost(own[0], cost):.7g}", *means, _decibels(list(each.values())), _interval(gain, 2)]
+            start = [str(setting["head"]), _costs(own, cost), *means, _decibels(list(each.values())), _interval(gain, 2)]
             cells = [f"{_decibels([each[name]])} {_short(each[name][1])}" if name in each else "" for name in networks]
             lines.append([*start, f"{on_it} of {len(each)}", *cells])
     return lines, [record for each in pairs for pair in each.values() for record in pair]
@@ -71,6 +71,13 @@ def _cost(record: Record, cost: str) -> float | None:
     if not isinstance(value := getattr(record, cost, ""), int | float | None):
         raise InputError(f"a record has no cost {cost!r}")
     return value
+
+
+def _costs(records: Iterable[Record], cost: str) -> str:
+    """The cost, or the least and the greatest where it differs by network."""
+    values = sorted(value for record in records if (value := _cost(record, cost)) is not None)
+    texts = [f"{value:.4g}" if value < 1000 else f"{value:,.0f}" for value in (values[0], values[-1])]
+    return " – ".join(dict.fromkeys(texts))
 
 
 def _short(record: Record) -> str:

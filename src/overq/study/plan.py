@@ -16,7 +16,7 @@ from overq.errors import FormatError, InputError
 from overq.nn.recipe import WEIGHT_BITS, Recipe, read_recipe
 from overq.study.data import Preprocess
 from overq.study.measure import MEASURES, check_measure
-from overq.study.recipes import FILE, JSON, RECIPE, canonical, recipe_of
+from overq.study.recipes import FILE, JSON, RECIPE, canonical, lean, recipe_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -211,10 +211,7 @@ def expand(
             parameters = dict(zip(lists, values, strict=True))
             if JSON in parameters:
                 width = json.loads(parameters[JSON])["weight_bits"]
-            if method == RECIPE:
-                parameters = canonical(parameters)
-            elif parameters[CORRECTION] is False:
-                del parameters[CORRECTION]
+            parameters = canonical(parameters) if method == RECIPE else lean(parameters)
             found[Setting(method, tuple(parameters.items()), width)] = None
     return tuple(found)
 

@@ -57,6 +57,12 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {key: parameters[key] for key in sorted(kept, key=lambda key: order.get(key, len(order)))}
 
 
+def lean(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a method's own parameters and a recipe's beside them, without those that are the recipe's default: reorder = false is no setting
+    of its own."""
+    return {key: value for key, value in parameters.items() if key not in RECIPE_KEYS or (key, value, str(value)) not in _DEFAULTS}
+
+
 def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, method: str = RECIPE) -> Recipe:
     """What the keys spell; first layer and classifier keep 8 plain bits and 8-bit weights. FormatError where they make no sense.
 
