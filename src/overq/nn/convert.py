@@ -29,6 +29,8 @@ from overq.nn.convert_sites import (
     untransformed,
 )
 from overq.nn.fit import LayerFit, fit_tensor
+from overq.nn.grams import grams as grams_of
+from overq.nn.grams import wanting
 from overq.nn.layers import FloatLayer, input_lanes
 from overq.nn.notes import layer_notes, run_notes
 from overq.nn.observation import Observations, check_weights, observe
@@ -108,10 +110,12 @@ def quantize(
     left = tuple(left_float(result, rules, seen))
     floats = {name: layers[name].weight.detach() for name in rules if name not in weighted}
     held = {name: parameter_of(site, result).detach() for name, site in weighted.items() if name in rules}
+    rounded = wanting(rules, layers, weighted)
+    seconds = grams_of(model, seen.chosen, {name: seen.tensors.get(name, name) for name in rounded}) if rounded else {}
     fits: dict[str, LayerFit] = {}
     for group in dict.fromkeys(together.values()):
         if quantized := {name: layers[name] for name in group if name in rules}:
-            fits |= _fit(quantized, weighted, seen.layers[group[0]], rules, seen.fits)
+            fits |= _fit(quantized, weighted, seen.layers[group[0]], rules, seen.fits, seconds)
     reports: list[LayerReport] = []
     work = seen.count.work if seen.count else ()
     for name in rules:
@@ -148,15 +152,20 @@ def quantize(
 
 
 def _fit(
-    readers: Mapping[str, FloatLayer], weighted: Mapping[str, Site], observed: Observed, rules: Mapping[str, LayerRule], known: Any
+    readers: Mapping[str, FloatLayer],
+    weighted: Mapping[str, Site],
+    observed: Observed,
+    rules: Mapping[str, LayerRule],
+    known: Any,
+    grams: Mapping[str, torch.Tensor],
 ) -> dict[str, LayerFit]:
     """Layers and functions' products that read one tensor, together; apart where the layers' channels are moved, as functions' are not."""
     if not any(name in weighted and untransformed(rules[name]) != rules[name] for name in readers):
-        return fit_tensor(readers, observed, rules, known)
+        return fit_tensor(readers, observed, rules, known, grams)
     functions = {name: layer for name, layer in readers.items() if name in weighted}
     as_they_are = {name: untransformed(rules[name]) for name in functions}
     rest = {name: layer for name, layer in readers.items() if name not in weighted}
-    return fit_tensor(functions, observed, as_they_are, known) | (fit_tensor(rest, observed, rules, known) if rest else {})
+    return fit_tensor(functions, observed, as_they_are, known) | (fit_tensor(rest, observed, rules, known, grams) if rest else {})
 
 
 def share_tensors(model: nn.Module, reports: Iterable[LayerReport]) -> None:

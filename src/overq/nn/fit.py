@@ -15,7 +15,7 @@ from overq.methods import Dynamic, Fitted, Method
 from overq.nn.equalize import SMOOTH, SMOOTH_EXPONENT, channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited, weight_of
 from overq.nn.quantized import Parts, lanes_of, parts_of
-from overq.nn.recipe import LayerRule
+from overq.nn.recipe import GPTQ, LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
 from overq.nn.splits import splits
@@ -53,26 +53,36 @@ def fit_layer(name: str, module: FloatLayer, observed: Observed, rule: LayerRule
 
 
 def fit_tensor(
-    readers: Mapping[str, FloatLayer], observed: Observed, rules: Mapping[str, LayerRule], known: dict[Any, Found] | None = None
+    readers: Mapping[str, FloatLayer],
+    observed: Observed,
+    rules: Mapping[str, LayerRule],
+    known: dict[Any, Found] | None = None,
+    grams: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, LayerFit]:
     """What becomes of the layers that read one tensor, in the order they run: one method, arrangement and step for all.
 
-    rules  by layer, alike but for their weight bits
+    rules  by layer, alike but for what `of_input` leaves out
     known  what was found before for this tensor and observation, read and added to; where weights have a part in it, it is not used
+    grams  by layer, XᵀX of its inputs, for weights that GPTQ rounds (`nn.grams`)
     """
     first = next(iter(readers))
     rule = rules[first]
-    key = (tuple(readers), replace(rule, weight_bits=8))
+    key = (tuple(readers), rule.of_input)
     weighted = rule.equalize in ("auto", SMOOTH) or rule.range_bits == "auto" or rule.calibration in calib.WITH_WEIGHT
     found = None if known is None or weighted else known.get(key)
     if found is None:
         found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
         if known is not None and not weighted:
             known[key] = found
-    return {name: _fit(name, module, found, rules[name], first if len(readers) > 1 else "") for name, module in readers.items()}
+    return {
+        name: _fit(name, module, found, rules[name], first if len(readers) > 1 else "", (grams or {}).get(name))
+        for name, module in readers.items()
+    }
 
 
-def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: str) -> LayerFit:
+def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: str, gram: torch.Tensor | None) -> LayerFit:
+    by_gptq = rule.weight_rounding == GPTQ
+    notes = [*found.notes, *([] if not by_gptq else ["gptq"] if gram is not None else ["weights to nearest: no kept sample reaches it"])]
     report = LayerReport(
         name=name,
         kind=kind(module).__name__,
@@ -81,12 +91,12 @@ def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: s
         step=found.fitted.step,
         counts=found.counts,
         sqnr=found.sqnr,
-        note=", ".join(found.notes),
+        note=", ".join(notes),
         method=found.fitted.method.describe(),
         tensor=tensor,
         each=method.rule if isinstance(method := found.fitted.method, Dynamic) else "",
     )
-    return LayerFit(report, parts_of(module, rule.weight_bits, found.fitted, found.arrangement))
+    return LayerFit(report, parts_of(module, rule.weight_bits, found.fitted, found.arrangement, gram if by_gptq else None))
 
 
 def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:

@@ -113,7 +113,7 @@ class Arrangement:
         return Arrangement(*(None if part is None else part.cpu() for part in (self.scale, self.order, self.rotation)))
 
     def inputs(self, x: torch.Tensor, dim: int) -> torch.Tensor:
-        """The input as the lanes get it, its groups' K channels along `dim`, which counts from the end."""
+        """The input as the lanes get it, its groups' K channels along `dim`, which counts from the end; linear in it."""
         if self.scale is not None:
             x = x / self.scale.to(x.dtype).reshape(-1, *[1] * (-dim - 1))
         if self.rotation is not None:

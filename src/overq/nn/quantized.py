@@ -20,6 +20,8 @@ from torch import nn
 from overq.errors import InputError, OverqError
 from overq.kernels import scale
 from overq.methods import Dynamic, Fitted, fitted_from_json, fitted_to_json, method_of
+from overq.nn.gptq import arranged
+from overq.nn.gptq import integers as gptq_integers
 from overq.nn.layers import (
     AS_IT_IS,
     Arrangement,
@@ -58,9 +60,15 @@ class Parts:
     arrangement: Arrangement = AS_IT_IS
 
 
-def parts_of(layer: FloatLayer, weight_bits: int, fitted: Fitted, arrangement: Arrangement = AS_IT_IS) -> Parts:
-    """The parts of a float layer whose weight is a plain parameter."""
-    integers, scale = fitted.method.integer_weights(arrangement.weight(weight_of(layer)), weight_bits)
+def parts_of(
+    layer: FloatLayer, weight_bits: int, fitted: Fitted, arrangement: Arrangement = AS_IT_IS, gram: torch.Tensor | None = None
+) -> Parts:
+    """The parts of a float layer whose weight is a plain parameter. gram: XᵀX of its inputs (`nn.grams`), for weights rounded by GPTQ."""
+    weight = arrangement.weight(weight_of(layer))
+    if gram is None:
+        integers, scale = fitted.method.integer_weights(weight, weight_bits)
+    else:
+        integers, scale = gptq_integers(weight, weight_bits, arranged(gram, arrangement, weight.shape[1]))
     return Parts(integers, scale, weight_bits, fitted, arrangement)
 
 

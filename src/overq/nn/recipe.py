@@ -16,6 +16,7 @@ from overq.methods import Dynamic, Method, OverQ, Uniform, method_from_json, met
 from overq.spec import Format
 
 WEIGHT_BITS = (4, 8)
+NEAREST, GPTQ = WEIGHT_ROUNDING = ("nearest", "gptq")
 SOURCES = ("images", "statistics", "distilled")  # of steps: samples; or none: batch norm statistics, or images made from them
 
 
@@ -77,9 +78,12 @@ class LayerRule:
     equalize: float | str = 0.0
     rotate: bool = False
     range_bits: str | None = None
+    weight_rounding: str = NEAREST
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
+        if self.weight_rounding not in WEIGHT_ROUNDING:
+            raise FormatError(f"weight_rounding must be {' or '.join(WEIGHT_ROUNDING)}, not {self.weight_rounding!r}")
         if self.range_bits not in (None, "auto"):
             raise FormatError(f'range_bits must be "auto", or None for those of the format, not {self.range_bits!r}')
         static = self.method.of if isinstance(self.method, Dynamic) else self.method
@@ -103,6 +107,11 @@ class LayerRule:
     def format(self) -> Format:
         """The number format of the method, unsigned. FormatError where it has none."""
         return _format(self.method)
+
+    @property
+    def of_input(self) -> LayerRule:
+        """What it says of the layer's input: layers that read one tensor have that in common."""
+        return replace(self, weight_bits=8, weight_rounding=NEAREST)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -141,6 +150,7 @@ class Recipe:
                  "<module>.<product><n>.<factor>", for overrides. None leaves them float; weight_bits, range_bits, transforms: no effect
     range_bits   "auto": each layer takes the range_bits and fraction_bits of least output error of all that the array of the method's
                  format can hold: no more bits stored, no wider sums (see `nn.splits`); the edges keep their own
+    weight_rounding  "nearest", or "gptq": each weight's error is made up for by weights still to be rounded (`nn.gptq`)
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
@@ -159,6 +169,7 @@ class Recipe:
     source: str = "images"
     products: LayerRule | None = None
     range_bits: str | None = None
+    weight_rounding: str = NEAREST
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -180,13 +191,15 @@ class Recipe:
         for name in ("bias_correction", "sequential"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.sequential and GPTQ in (self.weight_rounding, *(rule.weight_rounding for _, rule in self.overrides)):
+            raise FormatError("weight_rounding gptq takes the float network's inputs, so it does not go with sequential observation")
         if self.source == "statistics" and (self.sequential or self.bias_correction):
             raise FormatError('a recipe with source = "statistics" has no images, which sequential and bias_correction need')
         _ = self.default  # a LayerRule checks the fields it shares
 
     @property
     def default(self) -> LayerRule:
-        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits")}
+        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits", "weight_rounding")}
         return LayerRule(self.method, self.weight_bits, self.calibration, **shared)
 
     @property
@@ -215,7 +228,7 @@ class Recipe:
                 rule = override
         if rule.calibration in calib.WITH_WEIGHT:
             raise FormatError(f"{name!r} is multiplied with activations, and calibration {rule.calibration!r} needs weights")
-        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None)
+        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None, weight_rounding=NEAREST)
 
     def rules(self, names: list[str]) -> dict[str, LayerRule]:
         """The rule of each of the layers reached, given in the order in which they run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from overq.errors import FormatError
@@ -21,13 +20,13 @@ def readers(seen: Observations) -> dict[str, tuple[str, ...]]:
 def rules_of(recipe: Recipe, seen: Observations) -> dict[str, LayerRule]:
     """The rule of each layer reached: the recipe's first and last go to all that read the first and the last layer's tensor.
 
-    FormatError where overrides give the readers of a tensor different rules; weight bits may differ, and a layer may be skipped.
+    FormatError where overrides give the readers of a tensor different rules, weights aside; a layer may be skipped.
     """
     together, names = readers(seen), list(seen.layers)
     rules = {name: recipe.rule(name, first=names[0] in together[name], last=names[-1] in together[name]) for name in names}
     for group in together.values():
         for one, other in pairwise(name for name in group if not rules[name].skip):
-            if replace(rules[one], weight_bits=8) != replace(rules[other], weight_bits=8):
+            if rules[one].of_input != rules[other].of_input:
                 raise FormatError(
                     f"layers {one!r} and {other!r} read the same tensor, which has one format, but the recipe has two rules for it: "
                     "let an override match both or none"
