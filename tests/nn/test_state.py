@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,12 +32,24 @@ def network(gain: float = 1.0, seed: int = 0) -> nn.Sequential:
 def test_casts_leave_scales_integers_and_orders_alone() -> None:
     q = overq.quantize(network(), X, ARRANGED)
     before = {key: value.clone() for key, value in q.state_dict().items() if "bias" not in key}
+    spelled = q[0].weight_integers.double() * q[0].weight_scale.double().reshape(-1, 1, 1, 1)
     for cast in (torch.float16, torch.bfloat16, torch.float64):
         for other in (copy.deepcopy(q).to(cast), copy.deepcopy(q).type(cast), copy.deepcopy(q).half().to(cast)):
             assert all(torch.equal(other.state_dict()[key], value) for key, value in before.items())
             assert other[0].weight.dtype == other[0].bias.dtype == cast
-            assert torch.equal(other[0].weight, q[0].weight.to(cast)), "made from the integers, not rounded twice"
+            wanted = spelled if cast == torch.float64 else q[0].weight.to(cast)
+            assert torch.equal(other[0].weight, wanted), "made from the integers, not rounded twice"
             assert other[0].unchanged()
+
+
+def test_in_float64_no_order_of_additions_matters() -> None:
+    """Inputs are E · step / 2^f unrounded, of the same integers E as in float32."""
+    for fmt in (Format(3, 4), Format(4, 3, lanes=3), Format.plain(4)):
+        q = overq.quantize(network(), X, Recipe(fmt, first=None, last=None))
+        layer, wide = q[0], copy.deepcopy(q).double()[0]
+        quotient = wide.quantize_input(X.double()) / (float(np.float32(layer.step / (1 << layer.format.fraction_bits))))
+        assert torch.equal(quotient, quotient.round())
+        assert torch.allclose(wide.quantize_input(X.double()), layer.quantize_input(X).double(), rtol=1e-6, atol=0)
 
 
 def test_there_and_back_is_exact_but_for_the_biases() -> None:

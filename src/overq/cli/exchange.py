@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files as package_files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from overq.errors import InputError
 from overq.output import check_outputs, write
 
 app = typer.Typer()
+CHECKED = 32  # images
 C_FILES = ("overq.h", "overq.c")
 
 # What the commands share: a network, and what it is quantized by. One option a line.
@@ -47,6 +49,7 @@ def export(
     resize: Resize = 256, crop: Crop = 224, mean: Mean = "0.485,0.456,0.406", std: Std = "0.229,0.224,0.225",
     recipe: RecipeFile = None, bits: Bits = None, cascade: Cascade = None, policy: Policy = None, weight_bits: WeightBits = None,
     bias_correction: Correct = False,
+    check: Annotated[bool, typer.Option(help="Run an exact file in onnxruntime, where it is installed, beside the simulation in float64.")] = True,
 ) -> None:  # fmt: skip
     """Quantize a network and write it as ONNX, for onnxruntime and whatever else reads ONNX."""
     check_outputs(to)
@@ -59,6 +62,10 @@ def export(
     quantized, shown = _quantized(model, weights, saved, calibration_images, samples, (resize, crop, mean, std), recipe, options)
     to_onnx(quantized, to, None if shown is None else shown[:1], form=form)
     print(f"wrote {to}: {to.stat().st_size:,} bytes, {form}")
+    if check and form == "exact" and shown is not None and find_spec("onnxruntime"):
+        from overq.exchange.beside import beside
+
+        print(f"onnxruntime beside the simulation in float64: {beside(to, quantized, shown[:CHECKED])}")
 
 
 @app.command(epilog="Example: overq save network.onnx --calibration-images photos --weight-bits 4 --packed --to network.overq")

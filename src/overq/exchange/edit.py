@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from overq.errors import InputError
+from overq.exchange.exact import IN_FLOAT64
 from overq.exchange.layers_out import INT4_OPSET, OPSET, LayersOut
 from overq.exchange.network import OnnxNetwork, Origin, digest
 from overq.exchange.reading import library, opened
+from overq.exchange.widening import replaced, widened
 from overq.nn.quantized import Quantized
 
 OLDEST = 11  # of overwrite's own operators: Clip with inputs
@@ -24,6 +26,7 @@ def edited(network: OnnxNetwork, layers: dict[str, Quantized], out: LayersOut) -
     if not origin.path.is_file() or digest(origin.path) != origin.sha256:
         raise InputError(f"{origin.path}: it changed or went since the network was read; the export keeps its graph")
     model = _of_opset(opened(origin.path), origin, out)
+    out.opset = model.opset_imports[""]
     places = {node.outputs[0].name: node for node in model.graph if node.outputs}
     for name, layer in layers.items():
         _replaced(model.graph, places[origin.outputs[name.partition(".")[0]]], name, layer, out)
@@ -32,6 +35,8 @@ def edited(network: OnnxNetwork, layers: dict[str, Quantized], out: LayersOut) -
         model.graph.register_initializer(value)
     for function in out.functions.values():
         model.functions[function.identifier()] = function
+    if out.form == "exact":
+        widened(model.graph, out.opset, IN_FLOAT64)
     return model
 
 
@@ -57,43 +62,21 @@ def _replaced(graph: Any, node: Any, name: str, layer: Quantized, out: LayersOut
     """One Conv, Gemm or MatMul with the layer's weights and input."""
     out.nodes = []
     linear = isinstance(layer, nn.Linear)
-    x = out.input(node.inputs[0], name, layer)
-    weight = out.weight(name, layer, transposed=linear and not _transposed(node))
-    bias = out.bias(name, layer)
+
+    def multiply(x: Any, weight: Any, bias: Any) -> Any:
+        left_out = ("alpha", "beta") if node.op_type == "Gemm" else ()  # the layer's weight and bias hold them
+        options = {key: attribute.value for key, attribute in node.attributes.items() if key not in left_out}
+        if node.op_type == "MatMul":
+            product = out.op("MatMul", x, weight)
+            return product if bias is None else out.op("Add", product, bias)
+        return out.op(node.op_type, x, weight, *([] if bias is None else [bias]), **options)
+
+    y = out.product(node.inputs[0], name, layer, multiply, transposed=linear and not _transposed(node))
     graph.insert_before(node, out.nodes)
-    node.replace_input_with(0, x)
-    node.replace_input_with(1, weight)
-    if node.op_type == "MatMul":
-        if bias is not None:
-            _added(graph, node, bias)
-        return
-    if node.op_type == "Gemm":
-        for attribute in ("alpha", "beta"):
-            node.attributes.pop(attribute, None)  # the layer's weight and bias hold them
-    if bias is not None:
-        node.resize_inputs(3)
-        node.replace_input_with(2, bias)
+    replaced(graph, node, y, out.ir.DataType.DOUBLE if out.form == "exact" else out.ir.DataType.FLOAT)
 
 
 def _transposed(node: Any) -> bool:
     """Whether the node's weight is [out, in]."""
     attribute = node.attributes.get("transB")
     return attribute is not None and bool(attribute.value)
-
-
-def _added(graph: Any, node: Any, bias: Any) -> None:
-    """A bias that correction gave to a product without one."""
-    ir = library("onnx_ir")
-    product = node.outputs[0]
-    added = ir.node("Add", [product, bias])
-    name = product.name
-    users = list(product.uses())
-    for user, index in users:
-        if user is not added:
-            user.replace_input_with(index, added.outputs[0])
-    graph.insert_after(node, added)
-    for place, value in enumerate(graph.outputs):
-        if value is product:
-            graph.outputs[place] = added.outputs[0]
-    product.name, added.outputs[0].name = f"{name}_product", name
-    added.outputs[0].type, added.outputs[0].shape = product.type, product.shape

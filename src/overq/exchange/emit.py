@@ -7,7 +7,7 @@ different size. All others are constants of the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overq.errors import InputError
-from overq.exchange.layers_out import LayersOut
+from overq.exchange.layers_out import OPSET, Affine, LayersOut
 from overq.nn import kinds
 from overq.nn.graph import Graph, Node
 from overq.nn.layers import kind
@@ -63,9 +63,13 @@ def _open(a: Any, b: Any) -> Any:
 
 
 class Emitted(LayersOut):
-    """shapes: by node, as `shapes_of` has them."""
+    """shapes: by node, as `shapes_of` has them; norms: by the name of a quantized layer, the batch norm that alone reads it."""
 
     shapes: dict[str, Any]
+
+    def __init__(self, form: str = "exact", opset: int = OPSET) -> None:
+        super().__init__(form, opset)
+        self.norms: dict[str, Node] = {}
 
     def rank(self, name: str) -> int:
         return len(self.shapes[name])
@@ -81,6 +85,7 @@ def emit(graph: Graph, out: Emitted, inputs: dict[str, Any]) -> Any:
     """The value that the model returns. inputs: ONNX values by name of the graph's input nodes. InputError names what has no form."""
     values: dict[str, Any] = dict(inputs)
     live = graph.live()
+    out.norms = _norms(live) if out.form == "exact" else {}
     for node in live[:-1]:
         if isinstance(node.op, (kinds.Number, kinds.Input)):
             continue
@@ -94,6 +99,19 @@ def emit(graph: Graph, out: Emitted, inputs: dict[str, Any]) -> Any:
     return values[last.inputs[0]]
 
 
+def _norms(live: Sequence[Node]) -> dict[str, Node]:
+    readers: dict[str, list[Node]] = {}
+    for node in live:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    alone = {node.name: readers[node.name][0] for node in live if isinstance(node.module, Quantized) and len(readers[node.name]) == 1}
+    return {name: norm for name, norm in alone.items() if isinstance(norm.op, kinds.Norm) and _has_statistics(norm.module)}
+
+
+def _has_statistics(norm: Any) -> bool:
+    return norm.running_mean is not None
+
+
 # Layers --------------------------------------------------------------------------------------------------
 
 
@@ -103,24 +121,38 @@ def _layer(out: Emitted, node: Node, x: list[Any]) -> Any:
     name = node.target or "layer"
     if kind(layer) not in LAYERS:
         raise refused(node, "a layer of this kind")
-    source = out.input(x[0], name, layer) if isinstance(layer, Quantized) else x[0]
     linear = isinstance(layer, nn.Linear)
-    if isinstance(layer, Quantized):
-        weight = out.weight(name, layer, transposed=linear)
-    else:
-        weight = out.constant(f"{name}.weight", layer.weight.detach().float().T if linear else layer.weight.float())
-    bias = out.bias(name, layer)
-    if linear:
-        product = out.op("MatMul", source, weight)
-        return product if bias is None else out.op("Add", product, bias)
-    if "_conv_forward" in vars(layer) or type(layer)._conv_forward is not getattr(kind(layer), "_conv_forward", None):
+    if not linear and ("_conv_forward" in vars(layer) or type(layer)._conv_forward is not getattr(kind(layer), "_conv_forward", None)):
         raise refused(node, "it convolves in a way of its own")
-    pads, count = _pads(layer), len(layer.kernel_size)
-    if layer.padding_mode != "zeros" and any(pads):
-        widths = [w for i in reversed(range(count)) for w in (pads[i], pads[count + i])]
-        source, pads = _padded(out, node, source, widths, layer.padding_mode, 0.0), [0] * 2 * count
-    options: dict[str, Any] = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "dilations": list(layer.dilation)}
-    return out.op("Conv", source, weight, *([] if bias is None else [bias]), pads=pads, group=layer.groups, **options)
+
+    def multiply(source: Any, weight: Any, bias: Any) -> Any:
+        if linear:
+            product = out.op("MatMul", source, weight)
+            return product if bias is None else out.op("Add", product, bias)
+        pads, count = _pads(layer), len(layer.kernel_size)
+        if layer.padding_mode != "zeros" and any(pads):
+            widths = [w for i in reversed(range(count)) for w in (pads[i], pads[count + i])]
+            source, pads = _padded(out, node, source, widths, layer.padding_mode, 0.0), [0] * 2 * count
+        options: dict[str, Any] = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride)}
+        options |= {"dilations": list(layer.dilation), "pads": pads, "group": layer.groups}
+        return out.op("Conv", source, weight, *([] if bias is None else [bias]), **options)
+
+    if isinstance(layer, Quantized):
+        norm = out.norms.get(node.name)
+        affine = None if norm is None else _affine(norm.module)
+        return out.product(x[0], name, layer, multiply, transposed=linear, affine=affine)
+    weight = layer.weight.detach().float()
+    return multiply(x[0], out.constant(f"{name}.weight", weight.T if linear else weight), out.bias(name, layer))
+
+
+def _affine(norm: Any) -> Affine:
+    """What a batch norm does, in float64."""
+    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
+    weight, bias = ones if norm.weight is None else norm.weight, zeros if norm.bias is None else norm.bias
+    given = (t.detach().cpu().double().numpy() for t in (weight, bias, norm.running_mean, norm.running_var))
+    slope, shift, mean, variance = given
+    factor = slope / np.sqrt(variance + float(norm.eps))
+    return Affine(factor, shift - mean * factor)
 
 
 def _pads(layer: Any) -> list[int]:
@@ -135,7 +167,9 @@ def _pads(layer: Any) -> list[int]:
 
 def _norm(out: Emitted, node: Node, x: list[Any]) -> Any:
     norm: Any = node.module
-    if norm.running_mean is None:
+    if any(node is folded for folded in out.norms.values()):
+        return x[0]
+    if not _has_statistics(norm):
         raise refused(node, "it keeps no statistics")
     ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
     parts = {
@@ -150,7 +184,7 @@ def _norm(out: Emitted, node: Node, x: list[Any]) -> Any:
 
 
 def _number(out: Emitted, value: float) -> Any:
-    return out.shared("number", np.float32(value))
+    return out.shared("number", np.float64(value) if out.form == "exact" else np.float32(value))
 
 
 def _clip(out: Emitted, node: Node, x: list[Any]) -> Any:
@@ -189,6 +223,8 @@ def _pointwise(out: Emitted, node: Node, x: list[Any]) -> Any:
     def is_like(function: Callable[..., Any]) -> bool:
         return torch.allclose(node.run(place.clone()), function(place), rtol=1e-6, atol=1e-7, equal_nan=True)
 
+    if out.form == "exact" and op.name in ("leaky_relu", "hardsigmoid", "hardswish"):
+        return _in_numbers(out, node, x[0])
     if op.name == "leaky_relu":
         return out.op("LeakyRelu", x[0], alpha=-float(node.run(torch.tensor(-1.0))))
     if op.name in ("elu", "celu"):
@@ -211,6 +247,17 @@ def _pointwise(out: Emitted, node: Node, x: list[Any]) -> Any:
     if op.name in SAME_NAMES and (op.name != "round" or is_like(torch.round)):
         return out.op(SAME_NAMES[op.name], x[0])
     raise refused(node, "an activation with these options")
+
+
+def _in_numbers(out: Emitted, node: Node, x: Any) -> Any:
+    """What ONNX has an operator for, whose options are float32: with numbers of the graph's own type."""
+    op: Any = node.op
+    if op.name == "leaky_relu":
+        slope = -float(node.run(torch.tensor(-1.0, dtype=torch.float64)))
+        return out.op("Where", out.op("Less", x, _number(out, 0.0)), out.op("Mul", x, _number(out, slope)), x)
+    gate = out.op("Add", out.op("Mul", x, _number(out, 1 / 6)), _number(out, 0.5))
+    gate = out.op("Clip", gate, _number(out, 0.0), _number(out, 1.0))
+    return gate if op.name == "hardsigmoid" else out.op("Mul", x, gate)
 
 
 def _same(out: Emitted, node: Node, x: list[Any]) -> Any:
@@ -241,6 +288,10 @@ def _pool(out: Emitted, node: Node, x: list[Any]) -> Any:
     options: dict[str, Any] = {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [*op.padding, *op.padding]}
     if op.how == "greatest":
         return out.op("MaxPool", x[0], dilations=list(op.dilation), ceil_mode=int(op.ceil), **options)
+    now = out.shapes[node.operands[0]]
+    fits = not any(extent is None or extent % size for size, extent in zip(op.kernel, now[-len(op.kernel) :], strict=True))
+    if out.form == "exact" and fits and not any(op.padding) and op.kernel == op.stride and op.divisor is None:
+        return _mean(out, x[0], now, op.kernel)
     if op.ceil:
         raise refused(node, "option ceil_mode=True of an average")
     pooled = out.op("AveragePool", x[0], count_include_pad=int(op.include_pad or op.divisor is not None), **options)
@@ -250,14 +301,36 @@ def _pool(out: Emitted, node: Node, x: list[Any]) -> Any:
 def _adaptive(out: Emitted, node: Node, x: list[Any]) -> Any:
     op: Any = node.op
     pool = {"average": "AveragePool", "greatest": "MaxPool"}[op.how]
+    shape = out.shapes[node.operands[0]]
+    now = shape[-len(op.size) :]
     if all(size == 1 for size in op.size):
+        if out.form == "exact" and op.how == "average" and None not in now:
+            return _mean(out, x[0], shape, now)
         return out.op(f"Global{pool}", x[0])
-    now = out.shapes[node.operands[0]][-len(op.size) :]
     wanted = [size if size is not None else extent for size, extent in zip(op.size, now, strict=True)]
     if any(extent is None or extent % size for size, extent in zip(wanted, now, strict=True)):
         raise refused(node, f"{list(now)} pixels do not divide into {wanted}")
     window = [extent // size for size, extent in zip(wanted, now, strict=True)]
+    if out.form == "exact" and op.how == "average":
+        return _mean(out, x[0], shape, window)
     return out.op(pool, x[0], kernel_shape=window, strides=window)
+
+
+def _mean(out: Emitted, x: Any, shape: Shape, window: Sequence[int]) -> Any:
+    """Of windows that lie side by side: float64 has no AveragePool."""
+    lead, count = list(shape[: -len(window)]), len(window)
+    blocks = [part for extent, size in zip(shape[-count:], window, strict=True) for part in (extent // size, size)]  # type: ignore[operator]
+    axes = [len(lead) + 2 * i + 1 for i in range(count)]
+    if all(extent == size for extent, size in zip(shape[-count:], window, strict=True)):
+        return _averaged(out, x, [len(lead) + i for i in range(count)], keep=True)
+    laid = out.op("Reshape", x, out.ints("shape", [-1 if size is None else size for size in (*lead, *blocks)]))
+    return _averaged(out, laid, axes, keep=False)
+
+
+def _averaged(out: Emitted, x: Any, axes: list[int], keep: bool) -> Any:
+    if out.opset >= REDUCE_AXES:
+        return out.op("ReduceMean", x, out.ints("axes", axes), keepdims=int(keep))
+    return out.op("ReduceMean", x, axes=axes, keepdims=int(keep))
 
 
 def _upsample(out: Emitted, node: Node, x: list[Any]) -> Any:

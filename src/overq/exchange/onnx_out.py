@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from overq.errors import InputError, OverqWarning
 from overq.exchange.edit import edited
 from overq.exchange.emit import Emitted, emit, shapes_of
+from overq.exchange.exact import IN_FLOAT64
 from overq.exchange.integers_out import Integers, emit_integers
 from overq.exchange.layers_out import FORMS, INT4_OPSET, NIBBLE, OPSET, LayersOut
 from overq.exchange.network import OnnxNetwork
 from overq.exchange.overwriting import DOMAIN
 from overq.exchange.reading import library
+from overq.exchange.widening import widened
 from overq.integer import integer_network
 from overq.nn.convert import summary
 from overq.nn.graph import read
@@ -74,10 +76,11 @@ def checked(model: Any) -> bytes:
 
 
 def _notes(out: LayersOut, layers: dict[str, Quantized]) -> tuple[str, ...]:
+    if out.form != "qdq":
+        return tuple(out.notes)
     plain = sum(not layer.format.cascade for layer in layers.values())
-    if out.form == "qdq" and plain:
-        return (*out.notes, f"{plain} plain layers round ties to even, where the simulation rounds them up")
-    return tuple(out.notes)
+    ties = [f"{plain} plain layers round ties to even, where the simulation rounds them up"] if plain else []
+    return (*out.notes, *ties)
 
 
 def _edited(model: OnnxNetwork, layers: dict[str, Quantized], form: str) -> tuple[Any, tuple[str, ...]]:
@@ -130,6 +133,8 @@ def _emitted(model: nn.Module, sample: Tensor | None, form: str) -> tuple[Any, t
     made = ir.Graph(
         [x], [result], nodes=out.nodes, initializers=list(out.initializers.values()), opset_imports={"": out.opset}, name="overq"
     )
+    if form == "exact":
+        widened(made, out.opset, IN_FLOAT64)
     whole = ir.Model(made, ir_version=IR_VERSION, functions=list(out.functions.values()))
     if isinstance(out, Integers):
         whole.metadata_props["overq.unit"] = repr(network.unit)

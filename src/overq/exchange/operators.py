@@ -271,6 +271,8 @@ def _space_to_depth(spec: Spec) -> Built:
 def _cast(spec: Spec) -> Built:
     dtype = DTYPES.get(spec.get("to"))
     spec.refuse_unless(dtype is not None, "to")
+    if dtype == torch.float32:  # a network that runs in float64 stays there
+        return lambda x: x if x.dtype == torch.float64 else x.to(dtype)
     return lambda x: x.to(dtype)
 
 

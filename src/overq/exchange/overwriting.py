@@ -81,7 +81,7 @@ class Nodes:
         return self("Constant", value=self.ir.tensor(np.array(values, np.int64)))
 
 
-def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any) -> Any:
+def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any, worth: bool = True) -> Any:
     """onnx_ir.Function (x, rate, back, shape, count) -> y for float32 x; one for all layers of a format.
 
     rate, back   the scalars r and q of `kernels.scale.factors`
@@ -89,26 +89,31 @@ def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any) 
     count        float32 [1, 1, L, 1]: L + 1 - j
     short        the tiles, where the last one of a group lacks lanes; shape is then that of [A, groups, channels, B]
     exact        numpy.float32 or numpy.float64: what holds the numbers that are compared
+    worth        y is E · back; False: the integers E themselves, and there is no `back`; x may be float64
 
-    With cascade 0: (x, rate, back) -> y.
+    With cascade 0 there are no shape and no count.
     """
     check_fields(fmt, "has no ONNX form yet")
     n = Nodes()
     x, rate, back, count = (n.ir.val(label, n.ir.DataType.FLOAT) for label in ("x", "rate", "back", "count"))
     shape = n.ir.val("shape", n.ir.DataType.INT64)
-    nan = n("IsNaN", x)
-    t = n("Clip", n("Where", nan, n.number(0), n("Floor", n("Mul", x, rate))), n.number(fmt.t_min), n.number(fmt.t_max))
-    if fmt.cascade:
-        E = _in(n, exact, t, shape, count, fmt, short)
-        E = n("Reshape", E, n("Shape", x))
-    else:
-        E = n("Clip", _level(n, t, fmt), n.number(fmt.digit_min), n.number(fmt.digit_max))
-    y = n("Where", nan, x, n("Mul", E, back))
+    single = x if worth else n("Cast", x, to=n.ir.DataType.FLOAT)
+    nan = n("IsNaN", single)
+    t = n("Clip", n("Where", nan, n.number(0), n("Floor", n("Mul", single, rate))), n.number(fmt.t_min), n.number(fmt.t_max))
+    E = whole(n, x, t, shape, count, fmt, short, exact)
+    y = n("Where", nan, single, n("Mul", E, back) if worth else E)
     y.name = "y"
-    inputs = [x, rate, back, shape, count] if fmt.cascade else [x, rate, back]
+    inputs = [x, rate, *([back] if worth else []), *([shape, count] if fmt.cascade else [])]
     graph = n.ir.Graph(inputs, [y], nodes=n.nodes, opset_imports={"": 13}, name=name)
     graph.doc_string = f"{fmt.label}, policy {fmt.policy}"
     return n.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+
+
+def whole(n: Nodes, x: Any, t: Any, shape: Any, count: Any, fmt: Format, short: Tiles | None, exact: Any) -> Any:
+    """E of saturated integers t, float32, in x's shape."""
+    if fmt.cascade:
+        return n("Reshape", _in(n, exact, t, shape, count, fmt, short), n("Shape", x))
+    return n("Clip", _level(n, t, fmt), n.number(fmt.digit_min), n.number(fmt.digit_max))
 
 
 def rows(tiles: Tiles, linear: bool) -> list[int]:

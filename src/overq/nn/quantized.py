@@ -269,8 +269,21 @@ def spelled(x: torch.Tensor, fitted: Fitted, lanes: Lanes | None, dim: int, grou
         return _through(fitted, x, dim, groups)
     step = lanes[1]
     grouped, fmt, dim = on_lanes(x, lanes, dim, groups)
+    if x.dtype == torch.float64:
+        return _unrounded(grouped, step, fmt, dim).reshape(x.shape)
     y = overwrite_plainly(grouped, step, fmt, dim) if plainly(grouped) else overwrite(grouped, step, fmt, dim)
     return y if y.shape == x.shape else y.reshape(x.shape)
+
+
+def _unrounded(x: torch.Tensor, step: float | scale.Dynamic, fmt: Format, dim: int) -> torch.Tensor:
+    """E · step / 2^f in float64, of the integers E that x's float32 gives: sums of it hold whatever their order, where float32's do not."""
+    single = x.float()
+    if isinstance(step, scale.Dynamic):
+        product, back = scale.scaled(single, step, fmt, dim)
+    else:
+        rate, q = scale.factors(step, fmt)
+        product, back = single * float(rate), torch.tensor(float(q))
+    return overwrite(product, float(fmt.unit), fmt, dim).double() * (back.double() / 2)  # a step of 2^(f+1) gives 2 E
 
 
 def _stated(state: Any, whose: str) -> tuple[Fitted, dict[str, Any]]:
