@@ -5,13 +5,15 @@ with the array backend, every digit, state, count and real value. The array back
 tests/agreement; on top, some rows of every batch go through the definition itself. Lengths, bits, cascade, tiles, memory layout
 and the mix of zeros, outliers and rounding edges change from batch to batch.
 
-Batch number n of a mode depends on (seed, mode, n) alone: `--state file` stores how far each mode got and resumes there, and a
-mismatch is reported with its batch and the smallest row that still shows it. Exit code 1 on a mismatch.
+Batch number n of a mode depends on (seed, mode, n) alone: `--state file` stores how far each mode got with which code and resumes there,
+anew where the code of `spec` or `kernels` is another, and a mismatch is reported with its batch and the smallest row that still shows it.
+Exit code 1 on a mismatch. benchmarks/results/fuzz.json is such a file.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import time
@@ -69,17 +71,24 @@ def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Fo
 
 
 def mismatch(backend: ModuleType, t: np.ndarray, fmt: Format) -> str | None:
-    """What differs from the array backend, or None. t: [vectors, lanes]."""
+    """What differs from the array backend, or None. t: [vectors, lanes]; the backend is asked in both layouts, the array backend, which
+    takes most of the time, in one."""
     step = 0.1
-    x = ((t + np.float32(0.5)) / factors(step, fmt)[0]).astype(np.float32)
+    r, q = factors(step, fmt)
+    x = ((t + np.float32(0.5)) / r).astype(np.float32)
+    digits, states = array.encode(t, fmt)
+    E, again = array.effective(digits, states, fmt), array.fixed(x, step, fmt)
+    if not np.array_equal(again, np.clip(t, fmt.t_min, fmt.t_max)):  # t of more bits than float32 has
+        E = array.values(again, fmt)
+    y, counted = E.astype(np.float32) * q, array.counts(t, fmt)
     for axis, arranged, real in ((-1, t, x), (0, t.T.copy(), x.T.copy())):
-        ours, theirs = backend.encode(arranged, fmt, axis), array.encode(arranged, fmt, axis)
-        for name, a, b in zip(("digits", "states"), ours, theirs, strict=True):
-            if not np.array_equal(a, b):
+        for name, ours, theirs in zip(("digits", "states"), backend.encode(arranged, fmt, axis), (digits, states), strict=True):
+            if not np.array_equal(ours if axis else ours.T, theirs):
                 return f"{name} differ, lanes along axis {axis}"
-        if backend.counts(arranged, fmt, axis) != array.counts(arranged, fmt, axis):
+        if backend.counts(arranged, fmt, axis) != counted:
             return f"counts differ, lanes along axis {axis}"
-        if not np.array_equal(backend.overwrite(real, step, fmt, axis), array.overwrite(real, step, fmt, axis)):
+        values = backend.overwrite(real, step, fmt, axis)
+        if not np.array_equal(values if axis else values.T, y):
             return f"values differ, lanes along axis {axis}"
     return None
 
@@ -133,6 +142,14 @@ def fuzz(name: str, mode: str, fields: dict[str, Any], seed: int, vectors: int, 
     return None
 
 
+def code() -> str:
+    """Which definition and kernels these are: a digest of their text."""
+    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted([*(package / "spec").glob("*.py"), *(package / "kernels").glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m overq.kernels.fuzz", description="Compare a fast backend with the array backend and the definition."
@@ -156,7 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     for mode in options.mode or known:
         if mode not in known:
             parser.error(f"no mode {mode!r}; there are {', '.join(known)}")
-        done = state.setdefault(f"{options.backend} {options.seed} {mode}", {"batches": 0, "vectors": 0, "definition": 0})
+        key = f"{options.backend} {options.seed} {code()} {mode}"
+        done = state.setdefault(key, {"batches": 0, "vectors": 0, "definition": 0})
         begin = time.perf_counter()
         while done["vectors"] < options.vectors:
             wrong = fuzz(options.backend, mode, known[mode], options.seed, min(int(options.vectors), done["vectors"] + 2_000_000), done)
