@@ -1,9 +1,9 @@
 """Fuzz the fast backends: `python -m overq.kernels.fuzz --vectors 1e8`.
 
 For each mode (policy × what is overwritten × signed) it makes random lane vectors batch by batch and compares a fast backend
-with the array backend, every digit, state, count and real value. The array backend is proven equal to the definition by
-tests/agreement; on top, some rows of every batch go through the definition itself. Lengths, bits, cascade, tiles, memory layout
-and the mix of zeros, outliers and rounding edges change from batch to batch.
+with the definition as a compiled walk along each row (`rowscan`), every digit, state, count and real value; some rows of every batch
+also go through the definition itself. Lengths, bits, cascade, tiles, memory layout and the mix of zeros, outliers and rounding edges
+change from batch to batch.
 
 Batch number n of a mode depends on (seed, mode, n) alone: `--state file` stores how far each mode got with which code and resumes there,
 anew where the code of `spec` or `kernels` is another, and a mismatch is reported with its batch and the smallest row that still shows it.
@@ -28,8 +28,9 @@ import numpy as np
 from overq import kernels
 from overq.errors import BackendError
 from overq.kernels import array
+from overq.kernels.rowscan import answer, rows
 from overq.kernels.scale import factors
-from overq.spec import POLICIES, Format, effective, encode
+from overq.spec import POLICIES, Counts, Format, count, effective, encode
 
 VALUES = 1 << 19  # values of one batch
 SHARE = 16  # rows of a batch that also go through the definition in plain Python
@@ -55,32 +56,21 @@ def batch(seed: int, mode: str, fields: dict[str, Any], number: int) -> tuple[Fo
         r, f = bits * ranged, bits * precise
     evict = int(rng.integers(1, 4)) if ranged and number % 3 == 2 else 0  # drawn last, so that a batch that has none is as it was
     fmt = Format(bits, cascade, r, f, fields["policy"], signed, tile, evict)
-    shape = (VALUES // lanes, lanes)
-    zero, outlier, edge = rng.random() * 0.8, rng.random() * 0.4, rng.random() * 0.3
-    unit, half = fmt.unit, fmt.unit // 2
-    top = fmt.digit_max * unit + half
-    t = rng.integers(0, top, shape)
-    kind = rng.random(shape)
-    t = np.where(kind < outlier, rng.integers(top, max(fmt.t_max, top) + unit, shape), t)
-    rounded = rng.integers(0, fmt.digit_max + 2, shape) * unit + rng.choice([-half - 1, -half, half - 1, half], shape)
-    t = np.where((outlier <= kind) & (kind < outlier + edge), rounded, t)
-    t = np.where(rng.random(shape) < zero, rng.integers(-half, half, shape), t)
-    if fmt.signed:
-        t = np.where(rng.random(shape) < 0.5, -t, t)
-    return fmt, t.astype(np.int32), rng
+    shares = (rng.random() * 0.8, rng.random() * 0.4, rng.random() * 0.3)
+    start = int(rng.integers(1, 1 << 62))
+    return fmt, rows(VALUES // lanes, lanes, start, fmt.digit_max, fmt.t_max, fmt.fraction_bits, fmt.signed, shares), rng
 
 
 def mismatch(backend: ModuleType, t: np.ndarray, fmt: Format) -> str | None:
-    """What differs from the array backend, or None. t: [vectors, lanes]; the backend is asked in both layouts, the array backend, which
-    takes most of the time, in one."""
+    """What differs from the row's walk, or None. t: [vectors, lanes]; the backend is asked in both layouts."""
     step = 0.1
     r, q = factors(step, fmt)
     x = ((t + np.float32(0.5)) / r).astype(np.float32)
-    digits, states = array.encode(t, fmt)
-    E, again = array.effective(digits, states, fmt), array.fixed(x, step, fmt)
+    digits, states, E, counted = answer(t, fmt)
+    again = array.fixed(x, step, fmt)
     if not np.array_equal(again, np.clip(t, fmt.t_min, fmt.t_max)):  # t of more bits than float32 has
-        E = array.values(again, fmt)
-    y, counted = E.astype(np.float32) * q, array.counts(t, fmt)
+        E = answer(again, fmt).E
+    y = E.astype(np.float32) * q
     for axis, arranged, real in ((-1, t, x), (0, t.T.copy(), x.T.copy())):
         for name, ours, theirs in zip(("digits", "states"), backend.encode(arranged, fmt, axis), (digits, states), strict=True):
             if not np.array_equal(ours if axis else ours.T, theirs):
@@ -94,15 +84,16 @@ def mismatch(backend: ModuleType, t: np.ndarray, fmt: Format) -> str | None:
 
 
 def against_definition(t: np.ndarray, fmt: Format) -> str | None:
-    """The array backend, and with it the others, against the definition in plain Python."""
-    digits, states = array.encode(t, fmt)
-    E = array.effective(digits, states, fmt)
+    """The row's walk, and with it the backends, against the definition in plain Python."""
+    digits, states, E, counted = answer(t, fmt)
+    if counted != sum((count(row, fmt) for row in t.tolist()), Counts()):
+        return "the walk's counts differ from the definition's"
     for row, some_digits, some_states, some_E in zip(t.tolist(), digits.tolist(), states.tolist(), E.tolist(), strict=True):
         lanes = encode(row, fmt)
         if [(d, s) for d, s in zip(some_digits, some_states, strict=True)] != [(d, int(s)) for d, s in lanes]:
-            return "the array backend differs from the definition"
+            return "the walk differs from the definition"
         if effective(lanes, fmt) != some_E:
-            return "the array backend's E differs from the definition's"
+            return "the walk's E differs from the definition's"
     return None
 
 
@@ -152,7 +143,7 @@ def code() -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m overq.kernels.fuzz", description="Compare a fast backend with the array backend and the definition."
+        prog="python -m overq.kernels.fuzz", description="Compare a fast backend with the definition, compiled and itself."
     )
     parser.add_argument("--vectors", type=float, default=1e6, help="lane vectors per mode (default 1e6)")
     parser.add_argument("--backend", default="numba", help="the backend to try (default numba)")
