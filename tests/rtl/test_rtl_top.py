@@ -163,3 +163,67 @@ def test_t_saturates_at_both_ends():
     weights, tiles, _ = random_case(config, 12, 2)
     ran = Run(config, weights, tiles, [(1, 1 << 22, 0), (1, -(1 << 22), 0)])
     assert ran.t == [[fmt.t_max, 0]] * 12
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["plain4", "one_bit", "gives_way_signed"])
+def test_an_array_that_is_held_loses_and_doubles_nothing(name, double_buffered):
+    """A clock enable that comes and goes, sums and t taken now and then: the same sums, t and tags, each once and in order."""
+    fmt, vectors, rng = FORMATS[name], 12, random.Random(name)
+    config = ArrayConfig(fmt, weight_bits=5, rows=4, columns=2, double_buffered=double_buffered, stalls=True)
+    weights, tiles, scale = random_case(config, vectors, name)
+    dut = Accelerator(config=config, relu=False)
+    sums, t, tags = [], [], []
+
+    async def weather(ctx):
+        while len(t) < TILES * vectors or len(sums) < TILES * vectors:
+            for port in (dut.enable, dut.out_ready, dut.t_ready):
+                ctx.set(port, rng.random() < 0.6)
+            if ctx.get(dut.out_valid) and ctx.get(dut.out_ready):
+                sums.append([ctx.get(dut.out_sums[j]) for j in range(config.columns)])
+                tags.append(ctx.get(dut.out_tag))
+            if ctx.get(dut.t_valid) and ctx.get(dut.t_ready):
+                t.append([ctx.get(dut.t[j]) for j in range(config.columns)])
+                assert ctx.get(dut.t_tag) == (len(t) % vectors == 0)
+            await ctx.tick()
+
+    sent = 0
+
+    async def load(ctx):
+        for tile, rows in enumerate(weights):
+            while not double_buffered and sent < tile * vectors:
+                await ctx.tick()
+            for row in reversed(rows):
+                ctx.set(dut.weight_valid, 1)
+                for j, weight in enumerate(row):
+                    ctx.set(dut.weights[j], weight)
+                await ctx.tick().until(dut.weight_ready)
+            ctx.set(dut.weight_valid, 0)
+
+    async def stream(ctx):
+        nonlocal sent
+        for j, values in enumerate(scale):
+            for port, value in zip((dut.multipliers, dut.biases, dut.shifts), values, strict=True):
+                ctx.set(port[j], value)
+        ctx.set(dut.in_enable, (1 << config.rows) - 1)
+        ctx.set(dut.in_last, 1)
+        await ctx.tick().repeat(2 * config.rows if not double_buffered else 1)
+        for rows in tiles:
+            if not double_buffered:
+                await ctx.tick().until(~dut.weight_valid)
+            for vector, row in enumerate(rows):
+                for k, value in enumerate(row):
+                    ctx.set(dut.in_t[k], value)
+                if double_buffered:
+                    ctx.set(dut.in_first, vector == 0)
+                ctx.set(dut.in_tag, vector == vectors - 1)
+                ctx.set(dut.in_valid, 1)
+                await ctx.tick().until(dut.in_ready)
+                sent += 1
+                ctx.set(dut.in_valid, 0)
+
+    simulate(dut, weather, load, stream)
+    expected = [row for tile in parts(config, weights, tiles) for row in tile]
+    assert sums == expected
+    assert t == [[requantize(total, *scale[j], fmt.t_min, fmt.t_max) for j, total in enumerate(row)] for row in expected]
+    assert tags == [int(i % vectors == vectors - 1) for i in range(TILES * vectors)]

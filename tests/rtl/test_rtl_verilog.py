@@ -9,7 +9,7 @@ from rtl_drive import FORMATS
 
 from overq.eda import simulators, yosys
 from overq.errors import InputError, ToolError
-from overq.rtl import handoff, readme, testbench, verilog
+from overq.rtl import handoff, protocol, readme, testbench, verilog
 from overq.rtl.vectors import LayerVectors
 from overq.spec import ArrayConfig, Format
 
@@ -20,6 +20,7 @@ def emit(folder, config, **options):
     layer = LayerVectors.random(config, **options)
     verilog.write(config, folder)
     testbench.write(layer, folder)
+    (folder / "overq_protocol.sv").write_text(protocol.text(config))
     return layer
 
 
@@ -57,10 +58,22 @@ def test_the_testbench_notices_a_broken_element(tmp_path):
     emit(tmp_path, ArrayConfig(Format(4, 4), rows=3, columns=2, depth=6), vectors=30)
     path = tmp_path / "overq_element.v"
     text = path.read_text()
-    broken = text.replace("= weight_in & {", "= weight_out & {")
+    broken = text.replace("$unsigned(weight_in)", "$unsigned(weight_out)")
     assert broken != text
     path.write_text(broken)
     assert simulators.simulate("iverilog", tmp_path).startswith("FAIL")
+
+
+def test_the_assertions_notice_a_late_sum(tmp_path):
+    """A design whose sums come a cycle late breaks the first promise, before any sum is compared."""
+    needs("iverilog")
+    emit(tmp_path, ArrayConfig(Format(4, 4), rows=3, columns=2, depth=6), vectors=10)
+    path = tmp_path / "overq_top.v"
+    text = path.read_text()
+    broken = re.sub(r"assign out_valid = (.*);", r"reg late; always @(posedge clk) late <= \1; assign out_valid = late;", text)
+    assert broken != text
+    path.write_text(broken)
+    assert re.match(r"FAIL: .*overq_protocol.sv:\d+", simulators.simulate("iverilog", tmp_path))
 
 
 def test_one_plain_module_per_file(tmp_path):
@@ -72,13 +85,24 @@ def test_one_plain_module_per_file(tmp_path):
         assert re.findall(r"^module (\w+)", text, re.M) == [path.stem]
         assert "(*" not in text
         assert not re.search(r"\b(logic|always_ff|always_comb)\b", text)
-    assert re.search(r"input state_in\b", (tmp_path / "overq_element.v").read_text())  # one state bit
+    assert re.search(r"input  wire state_in\b", (tmp_path / "overq_element.v").read_text())  # one state bit
     assert "state_in" not in (tmp_path / "overq_element_first.v").read_text()
+
+
+@pytest.mark.parametrize("name", ["plain4", "gives_way_largest", "full_signed_largest"])
+def test_a_person_can_read_what_is_written(name):
+    """No name that a tool made up, no line too long to read, every port explained in one line or above it."""
+    for file, text in verilog.files(ArrayConfig(FORMATS[name], 4, 3, 2, segments=True, double_buffered=True)).items():
+        assert not re.search(r"\b_\d+_|\$\d|\\", text), file
+        assert max(map(len, text.splitlines())) <= 140
+        head = text.split("module ", 1)[1].split(");", 1)[0].splitlines()[1:]
+        for before, line in zip(["", *head], head, strict=False):
+            assert "//" in line or before.startswith("  //"), (file, line)
 
 
 def test_second_digits_of_all_bits_in_both_modes_take_a_second_state_bit(tmp_path):
     verilog.write(ArrayConfig(Format(4, 4, 4, 4), rows=3, columns=2), tmp_path)
-    assert "input [1:0] state_in;" in (tmp_path / "overq_element.v").read_text()
+    assert "wire [1:0] state_in," in (tmp_path / "overq_element.v").read_text()
 
 
 def test_the_plain_element_carries_nothing_of_overq(tmp_path):

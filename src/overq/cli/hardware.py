@@ -29,6 +29,7 @@ Rows = Annotated[int, typer.Option(help="Rows: lanes of one tile.")]
 Columns = Annotated[int, typer.Option(help="Columns: output channels side by side.")]
 DoubleBuffer = Annotated[bool, typer.Option("--double-buffer", help="A second weight register per element.")]
 Target = Annotated[str, typer.Option(help="asic: products as gated rows of the weight; fpga: as *, for the device's multipliers.")]
+Stalls = Annotated[bool, typer.Option("--stalls", help="A clock enable, and ready behind sums and t: the whole array can be held.")]
 Segments = Annotated[bool, typer.Option("--segments", help="Several whole channel vectors in one tile.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
@@ -51,6 +52,7 @@ def rtl(
     double_buffer: DoubleBuffer = False,
     segments: Segments = False,
     target: Target = "asic",
+    stalls: Stalls = False,
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
     count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
@@ -59,21 +61,21 @@ def rtl(
 ) -> None:
     """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
     from overq.eda import simulators
-    from overq.rtl import handoff, readme, testbench, verilog
+    from overq.rtl import handoff, protocol, readme, testbench, verilog
     from overq.rtl.vectors import LayerVectors
 
     if vectors is not None:
         layer = LayerVectors.load(vectors)
-        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer, target=target))
+        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer, target=target, stalls=stalls))
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
         fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target)
+        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target, stalls)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     sources, bench = verilog.files(layer.config), testbench.files(layer)
     beside = handoff.files(sources, (name for name in bench if name.endswith(".hex")))
-    files = sources | bench | beside | {"README.md": readme.text(layer.config)}
+    files = sources | bench | beside | {"README.md": readme.text(layer.config), "overq_protocol.sv": protocol.text(layer.config)}
     screen = console()
     screen.print(
         f"{len(write_all(out, files))} files in {out}: {layer.config.label}, {layer.config.rows} × {layer.config.columns}, {layer.source}"

@@ -27,20 +27,26 @@ def version(name: str) -> str:
 
 
 def simulate(name: str, folder: Path) -> str:
-    """Compile every .v file of `folder` and run its `testbench`; returns the verdict line, which starts with PASS or FAIL."""
+    """Compile the .v files of `folder`, its .sv files as assertions, and run its `testbench`; returns the verdict line, which starts with
+    PASS or FAIL. An assertion that fails is a FAIL, too."""
     if name not in SIMULATORS:
         raise ToolError(f"no simulator {name!r}; known: {', '.join(SIMULATORS)}")
     if shutil.which(name) is None:
         raise ToolError(f"{name} not found on the PATH (Debian: apt-get install {name})")
-    sources = [str(path.resolve()) for path in sorted(folder.glob("*.v"))]
+    checks = sorted(folder.glob("*.sv"))
+    sources = [str(path.resolve()) for path in (*sorted(folder.glob("*.v")), *checks)]
+    defines = ["-DOVERQ_ASSERT"] if checks else []
     with tempfile.TemporaryDirectory(prefix="overq-sim-") as build:
         if name == "iverilog":
-            _run(name, ["iverilog", "-g2001", "-s", "testbench", "-o", f"{build}/sim", *sources], folder)
+            _run(name, ["iverilog", "-g2012" if checks else "-g2001", *defines, "-s", "testbench", "-o", f"{build}/sim", *sources], folder)
             output = _run(name, ["vvp", "-n", f"{build}/sim"], folder)
         else:
             options = ["--binary", "--timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "testbench", "-Mdir", build]
-            _run(name, ["verilator", *options, *sources], folder)
+            _run(name, ["verilator", *options, "--assert", *defines, *sources], folder)
             output = _run(name, [f"{build}/Vtestbench"], folder)
+    broken = [line for line in output.splitlines() if re.search(r"\w+\.sv:\d+", line)]
+    if broken:
+        return f"FAIL: {broken[0].strip()}"
     verdicts = [line for line in output.splitlines() if line.startswith(("PASS", "FAIL"))]
     if not verdicts:
         raise ToolError(f"{name}: the testbench gave no verdict; last output: {output.strip().splitlines()[-1:]}")

@@ -8,6 +8,7 @@ from amaranth.hdl import Elaboratable, Module, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from overq.rtl.holding import enable_port
 from overq.rtl.pe import ProcessingElement, digit_shape
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig
@@ -24,9 +25,11 @@ def place_inline(m: Module, name: str, block: wiring.Component) -> wiring.Compon
 class SystolicArray(wiring.Component):
     """The grid alone: no skew. Row k's digit for a vector is due k cycles after row 0's.
 
+    enable        with stalls only: nothing changes while it is low
     load          shift the weight chain down one row; `weights` enters row 0, so the last row's weights go in first
     weights       one weight per column; double buffered, column j's is due j cycles late
-    digits        one digit per row; states one RowState per row (absent in the plain array); row 0's is ignored
+    digits        one digit per row
+    states        one RowState per row (absent in the plain array); row 0's is ignored
     sums_in       per column, the partial sum that enters row 0
     sums_out      per column; a vector whose row 0 digit is in cycle T leaves column j after the clock of cycle T + rows − 1 + j
 
@@ -41,6 +44,7 @@ class SystolicArray(wiring.Component):
         self.config, self.place = config, place
         self.state = RowState(config.format)
         ports = {
+            **enable_port(config),
             "load": In(config.rows if config.double_buffered else 1),
             "weights": In(data.ArrayLayout(signed(config.weight_bits), config.columns)),
             "digits": In(data.ArrayLayout(digit_shape(config), config.rows)),
@@ -67,6 +71,8 @@ class SystolicArray(wiring.Component):
                     element.digit_in.eq(left.digit_out if left else self.digits[row]),
                     element.sum_in.eq(up.sum_out if up else self.sums_in[column]),
                 ]
+                if config.stalls:
+                    m.d.comb += element.enable.eq(self.enable)
                 if config.double_buffered:
                     m.d.comb += [
                         element.load.eq(left.load_out if left else self.load[row]),

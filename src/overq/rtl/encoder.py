@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amaranth.hdl import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Fragment, Module, Mux, Shape, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from overq.rtl.giveway import leaving
+from overq.rtl.holding import enable_port, held
 from overq.rtl.pe import digit_shape
 from overq.spec import ArrayConfig, State
 
 
 def t_shape(config: ArrayConfig) -> Shape:
     return signed(config.t_bits) if config.format.signed else unsigned(config.t_bits)
+
+
+def clamped(value: Value, low: int, high: int) -> Value:
+    """An unsigned value has no lower limit to pass: its formats have 0 there."""
+    return Mux(value > high, high, Mux(value < low, low, value) if value.shape().signed else value)
 
 
 @dataclass
@@ -68,6 +74,11 @@ def latency(config: ArrayConfig) -> int:
 class OverwriteEncoder(wiring.Component):
     """Lanes of one tile; valid/ready on both sides, `latency` cycles, one tile a cycle while `out_ready` is high.
 
+    enable        with stalls only: nothing changes while it is low
+    in_valid      there is a tile
+    in_ready      it is taken at this clock
+    out_valid     there are digits
+    out_ready     they are taken at this clock
     in_t          t per lane; values beyond what two digits spell saturate
     in_enable     one bit per lane: a lane that is switched off, wherever it stands and whatever its t, holds no value, is no zero
                   lane, leaves as digit 0, OWN, and nothing crosses it (a vector whose length is no multiple of the lanes)
@@ -82,6 +93,7 @@ class OverwriteEncoder(wiring.Component):
         self.latency = latency(config)
         lanes = config.rows
         ports = {
+            **enable_port(config),
             "in_valid": In(1),
             "in_ready": Out(1),
             "in_t": In(data.ArrayLayout(t_shape(config), lanes)),
@@ -102,11 +114,12 @@ class OverwriteEncoder(wiring.Component):
         fmt = self.config.format
         return [State.RANGE] * fmt.range_on + [State.PRECISION] * fmt.precision_on
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
         self._zeros = [Signal(name=f"s0_zero_{lane}") for lane in range(self.config.rows)]
-        s1_valid, s2_valid, advance = Signal(), Signal(), Signal()
-        m.d.comb += [advance.eq(~self.out_valid | self.out_ready), self.in_ready.eq(advance)]
+        s1_valid, s2_valid, advance = Signal(name="s1_valid"), Signal(name="s2_valid"), Signal(name="advance")
+        m.d.comb += advance.eq(~self.out_valid | self.out_ready)
+        m.d.comb += self.in_ready.eq(advance & self.enable if self.config.stalls else advance)
         valid = self._give_way(m, advance)
         with m.If(advance):
             m.d.sync += [s1_valid.eq(valid), s2_valid.eq(s1_valid), self.out_valid.eq(s2_valid)]
@@ -118,7 +131,7 @@ class OverwriteEncoder(wiring.Component):
         s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
         serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
         self._place(m, advance, s2, serve)
-        return m
+        return held(m, self.config, getattr(self, "enable", None))
 
     # Stage 0 -----------------------------------------------------------------------------------------
 
@@ -146,11 +159,16 @@ class OverwriteEncoder(wiring.Component):
     def _classify(self, m: Module, advance: Signal, lane: int) -> _Lane:
         config, fmt = self.config, self.config.format
         b, t, on = fmt.bits, Signal(t_shape(config), name=f"s0_t_{lane}"), self._on[lane]
-        given = self._t[lane]
-        m.d.comb += t.eq(Mux(given > fmt.t_max, fmt.t_max, Mux(given < fmt.t_min, fmt.t_min, given)))
-        level = (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
-        high, low = level > fmt.digit_max, level < fmt.digit_min
-        one = Mux(high, fmt.digit_max, Mux(low, fmt.digit_min, level))
+        rounded = (t + fmt.unit // 2) >> (fmt.fraction_bits + 1)
+        level = Signal(rounded.shape(), name=f"s0_level_{lane}")
+        one = Signal(digit_shape(config), name=f"s0_one_{lane}")
+        m.d.comb += [
+            t.eq(clamped(self._t[lane], fmt.t_min, fmt.t_max)),
+            level.eq(rounded),
+            one.eq(clamped(level, fmt.digit_min, fmt.digit_max)),
+        ]
+        high = level > fmt.digit_max
+        outlier = high | (level < fmt.digit_min) if fmt.signed else high
         out = _Lane(
             zero=_register(1, f"s1_zero_{lane}"),
             joined=_register(1, f"s1_joined_{lane}"),
@@ -158,27 +176,30 @@ class OverwriteEncoder(wiring.Component):
             error=_register(config.t_bits, f"s1_error_{lane}"),
             one=_register(digit_shape(config), f"s1_one_{lane}"),
         )
-        residue = t - (one << (fmt.fraction_bits + 1))
-        m.d.comb += self._zeros[lane].eq(level == 0)
+        residue = Signal(signed(config.t_bits + 1), name=f"s0_residue_{lane}")
+        m.d.comb += [residue.eq(t - (one << (fmt.fraction_bits + 1))), self._zeros[lane].eq(level == 0)]
         with m.If(advance):
             m.d.sync += [
                 out.zero.eq(self._zeros[lane] & on),
-                out.outlier.eq((high | low) & on),
+                out.outlier.eq(outlier & on),
                 out.error.eq(Mux(residue < 0, -residue, residue)),
                 out.one.eq(Mux(on, one, 0)),
             ]
         for state in self.serving:
-            value = level if state == State.RANGE else (t + 1) >> 1
+            name = state.name.lower()
+            value = level if state == State.RANGE else Signal(Shape(config.t_bits, fmt.signed), name=f"s0_fine_{lane}")
+            if state == State.PRECISION:
+                m.d.comb += value.eq((t + 1) >> 1)
             least, greatest = (fmt.wide_min, fmt.wide_max) if state == State.RANGE else (fmt.fine_min, fmt.fine_max)
             low_bits = b if state == State.RANGE else fmt.fraction_bits
-            wide = Signal(signed(2 * b + 2), name=f"s0_{state.name.lower()}_value_{lane}")
-            m.d.comb += wide.eq(Mux(value > greatest, greatest, Mux(value < least, least, value)))
+            wide = Signal(signed(2 * b + 2), name=f"s0_{name}_value_{lane}")
+            m.d.comb += wide.eq(clamped(value, least, greatest))
             # Balanced digits: the low digit is the low bits read as a digit; what remains is the high digit.
             low_digit = wide[:low_bits].as_signed() if fmt.signed else wide[:low_bits]
             high_digit = (wide - low_digit) >> low_bits
             first, second = (low_digit, high_digit) if state == State.RANGE else (high_digit, low_digit)
-            out.first[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_first_{lane}")
-            out.second[state] = _register(digit_shape(config), f"s1_{state.name.lower()}_second_{lane}")
+            out.first[state] = _register(digit_shape(config), f"s1_{name}_first_{lane}")
+            out.second[state] = _register(digit_shape(config), f"s1_{name}_second_{lane}")
             with m.If(advance):
                 m.d.sync += [out.first[state].eq(first), out.second[state].eq(second)]
         return out

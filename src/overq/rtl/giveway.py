@@ -57,23 +57,29 @@ def leaving(m: Module, config: ArrayConfig, t: Sequence[Value], on: Value, start
 
 def _flags(m: Module, config: ArrayConfig, t: Sequence[Value], on: Value, starts: Value | None, lane: int) -> _Flags:
     fmt = config.format
+
+    def beyond(above: Value, below: Value) -> Value:
+        """An unsigned level has no lower limit to pass."""
+        return above | below if fmt.signed else above
+
     raw = (t[lane] + fmt.unit // 2) >> (fmt.fraction_bits + 1)
     level = Signal(raw.shape(), name=f"s0_give_level_{lane}")
     zero, outlier = Signal(name=f"s0_give_zero_{lane}"), Signal(name=f"s0_give_outlier_{lane}")
     m.d.comb += [
         level.eq(raw),
         zero.eq(on[lane] & (level == 0)),
-        outlier.eq(on[lane] & ((level > fmt.digit_max) | (level < fmt.digit_min))),
+        outlier.eq(on[lane] & beyond(level > fmt.digit_max, level < fmt.digit_min)),
     ]
     normal = on[lane] & ~zero & ~outlier
     steps = range(1, fmt.evict + 1)
+    within = [(level <= k) & (level >= -k) if fmt.signed else level <= k for k in steps]
     return _Flags(
         zero,
         normal,
         outlier,
         _all([on[lane], *([on[lane - 1]] if lane else [C(0, 1)]), *([~starts[lane]] if starts is not None else [])]),
-        [normal & (level <= k) & (level >= -k) for k in steps],
-        [on[lane] & ((level >= fmt.digit_max + k) | (level <= fmt.digit_min - k)) for k in steps],
+        [normal & inside for inside in within],
+        [on[lane] & beyond(level >= fmt.digit_max + k, level <= fmt.digit_min - k) for k in steps],
     )
 
 

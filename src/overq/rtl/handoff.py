@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Verilator rule -> why the emitted text, which is made by a tool, has it.
+# Verilator rule -> why the emitted text has it.
 WAIVED = {
     "WIDTH": "operands are extended by Verilog's own rules, as the generator counts on",
-    "UNSIGNED": "limits that an unsigned value cannot pass are compared all the same, and vanish in synthesis",
     "UNUSEDSIGNAL": "bits that a narrower register does not take, and names kept for readers of waveforms",
     "UNOPTFLAT": "lanes are packed into one vector; no bit of it depends on itself",
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Shape, Signal, signed, unsigned
+from amaranth.hdl import Fragment, Module, Shape, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from overq.rtl.encoder import t_shape
+from overq.rtl.encoder import clamped, t_shape
+from overq.rtl.holding import enable_port, held
 from overq.spec import ArrayConfig
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits
 
@@ -28,11 +29,12 @@ def scale_ports(config: ArrayConfig) -> dict[str, Member]:
 class OutputStage(wiring.Component):
     """Two pipeline stages: s1 the products, s2 the clamped t.
 
-    in_valid, in_sums           finished partial sums of one vector, all columns
-    multipliers, biases, shifts per column; constant while vectors are in flight
-    out_valid, out_t            two cycles later
-    next_config                 whose t comes out (default: the same)
-    relu                        clamp below at 0 even if the next format is signed
+    enable                        with stalls only: nothing changes while it is low
+    in_valid, in_sums             finished partial sums of one vector, all columns
+    multipliers, biases, shifts   t = clamp((sum · multiplier + bias) >> shift), per column; constant while vectors are in flight
+    out_valid, out_t              two cycles later
+
+    next_config: whose t comes out (default: the same); relu: clamp below at 0 even if the next format is signed.
     """
 
     latency = 2
@@ -42,6 +44,7 @@ class OutputStage(wiring.Component):
         columns = config.columns
         super().__init__(
             {
+                **enable_port(config),
                 "in_valid": In(1),
                 "in_sums": In(data.ArrayLayout(signed(config.psum_bits), columns)),
                 **scale_ports(config),
@@ -50,10 +53,10 @@ class OutputStage(wiring.Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
         low, high = limits(self.next_config.format, self.relu)
-        s1_valid = Signal()
+        s1_valid = Signal(name="s1_valid")
         m.d.sync += [s1_valid.eq(self.in_valid), self.out_valid.eq(s1_valid)]
         for column in range(self.config.columns):
             s1_product = Signal(bias_shape(self.config), name=f"s1_product_{column}", reset_less=True)
@@ -63,7 +66,7 @@ class OutputStage(wiring.Component):
             m.d.comb += [s1_total.eq(s1_product + self.biases[column]), s1_level.eq(s1_total >> self.shifts[column])]
             m.d.sync += [
                 s1_product.eq(self.in_sums[column] * self.multipliers[column]),
-                s2_t.eq(Mux(s1_level > high, high, Mux(s1_level < low, low, s1_level))),
+                s2_t.eq(clamped(s1_level, low, high)),
             ]
             m.d.comb += self.out_t[column].eq(s2_t)
-        return m
+        return held(m, self.config, getattr(self, "enable", None))

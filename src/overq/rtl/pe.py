@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import operator
 
-from amaranth.hdl import C, Cat, Module, Mux, Shape, Signal, Value, ValueLike, signed, unsigned
+from amaranth.hdl import C, Cat, Fragment, Module, Mux, Shape, Signal, Value, ValueLike, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
+from overq.rtl.holding import enable_port, held
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig
 
@@ -27,16 +28,22 @@ def digit_shape(config: ArrayConfig) -> Shape:
 class ProcessingElement(wiring.Component):
     """One element of the array.
 
-    digit_in, state_in    from the left, the lane's b bits and RowState bits of this cycle's vector; digit_out, state_out one cycle later
-    weight_in             the weight register of the row before; weight_out is this row's
+    digit_in              the lane's digit of this cycle's vector, from the left
+    state_in              bit 0: use the row before's weight; bit 1, where there is one: a second digit is a fraction
+    digit_out, state_out  the same a cycle later, to the right
+    weight_in             the weight register of the row before
+    weight_out            this row's weight register
     neighbour_above       bit 0 of the row before's state_out, i.e. of the same vector (rows run one cycle apart)
-    sum_in → sum_out      the partial sum, one cycle
-    load                  take weight_in as own weight at the next clock
+    sum_in                the partial sum from above
+    sum_out               it and the shifted product, a cycle later
+    enable                with stalls only: nothing changes while it is low
+    load                  take the weight of the row before as own at the next clock
 
-    Double buffered:
-    load, swap            from the left, to load_out and swap_out one cycle later
-    chain_in, chain_out   the load chain; `load` takes chain_in
-    weight_in, weight_out the active weights, absent in the plain array; `swap` makes chain_out the active one
+    Double buffered, weight_in and weight_out are the active weights (absent in the plain array), and beside them:
+    swap                  make the loaded weight the active one
+    load_out, swap_out    load and swap a cycle later, to the right
+    chain_in              the loaded weight of the row before, which `load` takes
+    chain_out             this row's loaded weight
 
     first=True is the element of row 0: it has no neighbour, so it has neither state nor choice.
     With the plain format there is no state either, and first makes no difference.
@@ -46,6 +53,7 @@ class ProcessingElement(wiring.Component):
         self.config, self.first = config, first
         self.state = RowState(config.format)
         ports = {
+            **enable_port(config),
             "load": In(1),
             "digit_in": In(digit_shape(config)),
             "digit_out": Out(digit_shape(config)),
@@ -74,12 +82,12 @@ class ProcessingElement(wiring.Component):
             ports["weight_out"] = Out(weight)
         return ports
 
-    def elaborate(self, platform: object) -> Module:
+    def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
         m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + self.addend(m))]
         if self.has_state:
             m.d.sync += self.state_out.eq(self.state_in)
-        return m
+        return held(m, self.config, getattr(self, "enable", None))
 
     def own_weight(self, m: Module) -> Signal:
         """The weight register, and what fills it."""
@@ -155,13 +163,14 @@ class ProcessingElement(wiring.Component):
         if self.config.target == "fpga":
             m.d.comb += product.eq(digit * weight)
             return product
-        total: ValueLike = C(0)
+        total: Value | None = None
         for i in range(shape.width):
             row = Signal(product.shape(), name=f"row_{i}")
+            m.d.comb += row.eq((weight & digit[i].replicate(self.config.weight_bits).as_signed()) << i)
+            if total is None:
+                total = row
+                continue
             before, total = total, Signal(row.shape(), name=f"rows_to_{i}")
-            m.d.comb += [
-                row.eq((weight & digit[i].replicate(self.config.weight_bits).as_signed()) << i),
-                total.eq(before - row if shape.signed and i == shape.width - 1 else before + row),
-            ]
+            m.d.comb += total.eq(before - row if shape.signed and i == shape.width - 1 else before + row)
         m.d.comb += product.eq(total)
         return product

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from overq.output import write_all
+from overq.rtl import protocol
 from overq.rtl.vectors import LayerVectors
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits
 
@@ -37,13 +38,17 @@ module testbench;
   overq_top dut (
     .clk(clk), .rst(rst),
     .weight_valid(weight_valid), .weight_ready(weight_ready), .weights(weights),
-    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),{first}{starts}
+    .in_valid(in_valid), .in_ready(in_ready), .in_t(in_t), .in_enable(in_enable), .in_sums(in_sums), .in_last(in_last),{first}{starts}{held}
     .out_valid(out_valid), .out_sums(out_sums), .out_last(out_last),
     .multipliers({multipliers}),
     .biases({biases}),
     .shifts({shifts}),
     .t_valid(t_valid), .t(t)
   );
+
+`ifdef OVERQ_ASSERT  // with overq_protocol.sv, in SystemVerilog
+  {protocol}
+`endif
 
   integer tile, vector, row, loading, loaded, sent, received, checked_t, errors, cycles;
 
@@ -163,7 +168,9 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
         vectors=layer.vectors,
         double=int(config.double_buffered),
         starts="\n    .in_starts(in_starts)," if config.edges else "",
+        held="\n    .enable(1'b1), .out_ready(1'b1), .t_ready(1'b1), .in_tag(1'b0)," if config.stalls else "",
         first="\n    .in_first(in_first)," if config.double_buffered else "",
+        protocol=protocol.instance(config, held=False),
         t_bits=config.t_bits,
         weight_bits=config.weight_bits,
         sum_bits=config.psum_bits,

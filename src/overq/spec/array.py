@@ -29,6 +29,8 @@ class ArrayConfig:
     double_buffered   a second weight register per element: the next tile loads while vectors stream
     target       "asic": products as sums of gated weights; "fpga": as `*`, for the device's multipliers. Both compute the same
     segments     a tile may hold several whole channel vectors side by side, as its segments; the encoder is told where they start
+    stalls       the whole array can be held still: by a clock enable, and by whoever takes its sums and t (hardware only; counts of
+                 cycles are of an array that nobody holds)
     """
 
     format: Format = field(default_factory=Format)
@@ -40,6 +42,7 @@ class ArrayConfig:
     double_buffered: bool = False
     segments: bool = False
     target: str = "asic"
+    stalls: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -49,7 +52,7 @@ class ArrayConfig:
         _check_integer("columns", self.columns, 1, MAX_ROWS)
         if self.depth is not None:
             _check_integer("depth", self.depth, self.rows, 2**31 - 1)
-        for name in ("double_buffered", "segments"):
+        for name in ("double_buffered", "segments", "stalls"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"ArrayConfig.{name} must be True or False, not {getattr(self, name)!r}")
         if self.target not in TARGETS:
@@ -105,7 +108,7 @@ class ArrayConfig:
     @property
     def label(self) -> str:
         """The format's name and the weights' bits: "A4 plain W8", "A4 r3+f3 c4 W8 double-buffered"."""
-        return f"{self.format.label} W{self.weight_bits}{' double-buffered' * self.double_buffered}"
+        return f"{self.format.label} W{self.weight_bits}{' double-buffered' * self.double_buffered}{', stalls' * self.stalls}"
 
 
 def encode_tile(row: Sequence[int | None], fmt: Format, starts: Sequence[int] = ()) -> list[Lane]:

@@ -1,0 +1,23 @@
+"""Blocks that can be held still (`ArrayConfig.stalls`): a port `enable`, and registers that keep what they hold while it is low."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Fragment, Module, Value
+from amaranth.hdl._ast import Switch, _StatementList
+from amaranth.lib.wiring import In, Member
+
+from overq.spec import ArrayConfig
+
+
+def enable_port(config: ArrayConfig) -> dict[str, Member]:
+    return {"enable": In(1)} if config.stalls else {}
+
+
+def held(m: Module, config: ArrayConfig, enable: Value | None) -> Module | Fragment:
+    """The elaborated module; with stalls, its clocked statements take place where `enable` is high. A reset takes place anyway."""
+    if not config.stalls or enable is None:
+        return m
+    fragment = Fragment.get(m, None)
+    if "sync" in fragment.statements:
+        fragment.statements["sync"] = _StatementList([Switch(enable, [("1", fragment.statements["sync"], None)])])
+    return fragment
