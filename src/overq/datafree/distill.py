@@ -44,7 +44,7 @@ def distill(
     if count < 1 or steps < 1 or batch_size < 1:
         raise InputError(f"count, steps and batch_size must be at least 1, not {count}, {steps} and {batch_size}")
     usable_norms(model)
-    model = ready(model).requires_grad_(False)
+    model = ready(model, borrow=True).requires_grad_(False)
     losses: list[Tensor] = []
     hooks = [norm.register_forward_pre_hook(_compare(norm, losses)) for norm in usable_norms(model)]
     generator = torch.Generator().manual_seed(seed)

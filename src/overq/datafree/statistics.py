@@ -48,7 +48,7 @@ def observe_statistics(
     if not (reach > 0 and np.isfinite(reach)):
         raise FormatError(f"reach must be a positive number, not {reach:g}")
     scales = law(distribution)
-    model = ready(model)
+    model = ready(model, borrow=True)
     usable_norms(model)
     image = Clipped.free(np.zeros(1), np.ones(1)).clip(-reach, reach)
     seen = Observations()

@@ -7,6 +7,7 @@ fixed fractions of that, and what lies beyond is clipped.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import array_api_compat
@@ -17,6 +18,7 @@ from overq.errors import FormatError, InputError
 Array = Any
 
 WHOLE_RANGE_BITS = 8  # from here on nothing is clipped
+AT_ONCE = 1 << 22  # weights that are rounded together: what that takes beside the weights themselves
 FRACTIONS = tuple(k / 40 for k in range(40, 7, -1))  # of the scale that clips nothing; on a tie the greater
 
 
@@ -24,8 +26,12 @@ def integers(w: Array, bits: int) -> tuple[Array, Array]:
     """Weights [outputs, inputs, ...] -> (int8 or int16 levels of the same shape, float32 scales [outputs]) with w ≈ levels · scale."""
     xp = array_api_compat.array_namespace(w)
     scale, most = scales(w, bits), float(2 ** (bits - 1) - 1)
-    levels = xp.clip(xp.round(xp.astype(w, xp.float32) / scale), -most, most)
-    return xp.astype(levels, xp.int8 if bits <= 8 else xp.int16), xp.reshape(scale, (-1,))
+    rows = max(1, AT_ONCE // max(1, math.prod(w.shape[1:])))
+    parts = []
+    for start in range(0, max(w.shape[0], 1), rows):
+        levels = xp.round(xp.astype(w[start : start + rows], xp.float32) / scale[start : start + rows])
+        parts.append(xp.astype(xp.clip(levels, -most, most), xp.int8 if bits <= 8 else xp.int16))
+    return parts[0] if len(parts) == 1 else xp.concat(parts), xp.reshape(scale, (-1,))
 
 
 def scales(w: Array, bits: int) -> Array:
@@ -35,12 +41,13 @@ def scales(w: Array, bits: int) -> Array:
     """
     check(w, bits)
     xp = array_api_compat.array_namespace(w)
-    values = xp.astype(w, xp.float32)
-    scale = xp.max(xp.abs(values), axis=tuple(range(1, w.ndim)), keepdims=True) / float(2 ** (bits - 1) - 1)
+    axes = tuple(range(1, w.ndim))
+    greatest = xp.maximum(xp.max(w, axis=axes, keepdims=True), -xp.min(w, axis=axes, keepdims=True))
+    scale = xp.astype(greatest, xp.float32) / float(2 ** (bits - 1) - 1)
     scale = xp.where(scale > 0, scale, 1.0)
     if bits >= WHOLE_RANGE_BITS:
         return scale
-    rows, whole = (_numpy(xp.reshape(a, (w.shape[0], -1))) for a in (values, scale))
+    rows, whole = (_numpy(xp.reshape(xp.astype(a, xp.float32), (w.shape[0], -1))) for a in (w, scale))
     fractions = least_error(rows / whole, 2 ** (bits - 1) - 1)
     return scale * xp.reshape(xp.asarray(fractions, device=array_api_compat.device(w)), scale.shape)
 

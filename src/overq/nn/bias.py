@@ -36,7 +36,7 @@ from overq.nn.lockstep import lockstep
 from overq.nn.observation import Observations, check_weights, masked
 from overq.nn.padding import Mask, current
 from overq.nn.quantized import Quantized, give_bias
-from overq.nn.replica import ready
+from overq.nn.replica import ready, unwritten
 from overq.nn.samples import opened
 
 GAINS = (0.5, 2.0)  # a channel that hardly moves on the samples is not blown up, nor one that hardly moved in float shut off
@@ -86,8 +86,8 @@ def choose(model: nn.Module, samples: Any, *, forward: Forward = run, mask: Mask
             raise CalibrationError("bias correction runs samples, and these observations were made without any: give some")
         return samples.chosen
     check_weights(model)
-    model = ready(model)
-    with torch.no_grad():
+    original, model = model, ready(model, borrow=True)
+    with torch.no_grad(), unwritten(original):
         choosing = Choosing(opened(model, samples, forward), seed)
         for part, keep in masked(model, choosing.stream, mask):
             choosing.add(part, keep)
@@ -109,7 +109,7 @@ def observe_outputs(model: nn.Module, samples: Any, *, forward: Forward = run, m
 
 
 def _moments(model: nn.Module, chosen: Chosen) -> dict[str, Moments]:
-    model = ready(model)
+    original, model = model, ready(model, borrow=True)
     named = {module: name for name, module in model.named_modules() if can_quantize(module) or isinstance(module, Quantized)}
     found: dict[str, Moments] = {}
 
@@ -118,7 +118,7 @@ def _moments(model: nn.Module, chosen: Chosen) -> dict[str, Moments]:
 
     handles = [layer.register_forward_hook(record, prepend=True) for layer in named]
     try:
-        with chosen.running(model) as answer:
+        with unwritten(original), chosen.running(model) as answer:
             for unit in chosen.units:
                 answer(unit)
     finally:

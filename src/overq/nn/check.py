@@ -1,9 +1,9 @@
 """The self-check of `quantize`: with its quantizers switched off the copy is the float model, and every quantizer runs.
 
 A few samples go through the float model, its layers watched, and without gradients through the copy, whose layers have their float weights
-(arranged as the quantized ones) and pass their inputs on. Outputs must be equal, up to rounding where channels were scaled or moved, and
-each quantizer must have run as often as its layer was called. A fused path, a lost hook, a weight that is computed elsewhere, a patched
-call: whatever would make the copy something else than its summary says shows here, with the layer's name.
+(arranged as the quantized ones, one at a time) and pass their inputs on. Outputs must be equal, up to rounding where channels were scaled
+or moved, and each quantizer must have run as often as its layer was called. A fused path, a lost hook, a weight that is computed
+elsewhere, a patched call: whatever would make the copy something else than its summary says shows here, with the layer's name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from overq.errors import FidelityError
 from overq.nn.chosen import Chosen
 from overq.nn.layers import as_held, outputs_first
 from overq.nn.quantized import Quantized
-from overq.nn.replica import replica
+from overq.nn.replica import fingerprint, replica, unwritten, written
 from overq.nn.samples import Part
 from overq.nn.sites import Multiplies
 
@@ -39,6 +39,11 @@ def check_copy(
     kept = Floats(floats, held or {})
     if not (kept or kept.held) or not chosen.units:
         return
+    with unwritten(model):
+        _check(model, quantized, kept, chosen)
+
+
+def _check(model: nn.Module, quantized: nn.Module, kept: Floats, chosen: Chosen) -> None:
     unit = chosen.units[0]
     run = _Runner(chosen, unit.cut(0, ROWS) if unit.rows and unit.rows > ROWS else unit)
     try:
@@ -122,7 +127,7 @@ def _alike(a: torch.Tensor, b: torch.Tensor, exact: bool) -> bool:
 
 def _float(model: nn.Module, floats: dict[str, Any], run: _Runner, outputs: Any = None) -> tuple[Any, Counter[str]]:
     """Output of the float model, and how often each of the layers was called; with their outputs, if wanted."""
-    trial, calls = replica(model), Counter[str]()
+    trial, calls = replica(model, borrow=True), Counter[str]()
     modules = dict(trial.named_modules())
 
     def watch(name: str) -> Any:
@@ -140,17 +145,25 @@ def _float(model: nn.Module, floats: dict[str, Any], run: _Runner, outputs: Any 
 
 def _off(quantized: nn.Module, floats: Floats, run: _Runner, outputs: Any = None) -> tuple[Any, Counter[str]]:
     """Output of the copy with its quantizers switched off and its float weights back, and how often each would have quantized."""
-    trial, ran = replica(quantized), Counter[str]()
+    trial, ran = replica(quantized, borrow=True), Counter[str]()
+    running: list[tuple[Quantized, torch.Tensor]] = []  # the layer that holds its float weight, and the weight that is its own
+
+    def give_back() -> None:
+        while running:
+            layer, weight = running.pop()
+            layer.weight.data = weight
 
     def passing(name: str, layer: Quantized) -> Any:
         def quantize_input(x: torch.Tensor) -> torch.Tensor:
             ran[name] += 1
+            give_back()
+            running.append((layer, layer.weight.detach()))
+            layer.weight.data = as_held(layer, layer.arrangement.cpu().weight(outputs_first(layer, floats[name])))
             return layer.arranged(x)
 
         return quantize_input
 
     for name, layer in _layers(trial, floats):
-        layer.weight.data = as_held(layer, layer.arrangement.cpu().weight(outputs_first(layer, floats[name]))).clone()
         layer.quantize_input = passing(name, layer)  # type: ignore[method-assign]
         if outputs is not None:
             layer.register_forward_hook(lambda module, args, output, name=name: outputs.append((name, output.detach().clone())))
@@ -159,12 +172,13 @@ def _off(quantized: nn.Module, floats: Floats, run: _Runner, outputs: Any = None
             for factor in module.overq_calls.factors():
                 factor.off = True
                 if (value := floats.held.get(factor.site.name)) is not None:
-                    module._parameters[factor.site.key].data = value.clone()  # type: ignore[union-attr]
-    before = {name: layer.weight.detach().clone() for name, layer in _layers(trial, floats)}
+                    module._parameters[factor.site.key].data = value  # type: ignore[union-attr]
+    before = {name: fingerprint(layer.weight) for name, layer in _layers(trial, floats)}
     output = run(trial)
+    give_back()
     for name, layer in _layers(trial, floats):
-        if not torch.equal(before[name], layer.weight):
-            raise FidelityError(f"layer {name!r}: something writes into its weight while the model runs, which would undo its quantization")
+        if fingerprint(layer.weight) != before[name]:
+            raise written(name)
     return output, ran
 
 

@@ -38,7 +38,7 @@ from overq.nn.padding import Mask
 from overq.nn.quantized import Quantized, convert_layer
 from overq.nn.reads import STRAY
 from overq.nn.recipe import LayerRule, Recipe
-from overq.nn.replica import ready
+from overq.nn.replica import own, ready
 from overq.nn.report import LayerReport, Summary
 from overq.nn.shared import share
 from overq.nn.shares import in_words, of_layer, shares
@@ -60,6 +60,8 @@ def quantize(
     check: bool = True,
 ) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
+
+    Memory beside the model: the copy, whose layers also hold their integers, and a few times the largest layer on the way.
 
     model    any module; every convolution, plain or transposed, and matrix product layer (`nn.Linear`, those of `nn.MultiheadAttention`,
              LSTM, GRU and RNN, `transformers`' Conv1D) that the samples reach gets integer weights and a quantized input, and keeps its
@@ -98,7 +100,7 @@ def quantize(
     some = choose(model, samples, forward=forward, mask=mask, seed=recipe.seed) if recipe.bias_correction else None
     if not seen.layers:
         raise CalibrationError(nothing_reached(seen))
-    result = ready(model)
+    result = ready(model, borrow=True)
     layers = {name: module for name, module in result.named_modules() if can_quantize(module)}
     weighted = {name: site for name, site in seen.sites.items() if site.axis is not None}
     layers |= {name: stand_in(site, result) for name, site in weighted.items()}
@@ -138,6 +140,7 @@ def quantize(
     if some is not None:
         correct_outputs(result, observe_outputs(model, some), floats)
         reports = [replace(r, note=_joined(r.note, "bias corrected")) if r.name in floats else r for r in reports]
+    own(result, model)
     facts = Summary(
         tuple(reports),
         left,

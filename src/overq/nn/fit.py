@@ -147,8 +147,9 @@ def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Me
         observed = Observed()
         observed.add_values(vectors)
         observed.add_sample(vectors, np.arange(len(vectors), dtype=float))
-    rows = [weight_rows(arrangement.weight(weight_of(module).float().cpu())) for module, _ in readers]
-    weight = rows[0] if len(rows) == 1 else np.concatenate(rows)
+    weight = None
+    if rule.calibration in calib.WITH_WEIGHT:
+        weight = np.concatenate([weight_rows(arrangement.weight(weight_of(module).float().cpu())) for module, _ in readers])
     return method.fitted(method, signed, calib.get(rule.calibration, weight)(observed, fmt))
 
 

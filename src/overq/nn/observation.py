@@ -22,7 +22,7 @@ from overq.nn.compute import Count, counted
 from overq.nn.functions import Functions
 from overq.nn.padding import Keep, Mask, followed, keep_of, known
 from overq.nn.reads import other_uses
-from overq.nn.replica import ready
+from overq.nn.replica import ready, unwritten
 from overq.nn.samples import Part, Stream, opened
 from overq.nn.sites import Site
 from overq.nn.trees import home, moved
@@ -94,8 +94,8 @@ def observe(
     layer sees NaN or infinity.
     """
     check_weights(model)
-    original, model = model, ready(model)
-    with torch.no_grad():
+    original, model = model, ready(model, borrow=True)
+    with torch.no_grad(), unwritten(original):
         stream = opened(model, samples, forward, like=like)
         seen = Observations()
         watched = [(name, m) for name, m in model.named_modules() if can_quantize(m) and only in (None, name)]

@@ -1,5 +1,7 @@
 """Copies of a float model that compute what it computes, and whose layers can be seen and replaced.
 
+A copy that only runs borrows the model's weights: a large network's memory holds one of it, not one for each run.
+
 `copy.deepcopy` alone refuses weights that a hook computes, keeps compiled code, and leaves two traps: PyTorch's fused path of
 `nn.TransformerEncoderLayer` reads the weights and calls no layer, and hooks of old weight norm, spectral norm and pruning write weights
 anew before each call.
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,14 +21,18 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from overq.errors import FidelityError
 from overq.nn.attention import separate
 from overq.nn.recurrent import unrolled
 
 
-def replica(model: nn.Module) -> nn.Module:
+def replica(model: nn.Module, *, borrow: bool = False) -> nn.Module:
     """A copy in eval mode, uncompiled, that takes no fused path and calls the layers of attention and recurrence; weights are computed as
-    in `model`."""
-    memo: dict[int, Any] = {}
+    in `model`.
+
+    borrow: weights lie in the model's memory: to run the copy, not to write into them (see `unwritten`, `own`). Biases and buffers do not.
+    """
+    memo: dict[int, Any] = {id(held): lent for held, lent in _lent(model)} if borrow else {}
     for module in model.modules():
         for value in vars(module).values():  # a weight that a hook computed: deepcopy takes leaves only
             if isinstance(value, torch.Tensor) and not value.is_leaf:
@@ -32,12 +40,76 @@ def replica(model: nn.Module) -> nn.Module:
     return unrolled(separate(unfused(_uncompiled(copy.deepcopy(model, memo))))).eval()
 
 
-def ready(model: nn.Module) -> nn.Module:
+def ready(model: nn.Module, *, borrow: bool = False) -> nn.Module:
     """A `replica` whose weights are plain parameters with the values that the model computes with in eval mode."""
-    result = replica(model)
+    result = replica(model, borrow=borrow)
     for module in result.modules():
         bake(module)
     return result
+
+
+def _lent(model: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(tensor of the model, another tensor in the same memory) of what takes room: weights, and the integers of quantized layers."""
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter and parameter.ndim > 1:
+            yield parameter, nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] == "weight_integers":
+            yield buffer, buffer.detach()
+
+
+def own(borrower: nn.Module, model: nn.Module) -> None:
+    """Give a copy memory of its own for each parameter that it still borrows from `model`."""
+    theirs = {storage._cdata for storage in map(_storage, model.parameters()) if storage}
+    for parameter in borrower.parameters():
+        if (storage := _storage(parameter)) and storage._cdata in theirs:
+            parameter.data = parameter.detach().clone()
+
+
+@contextmanager
+def unwritten(model: nn.Module) -> Iterator[None]:
+    """Within the block, copies that borrow from `model` run. FidelityError where that changed one of its weights."""
+    before = _fingerprints(model)
+    yield
+    for name, now in _fingerprints(model).items():
+        if now != before[name]:
+            layer, _, weight = name.rpartition(".")
+            raise written(layer, weight)
+
+
+def written(layer: str, weight: str = "weight") -> FidelityError:
+    """The error of a model that changes its own weights."""
+    return FidelityError(f"layer {layer!r}: something writes into its {weight} while the model runs, which would undo its quantization")
+
+
+def _fingerprints(model: nn.Module) -> dict[str, int]:
+    """By name of a parameter; memory that several lie in is read once."""
+    known: dict[int, int] = {}
+    found = {}
+    for name, parameter in model.named_parameters():
+        if storage := _storage(parameter):
+            if storage._cdata not in known:
+                known[storage._cdata] = fingerprint(parameter)
+            found[name] = known[storage._cdata]
+    return found
+
+
+def fingerprint(parameter: torch.Tensor) -> int:
+    """Sum of the bit patterns of the memory that it lies in, as fast as that can be read: where values changed, most likely another.
+
+    0 of what has no memory of the usual kind.
+    """
+    if (storage := _storage(parameter)) is None:
+        return 0
+    bytes_ = torch.empty(0, dtype=torch.uint8, device=parameter.device).set_(storage)
+    whole = len(bytes_) // 8 * 8
+    return int(bytes_[:whole].view(torch.int64).sum()) + int(bytes_[whole:].sum())
+
+
+def _storage(tensor: torch.Tensor) -> Any:
+    """The memory behind a plain parameter; None of any other."""
+    plain = type(tensor) is nn.Parameter and tensor.layout == torch.strided and not tensor.is_meta
+    return tensor.untyped_storage() if plain else None
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:

@@ -39,7 +39,7 @@ def observe_sequentially(
     if isinstance(samples, Iterable) and iter(samples) is samples:
         raise CalibrationError("sequential observation runs the samples again: give a tensor, a list or a loader, not a one-way iterator")
     seen = observe(model, samples, forward=forward, mask=mask, seed=recipe.seed) if seen is None else seen
-    found, partial = replace(seen, layers=dict(seen.layers), fits={}), ready(model)
+    found, partial = replace(seen, layers=dict(seen.layers), fits={}), ready(model, borrow=True)
     layers = quantizable(partial, seen)
     together, rules = readers(seen), rules_of(recipe, seen)
     parts: dict[str, Parts] = {}

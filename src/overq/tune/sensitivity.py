@@ -192,7 +192,7 @@ def sensitivity(
     if not candidates or not all(isinstance(candidate, Format) for candidate in candidates):
         raise FormatError("candidates must be at least one Format")
     check_weights(model)
-    model = ready(model)
+    model = ready(model, borrow=True)
     with torch.no_grad():
         stream = opened(model, samples, forward)
         kept, forward = [part.batch for part in stream], stream.forward
