@@ -81,8 +81,8 @@ def test_recipes_carry_the_transforms_through_json() -> None:
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Recipe(reorder=1), "reorder must be True or False, not 1"),
-    (lambda: Recipe(equalize=1.5), r'equalize must be an exponent from 0 \(off\) to 1, "auto" or "smooth", not 1\.5'),
-    (lambda: Recipe(equalize="yes"), r'equalize must be an exponent from 0 \(off\) to 1, "auto" or "smooth", not \'yes\''),
+    (lambda: Recipe(equalize=1.5), r'equalize must be an exponent from 0 \(off\) to 1, "auto", "smooth" or "balanced", not 1\.5'),
+    (lambda: Recipe(equalize="yes"), r'equalize must be an exponent from 0 \(off\) to 1, "auto", "smooth" or "balanced", not \'yes\''),
     (lambda: Recipe(bias_correction="yes"), "bias_correction must be True or False, not 'yes'"),
 ])  # fmt: skip
 def test_senseless_transforms_are_refused(make, message: str) -> None:

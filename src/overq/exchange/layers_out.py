@@ -113,6 +113,8 @@ class LayersOut:
                 f"layer {name!r}: {layer.fitted.describe()} has no ONNX form; formats of OverQ and plain ones have, "
                 "with one step or with one a vector"
             )
+        if layer.input_shift is not None:
+            raise InputError(f"layer {name!r}: an input that is shifted vector by vector has no ONNX form")
         if self.form != "exact" and layer.rotation is not None:
             raise InputError(f"layer {name!r}: a rotation of the input at run time has no ONNX form but exact")
         if self.form != "exact" and layer.format is None:

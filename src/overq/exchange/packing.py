@@ -99,8 +99,9 @@ def _record(name: str, layer: Any, tensors: dict[str, Tensor], stage: tuple[np.n
     if fmt is None or not isinstance(layer.step, float):
         raise FormatError(f"layer {name!r}: a packed file holds formats of OverQ and plain ones, not {layer.fitted.describe()}")
     check_fields(fmt, "has no place in a packed file", f"layer {name!r}: ")
-    if (base := layers.kind(layer)) not in KINDS or layer.rotation is not None or "_conv_forward" in vars(layer):
-        what = "a rotated input" if layer.rotation is not None else f"a {type(layer).__name__} as this one"
+    turned = "a rotated input" if layer.rotation is not None else "a shifted input" if layer.input_shift is not None else ""
+    if (base := layers.kind(layer)) not in KINDS or turned or "_conv_forward" in vars(layer):
+        what = turned or f"a {type(layer).__name__} as this one"
         raise InputError(f"layer {name!r}: a packed file cannot say {what}; it holds {', '.join(kind.__name__ for kind in KINDS)}")
     prefix = f"{name}." if name else ""
     weights = tensors[prefix + "weight_integers"].numpy()

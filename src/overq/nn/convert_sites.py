@@ -36,7 +36,7 @@ def parameter_of(site: Site, model: nn.Module) -> nn.Parameter:
 
 def untransformed(rule: LayerRule) -> LayerRule:
     """The rule as far as a product has it that is no layer: its channels stay as they are."""
-    return replace(rule, reorder=False, equalize=0.0, rotate=False)
+    return replace(rule, reorder=False, equalize=0.0, rotate=False, shift=False)
 
 
 def factor_rules(recipe: Recipe, seen: Observations) -> dict[str, LayerRule]:

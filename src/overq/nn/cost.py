@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from overq import calib
@@ -21,7 +23,10 @@ def cost_of(model: nn.Module, seen: Observations) -> Cost:
         if name in seen.layers and isinstance(layer, Quantized) and id(layer.shared) not in shared:
             shared |= {id(layer.shared)} if layer.shared is not None else set()
             vectors = layer.arrangement.cpu().vectors(calib.thinned(seen.layers[name].sample, COST_ROWS))
-            costs[name] = layer.fitted.cost(vectors, weight_bits=layer.weight_bits), seen.layers[name].values
+            cost = layer.fitted.cost(vectors, weight_bits=layer.weight_bits)
+            if layer.input_shift is not None:  # one bit a vector
+                cost = replace(cost, metadata_bits=cost.metadata_bits + 1 / vectors.shape[1])
+            costs[name] = cost, seen.layers[name].values
     between = [costs[name] for name in names[1:-1] if name in costs]
     return mean_cost(between or [costs[name] for name in names if name in costs])
 

@@ -12,6 +12,10 @@ channel, absorbs 1 / s_j; a tensor that several layers read then needs one s for
 Source: the exchange of per-channel scales between layers is that of Nagel et al. 2019 (arXiv 1906.04721, section 4.1); the exponent
 is that of SmoothQuant (Xiao et al. 2022, arXiv 2211.10438, equation 4), without its weight term unless "smooth" asks for all of it:
 s_j = range_j^0.5 / range of the weights that read channel j^0.5.
+
+"balanced" (ours) takes rms values for ranges: s_j = (rms of x_j / rms of the weights that read channel j)^0.5. Where a step is in
+proportion to a vector's rms, as with outliers that have bits of their own, the output's error is in proportion to the sum of (s_j w_j)²
+times that of (x_j / s_j)², and those scales make it least.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from overq.methods import Fitted
 from overq.nn.layers import Arrangement
 from overq.nn.weights import weight_rows
 
+BALANCED = "balanced"
 PERCENT = 99.9  # of |x_j|: a single far value does not set a channel's range
 SMOOTH, SMOOTH_EXPONENT = "smooth", 0.5  # SmoothQuant's rule, and its usual exponent
 ROWS = 1024  # sampled vectors that exponents are compared on
@@ -47,12 +52,20 @@ def channel_scales(sample: np.ndarray, exponent: float, rows: np.ndarray | None 
     return torch.from_numpy(np.exp(logs - logs.mean()).astype(np.float32))
 
 
+def balanced_scales(vectors: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+    """Float32 [K], positive, geometric mean 1, of channel vectors [M, K], which count alike whatever their size, and weights [R, K]."""
+    sizes = np.sqrt(np.square(vectors, dtype=np.float64).mean(axis=1, keepdims=True))
+    values, read = (np.sqrt(np.square(a, dtype=np.float64).mean(axis=0)) for a in (vectors / np.where(sizes > 0, sizes, 1.0), rows))
+    logs = [np.log(np.maximum(a / (a.max() or 1.0), SMALLEST)) / 2 for a in (values, read)]
+    return torch.from_numpy(np.exp(logs[0] - logs[1] - (logs[0] - logs[1]).mean()).astype(np.float32))
+
+
 def output_error(weight: torch.Tensor, sample: np.ndarray, arrangement: Arrangement, fitted: Fitted, weight_bits: int) -> float:
     """Sum of squares of a layer's output error on channel vectors [M, K], inputs and weights quantized.
 
     weight: the float layer's [O, K, ...]. Kernel taps count on their own, because the sample holds vectors of single positions.
     """
     sample, weight = calib.thinned(sample, ROWS), weight.detach().float().cpu()
-    decoded = fitted(arrangement.vectors(sample))
+    decoded = arrangement.decoded(fitted, sample)
     rounded = fitted.method.weights(arrangement.weight(weight), weight_bits)
     return float(np.square(sample @ weight_rows(weight).T - decoded @ weight_rows(rounded).T).sum(dtype=np.float64))

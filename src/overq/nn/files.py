@@ -11,8 +11,8 @@ The manifest stands in the file's metadata under the key "overq":
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
 Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8; int16 of split channels) and `weight_scale` in place
-of `weight`, and where it has them `lane_order` (int64), `input_scale` and `rotation` (int64). A bias that correction gave to a layer
-without one is there too.
+of `weight`, and where it has them `lane_order` (int64), `input_scale`, `rotation` (int64) and `input_shift`. A bias that correction gave
+to a layer without one is there too.
 
 Version 2 had `layers` and `float` in place of `summary`, and no `inputs`: format and step of a layer are what it computes with. Its
 recipes held a format, no method.
@@ -195,7 +195,10 @@ def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.
     rotation = tensors.get(prefix + "rotation")
     if rotation is not None and (rotation.dtype != torch.int64 or rotation.ndim or int(rotation) < 0):
         raise ModelFileError(f"{path}: {prefix + 'rotation'!r} is not the seed of a rotation")
-    return Arrangement(scale, order, rotation)
+    shift = tensors.get(prefix + "input_shift")
+    if shift is not None and (shift.shape != (lanes,) or not bool(shift.isfinite().all())):
+        raise ModelFileError(f"{path}: {prefix + 'input_shift'!r} is not {lanes} finite numbers")
+    return Arrangement(scale, order, rotation, shift)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -12,12 +12,13 @@ import torch
 from overq import calib, kernels
 from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
-from overq.nn.equalize import SMOOTH, SMOOTH_EXPONENT, channel_scales, output_error
-from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, input_groups, kind, suited, weight_of
+from overq.nn.equalize import BALANCED, SMOOTH, SMOOTH_EXPONENT, balanced_scales, channel_scales, output_error
+from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, adds_a_constant, input_groups, kind, suited, weight_of
 from overq.nn.quantized import Parts, lanes_of, parts_of
 from overq.nn.recipe import GPTQ, LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
+from overq.nn.shift import mean_of
 from overq.nn.splits import splits
 from overq.nn.weights import weight_rows
 from overq.spec import Counts
@@ -68,7 +69,7 @@ def fit_tensor(
     first = next(iter(readers))
     rule = rules[first]
     key = (tuple(readers), rule.of_input)
-    weighted = rule.equalize in ("auto", SMOOTH) or rule.range_bits == "auto" or rule.calibration in calib.WITH_WEIGHT
+    weighted = isinstance(rule.equalize, str) or rule.shift or rule.range_bits == "auto" or rule.calibration in calib.WITH_WEIGHT
     found = None if known is None or weighted else known.get(key)
     if found is None:
         found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
@@ -102,18 +103,13 @@ def _fit(name: str, module: FloatLayer, found: Found, rule: LayerRule, tensor: s
 def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
     module = readers[0][0]
     method: Method = suited(rule.method, module)  # type: ignore[arg-type]  # a rule turns formats into methods
-    arrangement = AS_IT_IS
     notes = []
     if method != rule.method:
         notes.append("one channel a group: plain" if input_groups(module) > 1 else "one channel: plain")
     if observed.largest == 0:
         notes.append("input always zero")
-    elif rule.equalize and observed.sample.shape[1] > 1:
-        exponent, arrangement = _equalized(readers, observed, rule, method)
-        notes.append(f"equalized {exponent:g}")
-    if rule.rotate and observed.sample.shape[1] > 1:
-        arrangement = replace(arrangement, rotation=torch.tensor(ROTATION))
-        notes.append("rotated")
+    arrangement, done = _arranged(readers, observed, rule, method)
+    notes += done
     if rule.range_bits == "auto" and observed.largest and method.neighbours:
         method = _split(readers, observed, rule, method, arrangement)
     fitted = calibrated(readers, observed, rule, method, arrangement)
@@ -122,7 +118,7 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
         notes.append("reordered")
     sample = arrangement.vectors(observed.sample)
     decoded, counts = _decoded(fitted, sample)
-    signal = float(np.square(sample).sum())
+    signal = float(np.square(replace(arrangement, shift=None).vectors(observed.sample)).sum())
     noise = float(np.square(decoded - sample).sum())
     sqnr = 10 * np.log10(signal / noise).item() if signal and noise else float("inf")
     return Found(fitted, arrangement, tuple(notes), counts, sqnr)
@@ -131,17 +127,17 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
 def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
     """The method with the step that the rule's calibration finds for the arranged input.
 
-    Scaled and rotated inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and histogram
-    are the sample's.
+    Scaled, rotated and shifted inputs, and those relative to their vector's statistic, are known by the sample only: their extremes and
+    histogram are the sample's.
     """
     vectors = arrangement.vectors(observed.sample)
-    signed = observed.signed or bool(arrangement.rotation is not None and vectors.min() < 0)
+    signed = observed.signed or bool(not (arrangement.rotation is None and arrangement.shift is None) and vectors.min() < 0)
     fmt = method.step_format(signed)
     if fmt is None:
         return method.fit(vectors, signed)
     if isinstance(method, Dynamic):
         vectors = method.relative(vectors)
-    if arrangement.scale is None and arrangement.rotation is None and not isinstance(method, Dynamic):
+    if replace(arrangement, order=None) == AS_IT_IS and not isinstance(method, Dynamic):
         observed = replace(observed, sample=vectors)
     else:
         observed = Observed()
@@ -164,7 +160,7 @@ def _decoded(fitted: Fitted, sample: np.ndarray) -> tuple[np.ndarray, Counts]:
 
 def _split(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Method:
     """The method with the second digits of least error of the layers' outputs on the sample, each with the step that it gets."""
-    signed = observed.signed or arrangement.rotation is not None
+    signed = observed.signed or not (arrangement.rotation is None and arrangement.shift is None)
     fitted = [calibrated(readers, observed, rule, trial, arrangement) for trial in splits(method, signed)]
 
     def error(one: Fitted) -> float:
@@ -173,21 +169,50 @@ def _split(readers: Readers, observed: Observed, rule: LayerRule, method: Method
     return min(fitted, key=error).method
 
 
-def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[float, Arrangement]:
-    """The rule's exponent and its scales; for "auto" those of EXPONENTS with the least error of the layers' outputs on the sample."""
-    if rule.equalize == SMOOTH:
+def _arranged(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[Arrangement, list[str]]:
+    """Scale, rotation and shift of the input's channels, and what was done; the shift only where outputs then err less on the sample."""
+    if not observed.largest or observed.sample.shape[1] == 1:
+        return AS_IT_IS, []
+    plain = _scaled(readers, observed, rule, method, AS_IT_IS)
+    if not rule.shift:
+        return plain
+    if not all(adds_a_constant(module) for module, _ in readers):
+        return plain[0], [*plain[1], "padding or groups: not shifted"]
+    shifted = _scaled(readers, observed, rule, method, Arrangement(shift=mean_of(observed.sample)))
+    best = min(plain, shifted, key=lambda trial: _error(readers, observed, rule, method, trial[0]))
+    return best[0], ["shifted", *best[1]] if best is shifted else best[1]
+
+
+def _scaled(readers: Readers, observed: Observed, rule: LayerRule, method: Method, base: Arrangement) -> tuple[Arrangement, list[str]]:
+    """`base` with the rule's scales and rotation, and what was done."""
+    arrangement, notes = base, []
+    if rule.equalize:
+        exponent, arrangement = _equalized(readers, observed, rule, method, base)
+        notes.append(f"equalized {exponent:g}" if rule.equalize != BALANCED else BALANCED)
+    if rule.rotate:
+        arrangement = replace(arrangement, rotation=torch.tensor(ROTATION))
+        notes.append("rotated")
+    return arrangement, notes
+
+
+def _error(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> float:
+    """Of the layers' outputs on the sample."""
+    fitted = calibrated(readers, observed, rule, method, arrangement)
+    return sum(output_error(weight_of(module), observed.sample, arrangement, fitted, bits) for module, bits in readers)
+
+
+def _equalized(readers: Readers, observed: Observed, rule: LayerRule, method: Method, base: Arrangement) -> tuple[float, Arrangement]:
+    """The rule's exponent and `base` with its scales; for "auto" those of EXPONENTS with the least error of the layers' outputs."""
+    vectors = base.vectors(observed.sample)
+    if rule.equalize in (SMOOTH, BALANCED):
         rows = np.concatenate([weight_rows(weight_of(module)) for module, _ in readers])
-        return SMOOTH_EXPONENT, Arrangement(channel_scales(observed.sample, SMOOTH_EXPONENT, rows))
+        scale = balanced_scales(vectors, rows) if rule.equalize == BALANCED else channel_scales(vectors, SMOOTH_EXPONENT, rows)
+        return SMOOTH_EXPONENT, replace(base, scale=scale)
     exponents = EXPONENTS if isinstance(rule.equalize, str) else (rule.equalize,)
-    trials = [(exponent, Arrangement(channel_scales(observed.sample, exponent)) if exponent else AS_IT_IS) for exponent in exponents]
+    trials = [(exponent, replace(base, scale=channel_scales(vectors, exponent)) if exponent else base) for exponent in exponents]
     if len(trials) == 1:
         return trials[0]
-
-    def error(arrangement: Arrangement) -> float:
-        fitted = calibrated(readers, observed, rule, method, arrangement)
-        return sum(output_error(weight_of(module), observed.sample, arrangement, fitted, bits) for module, bits in readers)
-
-    return min(trials, key=lambda trial: error(trial[1]))
+    return min(trials, key=lambda trial: _error(readers, observed, rule, method, trial[1]))
 
 
 def _reordered(

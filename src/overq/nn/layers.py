@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from overq.methods import Method, OverQ, Uniform
+from overq.methods import Fitted, Method, OverQ, Uniform
 from overq.nn.rotation import rotated
+from overq.nn.shift import shifts
 from overq.spec import Format
 
 FloatLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d | nn.Linear
@@ -71,6 +73,13 @@ def input_lanes(module: nn.Module) -> int:
     return lanes or weight_of(module).shape[1]
 
 
+def adds_a_constant(layer: nn.Module) -> bool:
+    """Whether an input vector that is the same at all positions adds the same to all outputs: not where some are padded or apart."""
+    plain = kind(layer) not in CHANNEL_DIM or isinstance(layer, nn.Linear)
+    conv = isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.groups == 1
+    return plain or (conv and not any(layer._reversed_padding_repeated_twice))  # type: ignore[arg-type]
+
+
 def suited(method: Method, module: nn.Module) -> Method:
     """The method as far as this layer can use it: a single-channel group has no neighbour, so it falls back to plain."""
     if input_lanes(module) != 1 or type(method) is Uniform or (isinstance(method, OverQ) and not method.cascade):
@@ -97,20 +106,27 @@ class Arrangement:
     scale     float32 [K], by channel: inputs are divided by it, weights multiplied
     order     int64 [K]: lane i carries channel order[i], of the rotated ones where there is a rotation
     rotation  int64 []: the seed of the rotation of the scaled inputs and of the weights (`nn.rotation`)
+    shift     float32 [K], by channel: vectors nearer to it than to zero are quantized without it, and get it back (`nn.shift`)
     """
 
     scale: torch.Tensor | None = None
     order: torch.Tensor | None = None
     rotation: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
 
     @property
     def moves(self) -> bool:
-        """Whether inputs are anything but themselves."""
+        """Whether `inputs` are anything but themselves."""
         return not (self.scale is None and self.order is None and self.rotation is None)
+
+    @property
+    def parts(self) -> tuple[torch.Tensor | None, ...]:
+        """All that it consists of."""
+        return self.scale, self.order, self.rotation, self.shift
 
     def cpu(self) -> Arrangement:
         """The same, its tensors on the CPU."""
-        return Arrangement(*(None if part is None else part.cpu() for part in (self.scale, self.order, self.rotation)))
+        return Arrangement(*(None if part is None else part.cpu() for part in self.parts))
 
     def inputs(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         """The input as the lanes get it, its groups' K channels along `dim`, which counts from the end; linear in it."""
@@ -120,9 +136,22 @@ class Arrangement:
             x = rotated(x, int(self.rotation), dim)
         return x if self.order is None else x.index_select(dim, self.order)
 
+    def around(self, quantized: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: int) -> torch.Tensor:
+        """`quantized` of what the lanes get of x, and what was shifted given back: it stands for `inputs`."""
+        if self.shift is None:
+            return quantized(self.inputs(x, dim))
+        away = shifts(x, self.shift, dim)
+        return quantized(self.inputs(x - away, dim)) + self.inputs(away, dim)
+
     def vectors(self, sample: np.ndarray) -> np.ndarray:
         """Channel vectors float32 [M, K] as the lanes get them."""
+        if self.shift is not None:
+            sample = sample - shifts(torch.from_numpy(sample), self.shift, -1).numpy()
         return np.ascontiguousarray(self.inputs(torch.from_numpy(sample), -1).numpy()) if self.moves else sample
+
+    def decoded(self, fitted: Fitted, sample: np.ndarray) -> np.ndarray:
+        """What a layer multiplies with in place of channel vectors float32 [M, K]."""
+        return self.around(lambda x: torch.from_numpy(fitted(np.ascontiguousarray(x.numpy()))), torch.from_numpy(sample), -1).numpy()
 
     def weight(self, weight: torch.Tensor) -> torch.Tensor:
         """A layer's weight [O, K, ...] that does to arranged inputs what it did to the inputs, but for rounding."""

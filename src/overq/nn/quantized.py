@@ -40,6 +40,8 @@ from overq.nn.weights import dequantize_weight
 from overq.spec import Format
 
 Lanes = tuple[Format, float | scale.Dynamic]
+ARRANGED = ("input_scale", "lane_order", "rotation", "input_shift")  # the parts of an arrangement, as a layer's buffers
+FLOAT32 = ("weight_scale", "input_scale", "input_shift")  # whatever the model is cast to
 AT_ONCE = 32  # images; some rival methods need ten times the memory of what they transform
 
 
@@ -84,6 +86,7 @@ class Quantized(nn.Module):
     input_scale           float32 [K] or None: each group's channels are divided by it; the weights are multiplied by it
     shared                with the other layers that read the same tensor, which is quantized once for all; None where there are none
     rotation              int64 [] or None: seed of the rotation of each group's channels and of the weights (`nn.rotation`)
+    input_shift           float32 [K] or None: vectors nearer to it than to zero are quantized without it (`nn.shift`)
 
     Scales stay float32 whatever the model is cast to. The state_dict holds method and step beside the tensors (as bytes of JSON); loading
     one of another method, width or arrangement is refused with the layer's name.
@@ -100,6 +103,7 @@ class Quantized(nn.Module):
     lane_order: torch.Tensor | None
     input_scale: torch.Tensor | None
     rotation: torch.Tensor | None
+    input_shift: torch.Tensor | None
     channel_dim: int
     float_class: type[nn.Module]
     shared: Shared | None = None
@@ -116,18 +120,20 @@ class Quantized(nn.Module):
     @property
     def arrangement(self) -> Arrangement:
         """Of the input's channels; its tensors lie where the layer does."""
-        return Arrangement(self.input_scale, self.lane_order, self.rotation)
+        return Arrangement(self.input_scale, self.lane_order, self.rotation, self.input_shift)
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
         """The input as the lanes spell it, scaled and in lane order: same shape and dtype. Other layers may read it, too."""
         if self.shared is None:
             return self._overwritten(x)
-        return self.shared.quantized(x, self.fitted, (self.lane_order, self.input_scale, self.rotation), self._overwritten)
+        return self.shared.quantized(x, self.fitted, self.arrangement.parts, self._overwritten)
 
     def _overwritten(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_nested:
             return _each(x, self._overwritten)
-        return spelled(self.arranged(x), self.fitted, self.lanes, self.channel_dim, input_groups(self))
+        if self.input_shift is None:
+            return spelled(self.arranged(x), self.fitted, self.lanes, self.channel_dim, input_groups(self))
+        return self.arrangement.around(lambda y: spelled(y, self.fitted, self.lanes, self.channel_dim), x, self.channel_dim)
 
     def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # the float layers' keyword
         outer, RUNNING.calls = RUNNING.calls, None  # what multiplies in here is none of the products of the module around
@@ -171,7 +177,7 @@ class Quantized(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As for any module, but scales keep float32, and a weight that changes its dtype is made from the integers again."""
-        before, kept = self.weight.dtype, {name: self._buffers.get(name) for name in ("weight_scale", "input_scale")}
+        before, kept = self.weight.dtype, {name: self._buffers.get(name) for name in FLOAT32}
         super()._apply(fn, recurse)
         for name, value in kept.items():
             now = self._buffers.get(name)
@@ -190,7 +196,7 @@ class Quantized(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """What two layers must have in common, but for the step, to exchange states."""
-        arranged = [name for name in ("lane_order", "input_scale", "rotation") if getattr(self, name) is not None]
+        arranged = [name for name in ARRANGED if getattr(self, name) is not None]
         return {"input": fitted_to_json(self.fitted), "weight_bits": self.weight_bits, "arranged": arranged, "bias": self.bias is not None}
 
     def get_extra_state(self) -> torch.Tensor:
@@ -229,7 +235,7 @@ class Quantized(nn.Module):
             super()._load_from_state_dict(state_dict, prefix, *rest)
         finally:
             self._parameters = {name: weight if name == "weight" else self._parameters[name] for name in every}
-        for name in ("weight_scale", "input_scale"):
+        for name in FLOAT32:
             if (value := self._buffers.get(name)) is not None:
                 self._buffers[name] = value.float()
         self._dequantize()
@@ -384,11 +390,7 @@ def convert_layer(layer: FloatLayer, parts: Parts) -> Quantized:
         layer._parameters["bias"] = nn.Parameter(bias.detach().clone(), requires_grad=False)
     layer.register_buffer("weight_integers", parts.integers.to(device))
     layer.register_buffer("weight_scale", parts.scale.to(device))
-    for name, values in (
-        ("lane_order", parts.arrangement.order),
-        ("input_scale", parts.arrangement.scale),
-        ("rotation", parts.arrangement.rotation),
-    ):
+    for name, values in zip(ARRANGED, parts.arrangement.parts, strict=True):
         layer.register_buffer(name, None if values is None else values.to(device))
     cls: Any = type(layer)
     layer.__class__ = quantized_class(cls)

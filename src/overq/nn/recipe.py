@@ -79,6 +79,7 @@ class LayerRule:
     rotate: bool = False
     range_bits: str | None = None
     weight_rounding: str = NEAREST
+    shift: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -92,12 +93,12 @@ class LayerRule:
         low, high = WEIGHT_BITS
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int) or not low <= self.weight_bits <= high:
             raise FormatError(f"weight_bits must be an integer from {low} to {high}, not {self.weight_bits!r}")
-        for name in ("skip", "reorder", "rotate"):
+        for name in ("skip", "reorder", "rotate", "shift"):
             if not isinstance(getattr(self, name), bool):
                 raise FormatError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        exponent = self.equalize if self.equalize not in ("auto", "smooth") else 0
+        exponent = self.equalize if self.equalize not in ("auto", "smooth", "balanced") else 0
         if isinstance(exponent, (bool, str)) or not isinstance(exponent, (int, float)) or not 0 <= exponent <= 1:
-            raise FormatError(f'equalize must be an exponent from 0 (off) to 1, "auto" or "smooth", not {self.equalize!r}')
+            raise FormatError(f'equalize must be an exponent from 0 (off) to 1, "auto", "smooth" or "balanced", not {self.equalize!r}')
         if not isinstance(self.calibration, str):
             raise FormatError(f"calibration must be a name, not {self.calibration!r}")
         calib.get(self.calibration)
@@ -142,7 +143,7 @@ class Recipe:
     seed         of the calibration sample
     reorder      lay each layer's input channels on the lanes in an order that the method errs less on (see `nn.reorder`)
     equalize     exponent 0 to 1 of per-channel input scales folded into the weights, 0 is off; "auto": each layer's best, "smooth": as
-                 SmoothQuant has it (`nn.equalize`)
+                 SmoothQuant has it, "balanced": by rms values (`nn.equalize`)
     rotate       rotate each layer's input channels at run time, and its weights (see `nn.rotation`); edges as their rules say
     bias_correction  give every quantized layer's output, edges too, the float layer's mean and spread (see `nn.bias`)
     sequential   observe each layer behind the layers already quantized (see `nn.sequential`)
@@ -151,6 +152,8 @@ class Recipe:
     range_bits   "auto": each layer takes the range_bits and fraction_bits of least output error of all that the array of the method's
                  format can hold: no more bits stored, no wider sums (see `nn.splits`); the edges keep their own
     weight_rounding  "nearest", or "gptq": each weight's error is made up for by weights still to be rounded (`nn.gptq`)
+    shift        quantize vectors without the mean of all where that is nearer than zero, and where it makes the error of the layers'
+                 outputs smaller (`nn.shift`); not in front of convolutions that pad or have groups
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
@@ -170,6 +173,7 @@ class Recipe:
     products: LayerRule | None = None
     range_bits: str | None = None
     weight_rounding: str = NEAREST
+    shift: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -199,7 +203,7 @@ class Recipe:
 
     @property
     def default(self) -> LayerRule:
-        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits", "weight_rounding")}
+        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits", "weight_rounding", "shift")}
         return LayerRule(self.method, self.weight_bits, self.calibration, **shared)
 
     @property
@@ -228,7 +232,9 @@ class Recipe:
                 rule = override
         if rule.calibration in calib.WITH_WEIGHT:
             raise FormatError(f"{name!r} is multiplied with activations, and calibration {rule.calibration!r} needs weights")
-        return replace(rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None, weight_rounding=NEAREST)
+        return replace(
+            rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None, weight_rounding=NEAREST, shift=False
+        )
 
     def rules(self, names: list[str]) -> dict[str, LayerRule]:
         """The rule of each of the layers reached, given in the order in which they run."""
