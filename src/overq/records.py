@@ -203,3 +203,8 @@ class Record:
     errors: str = ""
     element: str = ""
     own: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bit_cycles(self) -> float | None:
+        """Bits stored × cycles of one image; None where the cycles are not known."""
+        return None if self.cycles is None else self.bits * self.cycles

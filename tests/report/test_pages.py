@@ -209,6 +209,13 @@ def test_a_front_in_area_takes_the_areas_of_a_table(tmp_path: Path) -> None:
         pages.drawn(arrays)
     (tmp_path / "a.csv").write_text("array,size,all\nA4 plain,64,2000000\nA4 r3+f3 c4 evict2,64,2500001\n")
     assert "| A4 | 2,500,001 | 20.0 |" in pages.drawn(arrays)
+    (tmp_path / "c.csv").write_text("network,rows,format,cycles\nn,64,A4 plain,100\nn,64,A4 r3+f3 c4,99\nn,128,A4 plain,7\n")
+    cycles = replace(block, cost="bit_cycles", areas=None, cycles=tmp_path / "c.csv")
+    with pytest.raises(InputError, match="finds none of its records"):
+        pages.drawn(cycles)  # 4 bits each, and plain is slower
+    (tmp_path / "c.csv").write_text("network,rows,format,cycles\nn,64,A4 plain,100\nn,64,A4 r3+f3 c4,300\n")
+    assert "| OverQ | bits × cycles | dB |" in pages.drawn(cycles)
+    assert "| A4 | 1,200 | 20.0 | 15.0 |" in pages.drawn(cycles)
 
 
 def test_figures_in_words_come_from_records(tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
     return tables
 
 
+def read_cycles_of_arrays(path: Path, size: int) -> dict[tuple[str, bool], float]:
+    """A CSV as benchmarks/cycles_networks.py writes it: (network, whether on OverQ's array) -> cycles, on arrays of `size` rows.
+
+    How many bits a digit has makes no difference to them.
+    """
+    rows = _rows(path, ("network", "rows", "format", "cycles"))
+    try:
+        return {(r["network"], "plain" not in r["format"]): _cost(r["cycles"]) for r in rows if int(r["rows"]) == size}
+    except ValueError as error:
+        raise InputError(f"{path}: not a number: {error}") from error
+
+
 def _cost(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:

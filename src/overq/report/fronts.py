@@ -31,7 +31,8 @@ def fronts(
     pairs = [_pairs(found, setting, cost) for setting in ours]
     networks = [name for name in networks if any(name in each for each in pairs)]
     heads = [(names or {}).get(name, name) for name in networks]
-    lines = [["OverQ", cost, "dB", "best of the others, dB", "dB more", "points more", "on it", *heads]]
+    called = cost.replace("bit_cycles", "bits × cycles").replace("_", " ")
+    lines = [["OverQ", called, "dB", "best of the others, dB", "dB more", "points more", "on it", *heads]]
     for setting, each in zip(ours, pairs, strict=True):
         if each:
             own, others = zip(*each.values(), strict=True)

@@ -17,7 +17,8 @@ A row and a column together name network and label (a list of labels shares the 
     [[fronts]]                            # for each of `ours` and each network: who is best at no more cost, see `report.fronts`
     page, name, records                   # as above
     ours = [{ head = "A3", label = "…" }]
-    cost = "bits"                         # or area, with areas = "FILE", or array_area, with arrays = "FILE" and size = 64
+    cost = "bits"                         # or area, with areas = "FILE"; array_area, with arrays = "FILE" and size = 64; or
+                                          # bit_cycles, with cycles = "FILE" and size
     names = { resnet20 = "ResNet-20" }    # what a network is called
 
     [[text]]                              # words with figures in them, {0} for the first of `values`
@@ -39,9 +40,10 @@ from typing import Any
 from overq.errors import InputError
 from overq.records import Record
 from overq.report import charts, render, vega
-from overq.report.costs import read_areas, read_arrays
+from overq.report.costs import read_areas, read_arrays, read_cycles_of_arrays
 from overq.report.fronts import fronts
 from overq.report.means import gained, mean_of, nearer
+from overq.report.names import OURS
 from overq.report.records import read_csv
 
 if sys.version_info >= (3, 11):
@@ -78,6 +80,7 @@ class Fronts:
     """A table of fronts; fields as in the file.
 
     areas, arrays  tables as `make area` writes them, of elements and of arrays of `size` rows; then the cost is the area in them
+    cycles         table as benchmarks/cycles_networks.py writes it; who is not OverQ takes those of the plain array
     names          what a network is called
     """
 
@@ -89,6 +92,7 @@ class Fronts:
     names: Any = field(default_factory=dict)
     areas: Path | None = None
     arrays: Path | None = None
+    cycles: Path | None = None
     size: int = 64
 
 
@@ -135,6 +139,7 @@ AGAINST = {"paired", "gain", "more", "nearer"}  # what is shown of two records
 
 
 Block = Table | Fronts | Text
+FILES = "areas", "arrays", "cycles"  # of `Fronts`, beside the file
 BLOCKS: dict[str, type] = {"table": Table, "fronts": Fronts, "text": Text}
 
 
@@ -154,7 +159,7 @@ def read(path: Path) -> tuple[list[Block], list[Picture]]:
 def _entry(cls: type, entry: dict[str, Any], base: Path, place: str) -> Any:
     if unknown := sorted(entry.keys() - {f.name for f in fields(cls)}):
         raise InputError(f"a {cls.__name__.lower()} has no key {unknown[0]!r}")
-    files: dict[str, Any] = {place: base / entry[place], **{key: base / entry[key] for key in ("areas", "arrays") if key in entry}}
+    files: dict[str, Any] = {place: base / entry[place], **{key: base / entry[key] for key in FILES if key in entry}}
     return cls(**{**entry, **files, "records": tuple(base / name for name in entry["records"])})
 
 
@@ -191,7 +196,7 @@ def drawn(block: Block) -> str:
     if isinstance(block, Text):
         return _filled(block, found, what, used)
     if isinstance(block, Fronts):
-        lines, compared = fronts(_with_area(found, block), block.ours, block.cost, block.names)
+        lines, compared = fronts(_with_cost(found, block), block.ours, block.cost, block.names)
         used = {(r.network, r.label): r for r in compared}
     else:
         rows, columns = (_lines(side, found) for side in (block.rows, block.columns))
@@ -205,14 +210,17 @@ def drawn(block: Block) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{made_by}"
 
 
-def _with_area(found: list[Record], block: Fronts) -> list[Record]:
-    """The records with the area of the block's table, by the name of the element; as they are where it has none."""
+def _with_cost(found: list[Record], block: Fronts) -> list[Record]:
+    """The records with the area of the block's table, by the name of the element, or with its cycles; as they are where it has none."""
     if block.areas is not None:
         areas = read_areas(block.areas)
         return [replace(record, area=areas.get(record.element, record.weight_bits)) for record in found]
     if block.arrays is not None:
         arrays = read_arrays(block.arrays, block.size)
         return [replace(record, array_area=arrays.get(record.element, record.weight_bits)) for record in found]
+    if block.cycles is not None:
+        cycles = read_cycles_of_arrays(block.cycles, block.size)
+        return [replace(record, cycles=cycles.get((record.network, record.method in OURS))) for record in found]
     return found
 
 
