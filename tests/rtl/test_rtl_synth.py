@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from overq.cli import app
 from overq.eda import simulators, yosys
 from overq.eda.liberty import Library
+from overq.eda.remembered import CACHE_VARIABLE
 from overq.eda.synth import RECIPES, mapped, smallest, synthesize
 from overq.errors import InputError
 from overq.rtl import Accelerator, ProcessingElement, RowState, gates, testbench, verilog
@@ -147,7 +148,7 @@ def test_smallest_follows_its_two_rules(library):
 @pytest.mark.slow  # 5 s: some twenty runs of Yosys
 def test_the_command_compares_with_as_many_bits_and_with_one_more(library, tmp_path, monkeypatch):
     """One headline for each plain design, elements of their own kind first; what was made once is not made again."""
-    monkeypatch.setenv(yosys.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     command = [
         "synth",
         "--fast",

@@ -119,6 +119,23 @@ def test_a_layer_of_three_tiles(name, double_buffered):
 
 
 @BOTH
+@pytest.mark.parametrize(("name", "pipeline", "target"), [("plain4", 1, "fpga"), ("full_c4", 2, "fpga"), ("full_signed", 2, "asic")])
+def test_a_pipelined_element_computes_the_same_a_little_later(name, pipeline, target, double_buffered):
+    fmt, vectors = FORMATS[name], 9
+    config = ArrayConfig(fmt, weight_bits=6, rows=4, columns=3, depth=12, double_buffered=double_buffered, target=target, pipeline=pipeline)
+    weights, tiles, scale = random_case(config, vectors, name)
+    ran = Run(config, weights, tiles, scale, relu=not fmt.signed)
+    expected = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*parts(config, weights, tiles), strict=True)]
+    assert ran.sums[-vectors:] == expected
+    low = max(0, fmt.t_min) if not fmt.signed else fmt.t_min
+    assert ran.t == [[requantize(total, *scale[j], low, fmt.t_max) for j, total in enumerate(row)] for row in expected]
+    more = latency(config) - 1 if double_buffered else TILES * latency(config)
+    assert {out - sent for out, sent in zip(ran.seen, ran.sent, strict=True)} == {latency(config) + pipeline + 4 + 3 - 1}
+    if not double_buffered or vectors >= ran.dut.latency:
+        assert ran.cycles == total_cycles(config, vectors, TILES) + more
+
+
+@BOTH
 @pytest.mark.parametrize("vectors", [1, 5, 6, 11])
 @pytest.mark.parametrize("name", ["plain4", "full_c4"])
 def test_tiles_of_different_outputs_follow_as_closely_as_the_model_says(name, vectors, double_buffered):

@@ -43,7 +43,13 @@ def cases(draw: st.DrawFn) -> tuple[ArrayLayer, ArrayConfig]:
     fmt = draw(formats(max_bits=5, max_cascade=4)).with_(lanes=None)
     rows, columns = draw(st.integers(2, 5)), draw(st.integers(1, 4))
     machine = ArrayConfig(
-        fmt, draw(st.sampled_from([3, 8])), rows, columns, double_buffered=draw(st.booleans()), segments=draw(st.booleans())
+        fmt,
+        draw(st.sampled_from([3, 8])),
+        rows,
+        columns,
+        double_buffered=draw(st.booleans()),
+        segments=draw(st.booleans()),
+        pipeline=draw(st.integers(0, 2)),
     )
     groups = draw(st.integers(1, 2))
     kernel, size = draw(st.sampled_from([((1, 1), (1, 1)), ((2, 1), (3, 2)), ((2, 2), (2, 3))]))

@@ -30,6 +30,7 @@ Columns = Annotated[int, typer.Option(help="Columns: output channels side by sid
 DoubleBuffer = Annotated[bool, typer.Option("--double-buffer", help="A second weight register per element.")]
 Target = Annotated[str, typer.Option(help="asic: products as gated rows of the weight; fpga: as *, for the device's multipliers.")]
 Stalls = Annotated[bool, typer.Option("--stalls", help="A clock enable, and ready behind sums and t: the whole array can be held.")]
+Pipeline = Annotated[int, typer.Option(help="Registers from an element's lane to its sum: 0, 1 behind the product, 2 before it, too.")]
 Segments = Annotated[bool, typer.Option("--segments", help="Several whole channel vectors in one tile.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
@@ -53,6 +54,7 @@ def rtl(
     segments: Segments = False,
     target: Target = "asic",
     stalls: Stalls = False,
+    pipeline: Pipeline = 0,
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
     count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
@@ -66,12 +68,14 @@ def rtl(
 
     if vectors is not None:
         layer = LayerVectors.load(vectors)
-        layer = replace(layer, config=layer.config.with_(double_buffered=double_buffer, target=target, stalls=stalls))
+        changes = {"double_buffered": double_buffer, "target": target, "stalls": stalls, "pipeline": pipeline}
+        layer = replace(layer, config=layer.config.with_(**changes))
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
         fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-        config = ArrayConfig(fmt, weight_bits, rows, columns, depth or rows * tiles, None, double_buffer, segments, target, stalls)
+        whole = depth or rows * tiles
+        config = ArrayConfig(fmt, weight_bits, rows, columns, whole, None, double_buffer, segments, target, stalls, pipeline)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     sources, bench = verilog.files(layer.config), testbench.files(layer)
     beside = handoff.files(sources, (name for name in bench if name.endswith(".hex")))

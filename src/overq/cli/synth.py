@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +68,7 @@ def synth(
     """
     from overq.eda import yosys
     from overq.eda.liberty import Library
+    from overq.eda.remembered import keep
     from overq.eda.synth import FAST, RECIPES
     from overq.rtl.parts import compared, csv_rows, to_csv
 
@@ -82,7 +82,7 @@ def synth(
     configs = [config.with_(format=one) for one in beside_plain(fmt)]
     if sums == "equal":
         configs = [one.with_(sum_bits=max(other.psum_bits for other in configs)) for one in configs]
-    os.environ.setdefault(yosys.CACHE_VARIABLE, str(_cache_folder()))
+    keep()
     libraries = [Library(liberty), *map(Library, beside or [])] if liberty else [None]
     recipes = FAST if fast else RECIPES
     screen = console(width=WIDTH)
@@ -129,7 +129,3 @@ def _headline(screen: Console, labels: list[str], made: list[list[Part]], sums: 
         one, grid = element_area(ours) / element_area(plain) - 1, array_area(ours) / array_area(plain) - 1
         text = f"{labels[1]} over {label}, {sums} sums: an element {one:+.1%}, all elements {grid:+.1%}, whole array {whole:+.1%}"
         screen.print(text)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overq" / "synth"

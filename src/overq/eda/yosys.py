@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -11,17 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from overq.eda.remembered import remembered as remember
 from overq.errors import InputError, ToolError
-from overq.output import write
 
 VARIABLE = "OVERQ_YOSYS"
-CACHE_VARIABLE = "OVERQ_CACHE"
 
 
 @dataclass(frozen=True)
@@ -98,20 +94,8 @@ def remembered(script: str, inputs: Mapping[str, str], outputs: Iterable[str], l
         result = run(script, inputs, outputs)
         return result.files | ({log: result.log} if log else {})
 
-    folder = os.environ.get(CACHE_VARIABLE)
-    if not folder:
-        return fresh()
-    digest = hashlib.sha256((version() + script).encode())
-    for name, content in sorted(inputs.items()):
-        digest.update(name.encode() + content.encode())
-    path = Path(folder) / f"synth-{digest.hexdigest()[:24]}.json"
-    with suppress(OSError, ValueError):  # a damaged entry is as good as none
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    files = fresh()
-    with suppress(OSError):  # a cache that cannot be written is none
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, json.dumps(files))
-    return files
+    parts = (name + content for name, content in sorted(inputs.items()))
+    return remember("synth", (version() + script, *parts), fresh)
 
 
 def _error_line(text: str) -> str:

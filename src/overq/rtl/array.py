@@ -32,6 +32,7 @@ class SystolicArray(wiring.Component):
     states        one RowState per row (absent in the plain array); row 0's is ignored
     sums_in       per column, the partial sum that enters row 0
     sums_out      per column; a vector whose row 0 digit is in cycle T leaves column j after the clock of cycle T + rows − 1 + j
+                  (with `pipeline` so many later; sums_in are then due as many cycles later, too)
 
     Double buffered, `load` and `swap` have one bit per row, and move right like digits.
     load          row k's bit: all transfers of a tile but the first k, which do not reach it; until then it keeps the tile before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Fragment, Module, Shape, Signal, signed, unsigned
+from amaranth.hdl import Fragment, Module, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -26,21 +26,25 @@ def scale_ports(config: ArrayConfig) -> dict[str, Member]:
     }
 
 
+def output_latency(config: ArrayConfig) -> int:
+    """Cycles from finished sums to the next layer's t."""
+    return 4 if config.pipeline else 2
+
+
 class OutputStage(wiring.Component):
-    """Two pipeline stages: s1 the products, s2 the clamped t.
+    """Two pipeline stages: s1 the products, s2 the clamped t; in an array with `pipeline` four: products, totals, levels, clamped t.
 
     enable                        with stalls only: nothing changes while it is low
     in_valid, in_sums             finished partial sums of one vector, all columns
     multipliers, biases, shifts   t = clamp((sum · multiplier + bias) >> shift), per column; constant while vectors are in flight
-    out_valid, out_t              two cycles later
+    out_valid, out_t              `latency` cycles later
 
     next_config: whose t comes out (default: the same); relu: clamp below at 0 even if the next format is signed.
     """
 
-    latency = 2
-
     def __init__(self, *, config: ArrayConfig, next_config: ArrayConfig | None = None, relu: bool = True):
         self.config, self.next_config, self.relu = config, next_config or config, relu
+        self.latency = output_latency(config)
         columns = config.columns
         super().__init__(
             {
@@ -56,17 +60,22 @@ class OutputStage(wiring.Component):
     def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
         low, high = limits(self.next_config.format, self.relu)
-        s1_valid = Signal(name="s1_valid")
-        m.d.sync += [s1_valid.eq(self.in_valid), self.out_valid.eq(s1_valid)]
+        valid: Value = self.in_valid
+        for stage in range(1, self.latency):
+            later = Signal(name=f"s{stage}_valid")
+            m.d.sync += later.eq(valid)
+            valid = later
+        m.d.sync += self.out_valid.eq(valid)
+        staged = m.d.sync if self.config.pipeline else m.d.comb
         for column in range(self.config.columns):
             s1_product = Signal(bias_shape(self.config), name=f"s1_product_{column}", reset_less=True)
-            s2_t = Signal(t_shape(self.next_config), name=f"s2_t_{column}", reset_less=True)
-            s1_total = Signal(signed(bias_bits(self.config.psum_bits) + 1), name=f"s1_total_{column}")
-            s1_level = Signal(s1_total.shape(), name=f"s1_level_{column}")
-            m.d.comb += [s1_total.eq(s1_product + self.biases[column]), s1_level.eq(s1_total >> self.shifts[column])]
+            out_t = Signal(t_shape(self.next_config), name=f"s{self.latency}_t_{column}", reset_less=True)
+            total = Signal(signed(bias_bits(self.config.psum_bits) + 1), name=f"total_{column}", reset_less=True)
+            level = Signal(total.shape(), name=f"level_{column}", reset_less=True)
+            staged += [total.eq(s1_product + self.biases[column]), level.eq(total >> self.shifts[column])]
             m.d.sync += [
                 s1_product.eq(self.in_sums[column] * self.multipliers[column]),
-                s2_t.eq(clamped(s1_level, low, high)),
+                out_t.eq(clamped(level, low, high)),
             ]
-            m.d.comb += self.out_t[column].eq(s2_t)
+            m.d.comb += self.out_t[column].eq(out_t)
         return held(m, self.config, getattr(self, "enable", None))

@@ -137,8 +137,8 @@ def skew_flip_flops(config: ArrayConfig) -> int:
     its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading."""
     rows, columns, encoding = config.rows, config.columns, latency(config)
     wide = config.format.bits + RowState(config.format).width
-    sums = columns * encoding + columns * (columns - 1)  # in and out together
-    count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (encoding + rows + columns - 1)
+    sums = columns * (encoding + config.pipeline) + columns * (columns - 1)  # in and out together
+    count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (encoding + config.pipeline + rows + columns - 1)
     if config.double_buffered:
         late = encoding - 1
         count += rows + rows * late + late + rows - 1 + (columns * late + columns * (columns - 1) // 2) * config.weight_bits

@@ -19,6 +19,7 @@ from amaranth.lib.wiring import In, Member, Out
 from overq.rtl.holding import enable_port, held
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig
+from overq.spec.array import MAX_PIPELINE
 
 
 def digit_shape(config: ArrayConfig) -> Shape:
@@ -35,7 +36,7 @@ class ProcessingElement(wiring.Component):
     weight_out            this row's weight register
     neighbour_above       bit 0 of the row before's state_out, i.e. of the same vector (rows run one cycle apart)
     sum_in                the partial sum from above
-    sum_out               it and the shifted product, a cycle later
+    sum_out               it and the shifted product, a cycle later; with `pipeline` that of the lane so many cycles before
     enable                with stalls only: nothing changes while it is low
     load                  take the weight of the row before as own at the next clock
 
@@ -84,7 +85,10 @@ class ProcessingElement(wiring.Component):
 
     def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
-        m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + self.addend(m))]
+        addend: ValueLike = self.addend(m)
+        if self.config.pipeline:
+            addend = _register(m, Value.cast(addend), "p_addend")
+        m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + addend)]
         if self.has_state:
             m.d.sync += self.state_out.eq(self.state_in)
         return held(m, self.config, getattr(self, "enable", None))
@@ -109,7 +113,7 @@ class ProcessingElement(wiring.Component):
         weight = Signal(signed(self.config.weight_bits))
         if not self.has_state:
             m.d.comb += weight.eq(own)
-            return self._product(m, weight, self.digit_in) << fmt.fraction_bits
+            return self._product(m, *self._operands(m, weight, self.digit_in)) << fmt.fraction_bits
         previous, second = self.state_in[0], Signal(name="second_digit")
         # AND-OR rather than Mux, here and for the shift: synthesizes a little smaller (docs/hardware.md, ideas 2 and 16).
         every = previous.replicate(self.config.weight_bits)
@@ -119,9 +123,19 @@ class ProcessingElement(wiring.Component):
         ]
         digit = Signal(digit_shape(self.config), name="payload")
         m.d.comb += digit.eq(self._payload(second))
+        shifts = self._shifts(second)
         if self.config.target == "fpga":  # the few bits before the multiplier, whose width costs nothing, not the many behind it
-            return self._product(m, weight, self._place(m, digit, second))
-        return self._place(m, self._product(m, weight, digit), second)
+            return self._product(m, *self._operands(m, weight, self._place(m, digit, shifts)))
+        weight, digit = self._operands(m, weight, digit)
+        if self.config.pipeline == MAX_PIPELINE:
+            shifts = {left: _register(m, here, f"p_shift_{left}") for left, here in shifts.items()}
+        return self._place(m, self._product(m, weight, digit), shifts)
+
+    def _operands(self, m: Module, weight: Signal, digit: Signal) -> tuple[Signal, Signal]:
+        """What is multiplied, behind a register where the pipeline has one there."""
+        if self.config.pipeline < MAX_PIPELINE:
+            return weight, digit
+        return _register(m, weight, "p_weight"), _register(m, digit, "p_digit")
 
     def _payload(self, second: Value) -> Value:
         """The digit without the kind bit that a second digit's top bit may be."""
@@ -131,22 +145,24 @@ class ProcessingElement(wiring.Component):
         rest = self.digit_in[:-1]
         return Cat(rest, Mux(second, rest[-1], top)).as_signed() if fmt.signed else Cat(rest, top & ~second)
 
-    def _place(self, m: Module, value: Value, second: Value) -> Signal:
-        """`value` shifted as the state says, by 0, f or f + b."""
+    def _shifts(self, second: Value) -> dict[int, Value]:
+        """By how much the state shifts: 0, f or f + b -> whether."""
         fmt = self.config.format
         fine: Value = second if fmt.precision_on else C(0, 1)
         if fmt.kind == "digit":
             fine = second & self.digit_in[-1]
         elif fmt.kind == "pair":
             fine = self.state_in[1]
-        wanted = {0: fine, fmt.fraction_bits + fmt.bits: second & ~fine} if fmt.range_on and fmt.precision_on else {}
+        wanted: dict[int, Value] = {0: fine, fmt.fraction_bits + fmt.bits: second & ~fine} if fmt.range_on and fmt.precision_on else {}
         if not wanted:
             wanted = {0: second} if fmt.precision_on else {fmt.bits: second}
         wanted[fmt.fraction_bits] = ~second
+        return wanted
+
+    def _place(self, m: Module, value: Signal, wanted: dict[int, Value]) -> Signal:
+        """`value` shifted as `_shifts` says."""
         shape = Shape.cast(value.shape())
-        placed = Signal(
-            Shape(shape.width + max(wanted), shape.signed), name=f"placed_{value.name}" if isinstance(value, Signal) else "placed"
-        )
+        placed = Signal(Shape(shape.width + max(wanted), shape.signed), name=f"placed_{value.name}")
         parts = []
         for left, here in wanted.items():
             part = Signal(placed.shape(), name=f"by_{left}")
@@ -174,3 +190,9 @@ class ProcessingElement(wiring.Component):
             m.d.comb += total.eq(before - row if shape.signed and i == shape.width - 1 else before + row)
         m.d.comb += product.eq(total)
         return product
+
+
+def _register(m: Module, value: Value, name: str) -> Signal:
+    later = Signal(value.shape(), name=name, reset_less=True)
+    m.d.sync += later.eq(value)
+    return later

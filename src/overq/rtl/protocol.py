@@ -7,6 +7,7 @@ tests/formal proves it by induction for small arrays, by equating its books with
 from __future__ import annotations
 
 from overq.rtl.encoder import latency
+from overq.rtl.output import output_latency
 from overq.spec import ArrayConfig
 
 _TEXT = """\
@@ -23,8 +24,8 @@ module overq_protocol (
 
   // The books: which vectors are in flight, which of them are the last of their dot product, which tags they carry.
   reg [LATENCY-1:0] flying, last, tag;
-  reg scaling, scaled, scaling_tag, scaled_tag;  // the two cycles of the output stage
-  reg sums_taken, t_taken;
+  reg scaling, scaled, scaling_tag, scaled_tag;  // the last two cycles of the output stage
+{early}  reg sums_taken, t_taken;
   reg [ROWS-1:0] loaded;  // a bit for each row of the tile that waits, the first in bit 0
   reg known;              // there was a reset
   initial known = 0;
@@ -44,9 +45,7 @@ module overq_protocol (
       flying <= {{flying[LATENCY-2:0], take}};
       last <= {{last[LATENCY-2:0], in_last}};
       tag <= {{tag[LATENCY-2:0], in_tag}};
-      scaling <= flying[LATENCY-1] & last[LATENCY-1];
-      scaling_tag <= tag[LATENCY-1];
-      scaled <= scaling;
+{into}      scaled <= scaling;
       scaled_tag <= scaling_tag;
       if (load) loaded <= opens ? 1 : {{loaded[ROWS-2:0], 1'b1}};
       else if (opens) loaded <= 0;
@@ -57,7 +56,7 @@ module overq_protocol (
     t_waits <= t_valid & ~t_ready;
     was_sums <= out_sums; was_last <= out_last; was_tag <= out_tag; was_t <= t; was_t_tag <= t_tag;
     if (rst) begin
-      flying <= 0; scaling <= 0; scaled <= 0; sums_taken <= 0; t_taken <= 0; loaded <= 0; out_waits <= 0; t_waits <= 0; known <= 1;
+      flying <= 0; scaling <= 0; {none}scaled <= 0; sums_taken <= 0; t_taken <= 0; loaded <= 0; out_waits <= 0; t_waits <= 0; known <= 1;
     end
   end
 
@@ -65,7 +64,7 @@ module overq_protocol (
     // In order, LATENCY moving cycles after the transfer, once: neither lost nor doubled.
     assert (out_valid == out_due);
     if (out_valid) assert (out_last == last[LATENCY-1]);
-    // What was the last of its dot product becomes t, two moving cycles later.
+    // What was the last of its dot product becomes t, {stages} moving cycles later.
     assert (t_valid == t_due);
 {promises}
   end
@@ -96,6 +95,26 @@ _STALLS = """\
     if (t_valid) assert (t_tag == scaled_tag);"""
 
 
+_STRAIGHT = {
+    "early": "",
+    "none": "",
+    "into": """\
+      scaling <= flying[LATENCY-1] & last[LATENCY-1];
+      scaling_tag <= tag[LATENCY-1];
+""",
+}
+_EARLY = {
+    "early": "  reg [1:0] early, early_tag;  // the two before them, of a pipelined array\n",
+    "none": "early <= 0; ",
+    "into": """\
+      early <= {early[0], flying[LATENCY-1] & last[LATENCY-1]};
+      early_tag <= {early_tag[0], tag[LATENCY-1]};
+      scaling <= early[1];
+      scaling_tag <= early_tag[1];
+""",
+}
+
+
 def text(config: ArrayConfig) -> str:
     gap = bool(config.format.cascade)
     if config.double_buffered:
@@ -108,7 +127,9 @@ def text(config: ArrayConfig) -> str:
         columns=config.columns,
         sums=config.columns * config.psum_bits,
         ts=config.columns * config.t_bits,
-        latency=latency(config) + config.rows + config.columns - 1,
+        latency=latency(config) + config.pipeline + config.rows + config.columns - 1,
+        stages=output_latency(config),
+        **(_EARLY if config.pipeline else _STRAIGHT),
         promises=own + ("\n" + _STALLS if config.stalls else ""),
     )
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Flow
 
 from overq.rtl.array import SystolicArray
 from overq.rtl.encoder import OverwriteEncoder, latency
-from overq.rtl.output import OutputStage
+from overq.rtl.output import OutputStage, output_latency
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
 from overq.spec import ArrayConfig
@@ -54,7 +54,8 @@ A port of several values packs them without gaps, lane (or column) 0 in the leas
    wherever they stand and whatever is on their `in_t`, they become digit 0, OWN, and nothing crosses them.{starts}{first}
    `in_sums` is what each column starts from: 0 for the first tile of a dot product, later the `out_sums` of the tile before.
 3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order; nothing can stall them.
-4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next layer, 2 cycles later.
+4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next
+   layer, {output} cycles later.
 
 {cycles}
 
@@ -77,8 +78,8 @@ _SINGLE = {
     "loading": "`weight_ready` is low while vectors are in the array, and `in_ready` is low while `weight_valid` is high.",
     "first": "",
     "cycles": """\
-A tile of V vectors takes 2·rows + columns + V − 2 = {fold} cycles in the array, from its first weight to its last sum, and {encoder} more
-here, because the encoder stands before it. The next tile's first weight can follow at once.""",
+A tile of V vectors takes 2·rows + columns + V − 2{pipeline} = {fold} cycles in the array, from its first weight to its last sum, and
+{encoder} more here, because the encoder stands before it. The next tile's first weight can follow at once.""",
 }
 _DOUBLE = {
     "registers": "Two weight registers (double-buffered)",
@@ -134,6 +135,7 @@ def text(config: ArrayConfig) -> str:
         block._MustUse__silence = True  # looked at, not built
         tables.append(_table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}))
     fraction = fmt.fraction_bits
+    chain = latency(config) + config.pipeline + config.rows + config.columns - 1
     kind = _DOUBLE if config.double_buffered else _SINGLE
     return _TEXT.format(
         name=config.label,
@@ -157,7 +159,8 @@ def text(config: ArrayConfig) -> str:
         fraction=fraction,
         depth=config.dot_depth,
         tables="\n".join(tables),
-        latency=latency(config) + config.rows + config.columns - 1,
+        latency=chain,
+        output=output_latency(config),
         kind_bit=_KIND[fmt.kind],
         registers=kind["registers"],
         multiplier=_MULTIPLIER[config.target],
@@ -165,10 +168,11 @@ def text(config: ArrayConfig) -> str:
         first=kind["first"],
         starts=_STARTS if config.edges else "",
         cycles=kind["cycles"].format(
-            fold=f"{2 * config.rows + config.columns - 2} + V",
+            fold=f"{2 * config.rows + config.columns - 2 + config.pipeline} + V",
+            pipeline=f" + {config.pipeline}" if config.pipeline else "",
             encoder=latency(config),
             late=latency(config) - 1,
-            chain=latency(config) + config.rows + config.columns - 1,
+            chain=chain,
             rows=config.rows,
             gap=" + 1" if fmt.cascade else "",
         ),

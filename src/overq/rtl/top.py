@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from overq.rtl.array import Place, SystolicArray, place_inline
 from overq.rtl.encoder import OverwriteEncoder, latency, t_shape
 from overq.rtl.holding import enable_port, held
-from overq.rtl.output import OutputStage, scale_ports
+from overq.rtl.output import OutputStage, output_latency, scale_ports
 from overq.rtl.pe import digit_shape
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig, State
@@ -54,7 +54,7 @@ class Accelerator(wiring.Component):
     out_last                              in_last of the same vector
     multipliers, biases, shifts           t = clamp((sum · multiplier + bias) >> shift), per column; constant while vectors are in flight
     t_ready                               with stalls only: t is taken at this clock; until then all stands still
-    t_valid, t                            two cycles after an out_valid with out_last: the next layer's input
+    t_valid, t                            the output stage's latency after an out_valid with out_last: the next layer's input
     """
 
     def __init__(self, *, config: ArrayConfig, next_config: ArrayConfig | None = None, relu: bool = True, place: Place = place_inline):
@@ -90,7 +90,7 @@ class Accelerator(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from the transfer of a tile to its sums."""
-        return latency(self.config) + self.config.rows + self.config.columns - 1
+        return latency(self.config) + self.config.pipeline + self.config.rows + self.config.columns - 1
 
     def elaborate(self, platform: object) -> Module | Fragment:
         m = Module()
@@ -124,7 +124,7 @@ class Accelerator(wiring.Component):
         self._skew(m, encoder, array)
         spread = config.columns - 1
         for column in range(config.columns):
-            start = delayed(m, self.in_sums[column], encoder.latency + column, f"start_{column}")
+            start = delayed(m, self.in_sums[column], encoder.latency + config.pipeline + column, f"start_{column}")
             total = delayed(m, array.sums_out[column], spread - column, f"total_{column}")
             m.d.comb += [array.sums_in[column].eq(start), self.out_sums[column].eq(total)]
         m.d.comb += [
@@ -144,7 +144,7 @@ class Accelerator(wiring.Component):
         """All stands still while sums or t are not taken. Each is handed over once: what is taken while the other still waits is marked."""
         m.d.comb += [block.enable.eq(run) for block in blocks]
         m.d.comb += self.out_tag.eq(delayed(m, self.in_tag, self.latency, "tag"))
-        m.d.comb += self.t_tag.eq(delayed(m, self.out_tag, OutputStage.latency, "t_tag"))
+        m.d.comb += self.t_tag.eq(delayed(m, self.out_tag, output_latency(self.config), "t_tag"))
         sums_taken, t_taken = Signal(name="sums_taken"), Signal(name="t_taken")
         m.d.comb += [
             self.out_valid.eq(sums & ~sums_taken),

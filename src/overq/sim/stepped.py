@@ -69,6 +69,7 @@ class _Grid:
         self.row, self.column = np.indices(shape)
         self.finished = [np.zeros((vectors, machine.columns), np.int64) for _ in folds]
         self.busy = self.multiplied = 0
+        self.products = [np.zeros(shape, np.int64) for _ in range(machine.pipeline)]  # on their way to the sums, the latest last
 
     def clock(self, cycle: int) -> int:
         """One cycle; returns how many finished sums left the last row."""
@@ -81,11 +82,12 @@ class _Grid:
             vector = cycle - time.start - rows  # row k gets its lane k cycles late
             live = (vector >= 0) & (vector < self.vectors)
             digits[live, 0], states[live, 0] = fold.digits[vector[live], rows[live]], fold.states[vector[live], rows[live]]
-            vector = cycle - time.start - columns  # column j starts its sum j cycles late
+            vector = cycle - time.start - columns - self.machine.pipeline  # column j starts its sum j cycles late
             live = (vector >= 0) & (vector < self.vectors)
             sums[0, live] = 0 if fold.first else self.finished[index - 1][vector[live], columns[live]]
         self._count(cycle, digits)
-        self.sums = sums + product(digits, states, self.weights, above, self.machine.format)
+        self.products.append(product(digits, states, self.weights, above, self.machine.format))
+        self.sums = sums + self.products.pop(0)
         self.digits, self.states = digits, states
         self._move_weights(cycle)
         return self._collect(cycle)
@@ -121,7 +123,7 @@ class _Grid:
         left = 0
         columns = np.arange(self.machine.columns)
         for done, time in zip(self.finished, self.times, strict=True):
-            vector = cycle - time.start - (self.machine.rows - 1) - columns
+            vector = cycle - time.start - (self.machine.rows - 1) - columns - self.machine.pipeline
             live = (vector >= 0) & (vector < self.vectors)
             done[vector[live], columns[live]] = self.sums[-1, live]
             left += int(live.sum())

@@ -8,6 +8,8 @@ A fold is one tile of weights (rows lanes × columns outputs) and all vectors th
                             The new weights become active as a wave just ahead of the first vector (element (k, j) at the end of cycle
                             T-1+k+j), and the next load follows the wave (L = T - 1), so folds start max(vectors + gap, rows) cycles apart
 
+`machine.pipeline` cycles more pass from a lane to its sum: once for each fold with one register a weight, once in all with two.
+
 gap is 1 where a lane can use the previous row's weight: row k still needs it, for the old fold's last vector, in the very cycle in which
 row k-1 would compute with the new one. The plain array needs no gap. Folds `rows` cycles apart are also the closest for which a
 column's partial sum is back before the next tile of the same dot product needs it.
@@ -47,7 +49,7 @@ def timetable(machine: ArrayConfig, vectors: Sequence[int]) -> Iterator[FoldTime
 
 def fold_cycles(machine: ArrayConfig, vectors: int) -> int:
     """One fold on its own, one register a weight: from the first weight to the last sum."""
-    return 2 * machine.rows + machine.columns + vectors - 2
+    return 2 * machine.rows + machine.columns + vectors - 2 + machine.pipeline
 
 
 def total_cycles(machine: ArrayConfig, vectors: int, folds: int) -> int:

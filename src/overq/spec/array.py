@@ -14,6 +14,7 @@ from overq.spec.modes import Lane, State
 MAX_ROWS = 4096
 MAX_SUM_BITS = 64
 TARGETS = ("asic", "fpga")
+MAX_PIPELINE = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ArrayConfig:
     sum_bits     width of every partial sum; None is the least that holds any dot product of `depth` lanes
     double_buffered   a second weight register per element: the next tile loads while vectors stream
     target       "asic": products as sums of gated weights; "fpga": as `*`, for the device's multipliers. Both compute the same
+    pipeline     registers on an element's way from its lane to its sum: 0; 1 behind the product; 2 also before it, behind the choice of
+                 weight and shift. Each is one cycle later, for the whole array; with any, the output stage has two stages more
     segments     a tile may hold several whole channel vectors side by side, as its segments; the encoder is told where they start
     stalls       the whole array can be held still: by a clock enable, and by whoever takes its sums and t (hardware only; counts of
                  cycles are of an array that nobody holds)
@@ -43,6 +46,7 @@ class ArrayConfig:
     segments: bool = False
     target: str = "asic"
     stalls: bool = False
+    pipeline: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, Format):
@@ -50,6 +54,7 @@ class ArrayConfig:
         _check_integer("weight_bits", self.weight_bits, 2, 8)
         _check_integer("rows", self.rows, 1, MAX_ROWS)
         _check_integer("columns", self.columns, 1, MAX_ROWS)
+        _check_integer("pipeline", self.pipeline, 0, MAX_PIPELINE)
         if self.depth is not None:
             _check_integer("depth", self.depth, self.rows, 2**31 - 1)
         for name in ("double_buffered", "segments", "stalls"):
