@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from overq.cli import app
 from overq.errors import InputError
 from overq.sim import ArrayLayer, layer_traffic
-from overq.sim.memory import DATAFLOWS, Cost, Memory, cost
+from overq.sim.memory import DATAFLOWS, Cost, Memory, Plan, cost
 from overq.sim.rates import Shares, shares
 from overq.sim.workload import Decoder, Work, topology
 from overq.spec import ArrayConfig, Format
@@ -32,7 +32,7 @@ def test_cycles_of_scale_sims_published_traces(dataflow, cycles, tmp_path):
     counted from 0; its stalls are those of another memory, so they are taken off."""
     (tmp_path / "t.csv").write_text("Layer Name, M, N, K,\nTest 1, 256, 128, 256,")
     (work,) = topology(tmp_path / "t.csv")
-    found = cost(work, machine(), ENOUGH, ALL, dataflow=dataflow)
+    found = cost(work, machine(), ENOUGH, ALL, Plan(dataflow))
     assert (found.cycles, found.stalls) == (cycles + 1, 0)
     assert found.macs == 256 * 128 * 256
 
@@ -53,7 +53,7 @@ def test_folds_and_traffic_are_those_of_layers_with_values(fmt, groups):
     digits = rng.integers(0, 3, (2, 5, 6, groups, 36 // groups))
     weights = rng.integers(-9, 9, (3, 2, 36 // groups, 24))
     layer, config = ArrayLayer(digits, np.zeros_like(digits), weights, (2, 1)), machine(fmt, 16, 8)
-    work = Work("layer", 36 // groups, 24 // groups, 2, 5, 6, (3, 2), (2, 1), groups)
+    work = Work("layer", 36 // groups, 24 // groups, 2, 5, 6, (3, 2), (2, 1), groups=groups)
     found = cost(work, config, ENOUGH, ALL)
     assert found.folds == sum(1 for _ in layer.folds(config))
     traffic = layer_traffic(layer, config)
@@ -118,7 +118,7 @@ def test_small_buffers_read_again():
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_overq_moves_its_states_and_dynamic_steps(dataflow):
     plain, ours = (
-        cost(Work("product", 64, 64, 256), machine(fmt), ENOUGH, ALL, dataflow=dataflow, dynamic=True)
+        cost(Work("product", 64, 64, 256), machine(fmt), ENOUGH, ALL, Plan(dataflow, dynamic=True))
         for fmt in (Format.plain(4), Format(4, 4, 1, 1))
     )
     assert (plain.array_states, ours.array_states) == (0, ours.array_digits // 4)

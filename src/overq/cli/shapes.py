@@ -11,19 +11,23 @@ import typer
 
 from overq.cli.hardware import Bits, Cascade, DoubleBuffer, Evict, FractionBits, Modes, Policy, RangeBits, Signed, WeightBits
 from overq.cli.inputs import beside_plain, format_of, integers
+from overq.cli.priced import Clock, DramEnergy, Liberty, check_clock, memory_energy, show_energy
+from overq.cli.progress import progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
-from overq.spec import ArrayConfig
+from overq.spec import ArrayConfig, Format
 from overq.text import add_row, console, csv_text, visible
 
 if TYPE_CHECKING:
-    from overq.sim.memory import Cost
+    from overq.eda.energy import MemoryEnergy
+    from overq.sim.memory import Cost, Memory
     from overq.sim.workload import Work
+    from overq.study.energy import Priced
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: overq shapes --topology resnet50.csv --rows 128 --columns 128 --bandwidth 64 --zeros 0.5 --outliers 0.02")
+@app.command(epilog="Example: overq shapes --topology resnet50.csv --liberty cells.lib --bandwidth 64 --zeros 0.5 --outliers 0.02")
 def shapes(
     topology: Annotated[Path | None, typer.Option(help="SCALE-Sim's CSV: convolutions, or products M, N, K; Groups may follow.")] = None,
     decoder: Annotated[
@@ -42,6 +46,9 @@ def shapes(
     policy: Policy = "first",
     signed: Signed = False,
     evict: Evict = 0,
+    plain: Annotated[
+        str | None, typer.Option(help="Bits of the plain formats beside, such as 4,5,6,8. Default: --bits and one more.")
+    ] = None,
     weight_bits: WeightBits = 8,
     rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 128,
     columns: Annotated[int, typer.Option(min=1, help="Columns: output channels side by side.")] = 128,
@@ -52,19 +59,29 @@ def shapes(
     buffers: Annotated[str, typer.Option(help="kB (1,024 bytes) of the buffers of maps, weights and sums.")] = "256,256,256",
     bandwidth: Annotated[float, typer.Option(help="Bytes of DRAM a cycle.")] = 32.0,
     burst: Annotated[int, typer.Option(min=1, help="Bytes of a burst.")] = 64,
+    arrays: Annotated[int, typer.Option(min=1, help="Arrays that share buffers and DRAM; each layer is split over them.")] = 1,
+    liberty: Liberty = None,
+    clock: Clock = None,
+    dram_energy: DramEnergy = None,
     wait: Annotated[bool, typer.Option("--wait", help="Single buffers: the array waits for every transfer.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write one line per format and layer; - is standard output.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
 ) -> None:
-    """Cycles, stalls and memory traffic from shapes alone: no network, no images. Plain and OverQ side by side.
+    """Cycles, stalls and memory traffic from shapes alone, with --liberty energy and area too: no network, no images. Plain and OverQ
+    side by side.
 
     Every layer is in the format given; zeros and outliers are independent, at the given rates, and matter for what compression of maps
     would save. Plain formats with as many bits and with one more are beside OverQ's.
     """
-    from overq.sim.memory import Memory, cost
+    from overq.sim.memory import Memory, Plan, cost
     from overq.sim.rates import shares
 
     check_outputs(csv, json_file)
+    check_clock(clock)
+    if not liberty and (clock, dram_energy) != (None, None):
+        raise InputError("--clock and --dram-energy are for energy, which needs --liberty")
+    if liberty and dataflow != "ws":
+        raise InputError(f"--liberty: the netlists are of the weight-stationary array, so there is no energy of the dataflow {dataflow}")
     work = _work(topology, decoder, tokens, cached, batch)
     sizes = integers("--buffers", buffers)
     if len(sizes) != 3:
@@ -72,24 +89,26 @@ def shapes(
     maps, weights, sums = (1024 * size for size in sizes)
     memory = Memory(maps, weights, sums, bandwidth, burst, double_buffered=not wait)
     fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-    found: dict[str, list[Cost]] = {}
-    for one in beside_plain(fmt):
-        machine = ArrayConfig(one, weight_bits, rows, columns, double_buffered=double_buffer, segments=True)
-        found[one.label] = [
-            cost(
-                layer,
-                machine,
-                memory,
-                shares(machine.tile, zeros, outliers, layer.channels),
-                dataflow=dataflow,
-                dynamic=dynamic,
-                encode_on_read=encode_on_read,
-            )
-            for layer in work
-        ]
-    if Path("-") not in (csv, json_file):
-        _show(found, fmt.label, f"{visible(topology or 'decoder')}, {rows} × {columns}, {dataflow}")
+    plan = Plan(dataflow, dynamic, encode_on_read, arrays=arrays)
+    formats = beside_plain(fmt) if plain is None else [*(Format.plain(b, signed) for b in integers("--plain", plain)), fmt]
+    machines = [ArrayConfig(one, weight_bits, rows, columns, double_buffered=double_buffer, segments=True) for one in formats]
+    found = {
+        machine.format.label: [cost(layer, machine, memory, shares(machine.tile, zeros, outliers, layer.channels), plan) for layer in work]
+        for machine in machines
+    }
     lines = [{"format": label} | asdict(layer) | {"dram": layer.dram} for label, layers in found.items() for layer in layers]
+    quiet = Path("-") in (csv, json_file)
+    if not quiet:
+        many = f"{arrays} arrays of " if arrays > 1 else ""
+        _show(found, fmt.label, f"{visible(topology or 'decoder')}, {many}{rows} × {columns}, {dataflow}")
+    if liberty:
+        deepest = max(layer.layer().depth for layer in work)
+        machines = [machine.with_(depth=max(deepest, rows)) for machine in machines]
+        table, rates = memory_energy(dram_energy), (zeros, outliers, bits)
+        designs = _priced(found, machines, memory, liberty, rates, table, clock)
+        lines = [line | more for line, more in zip(lines, (more for design in designs for more in design.lines()), strict=True)]
+        if not quiet:
+            show_energy(designs, table, f"values drawn with {zeros:.0%} zeros and {outliers:.1%} outliers")
     if csv is not None:
         write(csv, csv_text(list(lines[0]), lines))
     if json_file is not None:
@@ -108,6 +127,27 @@ def _work(topology: Path | None, decoder: str | None, tokens: int, cached: int, 
         raise InputError(f"--decoder {decoder}: layers,hidden,heads,key heads,inner and, where the head is to be counted, vocabulary")
     layers, hidden, heads, key_heads, inner, vocabulary = (*sizes, 0)[:6]
     return workload.Decoder(layers, hidden, heads, key_heads, inner, vocabulary).work(tokens, cached, batch)
+
+
+def _priced(
+    found: dict[str, list[Cost]],
+    machines: list[ArrayConfig],
+    memory: Memory,
+    liberty: list[Path],
+    rates: tuple[float, float, int],
+    table: MemoryEnergy,
+    clock: float | None,
+) -> list[Priced]:
+    from overq.eda.liberty import Library
+    from overq.eda.remembered import keep
+    from overq.study.energy import blocks_at_rates, priced, synthesized
+
+    keep()
+    library = Library(liberty)
+    with progress() as update:
+        parts = synthesized(machines, library, update)
+    blocks = blocks_at_rates(machines, parts, library, *rates)
+    return priced(found, machines, blocks, memory, table, clock and clock * 1000)
 
 
 def _show(found: dict[str, list[Cost]], shown: str, title: str) -> None:

@@ -56,6 +56,7 @@ class Cell:
     clock, falling   of a flip-flop: the clock pin, and whether it acts on the falling edge
     data             its next state, a function of pins and of `states`, the inner value and its inverse
     setup            in ps
+    leakage          in nW, 0 where the library does not tell
     unusual          what netlists here cannot hold, in words: a latch, a clear or preset, …; empty for ordinary cells
     """
 
@@ -67,6 +68,7 @@ class Cell:
     data: str = ""
     states: tuple[str, str] = ("", "")
     setup: float = 0.0
+    leakage: float = 0.0
     unusual: str = ""
 
     @property

@@ -21,6 +21,7 @@ from overq.errors import InputError
 _SECONDS = {"s": 1e12, "ms": 1e9, "us": 1e6, "ns": 1e3, "ps": 1.0, "fs": 1e-3}
 _FARADS = {"f": 1e15, "nf": 1e6, "pf": 1e3, "ff": 1.0}
 _VOLTS = {"v": 1.0, "mv": 1e-3}
+_WATTS = {"w": 1e9, "mw": 1e6, "uw": 1e3, "nw": 1.0, "pw": 1e-3}
 _DELAYS = ("combinational", "combinational_rise", "combinational_fall", "rising_edge", "falling_edge")
 _LOAD = "total_output_net_capacitance"
 _FUNCTION, _HOLDS = re.compile(r"\bfunction\s*:"), re.compile(r"\b(ff|latch|statetable)\s*\(")
@@ -111,6 +112,7 @@ class _File:
         self.text = read(path)
         self.name, header, groups = outline(self.text, str(path))
         self.groups = groups
+        self._groups: dict[int, Group] = {}  # parsed ones, by where they start
         self.spans: dict[str, Span] = {}
         self.twice: set[str] = set()
         for span in groups:
@@ -127,7 +129,9 @@ class _File:
         return self.text[span.start : span.end]
 
     def group(self, span: Span) -> Group:
-        return parse(self.text[span.start : span.end], str(self.path), line_of(self.text, span.start))
+        if span.start not in self._groups:
+            self._groups[span.start] = parse(self.text[span.start : span.end], str(self.path), line_of(self.text, span.start))
+        return self._groups[span.start]
 
     # Units ---------------------------------------------------------------------------------------------
 
@@ -177,7 +181,8 @@ class _File:
         pins: dict[str, Pin] = {}
         for pin in group.named("pin"):
             pins |= {one: self._pin(pin, one, where) for one in _split(pin.args)}
-        cell = Cell(name, self._number(group.first("area", "0"), f"{where}: area"), pins, unusual=_unusual(group))
+        area = self._number(group.first("area", "0"), f"{where}: area")
+        cell = Cell(name, area, pins, leakage=self._leakage(group, where), unusual=_unusual(group))
         flip_flops = group.named("ff")
         if not flip_flops:
             return cell
@@ -217,6 +222,16 @@ class _File:
         given = {edge: group.first(f"{edge}_capacitance") for edge in ("rise", "fall")}
         edges = {edge: self._number(text, f"{where}: capacitance") * self.capacitance if text else load for edge, text in given.items()}
         return Pin(name, group.first("direction"), load, group.first("function"), tuple(arcs), tuple(energy), edges)
+
+    def _leakage(self, group: Group, where: str) -> float:
+        """nW: the cell's own figure, else the mean over its states; 0 without a unit."""
+        given = [group.first("cell_leakage_power")]
+        if not given[0]:
+            given = [state.first("value") for state in group.named("leakage_power") if state.first("value")]
+        unit = self.header.first("leakage_power_unit")
+        if not unit or not given:
+            return 0.0
+        return sum(self._number(text, f"{where}: leakage") for text in given) / len(given) * self._unit(unit, _WATTS, "leakage_power_unit")
 
     @cached_property
     def volts(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -180,8 +180,8 @@ class Netlist:
     # Simulation ----------------------------------------------------------------------------------------
 
     @cached_property
-    def _step(self) -> Callable[[list[int]], None]:
-        """One compiled pass over the combinational cells; slot k of the list holds net k."""
+    def _step(self) -> Callable[[list[int], int], None]:
+        """One compiled pass over the combinational cells; slot k of the list holds net k, one bit for each stream of the mask."""
         return self._compile(
             (self.slot(i.nets[pin.name]), pin.function, i)
             for i in self.ordered
@@ -190,12 +190,12 @@ class Netlist:
         )
 
     @cached_property
-    def _clock(self) -> Callable[[list[int]], None]:
+    def _clock(self) -> Callable[[list[int], int], None]:
         """One compiled pass that puts every flip-flop's next value into its own slot."""
         return self._compile((self.state_slot(k), i.cell.data, i) for k, i in enumerate(self.flip_flops))
 
-    def _compile(self, assignments: Iterable[tuple[int, str, Instance]]) -> Callable[[list[int]], None]:
-        lines = ["def step(v):"]
+    def _compile(self, assignments: Iterable[tuple[int, str, Instance]]) -> Callable[[list[int], int], None]:
+        lines = ["def step(v, m):"]
         held = {i.name: self.state_slot(k) for k, i in enumerate(self.flip_flops)}
         for target, text, instance in assignments:
             slots = {pin.name: self.slot(instance.nets.get(pin.name, "0")) for pin in instance.cell.inputs}
@@ -206,8 +206,8 @@ class Netlist:
             def place(name: str, slots: dict[str, int] = slots, inverse: str = inverse) -> str:
                 return f"{'~' * (name == inverse)}v[{slots[name]}]"
 
-            lines.append(f"    v[{target}] = ({function.expression(text, place)}) & 1")
-        scope: dict[str, Callable[[list[int]], None]] = {}
+            lines.append(f"    v[{target}] = ({function.expression(text, place)}) & m")
+        scope: dict[str, Callable[[list[int], int], None]] = {}
         exec("\n".join([*lines, "    return None"]), {"__builtins__": {}}, scope)  # operators and slots only
         return scope["step"]
 
@@ -231,50 +231,65 @@ class Netlist:
 
         Returns the outputs before each clock edge, and how often each net changed between settled cycles (no glitches).
         """
+        toggles, seen = self._clocked(([given] for given in cycles), 1)
+        slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
+        outputs = [{name: sum(values[slot] << k for k, slot in enumerate(bits)) for name, bits in slots.items()} for values in seen]
+        return outputs, {net: toggles[k] for net, k in self._slots.items()}
+
+    def _clocked(self, cycles: Iterable[Sequence[Mapping[str, int]]], streams: int) -> tuple[list[int], list[list[int]]]:
+        """(changes of each slot, all streams together; the slots before each clock edge) of `streams` copies side by side.
+
+        cycles   for each cycle, what each stream gives the inputs; bit s of every slot is that of stream s
+        """
+        all_on = (1 << streams) - 1
         values = [0] * (len(self._slots) + len(self.flip_flops))
-        values[1] = 1
+        values[1] = all_on
         slots = {name: [self.slot(net) for net in bits] for name, bits in self.inputs.items()}
-        out_slots = {name: [self.slot(net) for net in bits] for name, bits in self.outputs.items()}
         driven = [
-            (self.slot(i.nets[pin.name]), self.state_slot(k), not i.cell.inverted(pin))
+            (self.slot(i.nets[pin.name]), self.state_slot(k), 0 if not i.cell.inverted(pin) else all_on)
             for k, i in enumerate(self.flip_flops)
             for pin in i.cell.outputs
             if pin.name in i.nets
         ]
         toggles = [0] * len(self._slots)
-        seen, before = [], None
+        seen: list[list[int]] = []
         for given in cycles:
-            for name, value in given.items():
+            for name in given[0]:
                 for k, slot in enumerate(slots[name]):
-                    values[slot] = value >> k & 1
-            self._step(values)
-            seen.append({name: sum(values[slot] << k for k, slot in enumerate(bits)) for name, bits in out_slots.items()})
-            if before is not None:
-                for k, old in enumerate(before):
-                    toggles[k] += old != values[k]
-            before = values[: len(toggles)]
-            self._clock(values)
-            for slot, state, straight in driven:
-                values[slot] = values[state] if straight else 1 - values[state]
-        return seen, {net: toggles[k] for net, k in self._slots.items()}
+                    values[slot] = sum((stream[name] >> k & 1) << s for s, stream in enumerate(given))
+            self._step(values, all_on)
+            now = values[: len(toggles)]
+            if seen:
+                for k, old in enumerate(seen[-1]):
+                    toggles[k] += (old ^ now[k]).bit_count()
+            seen.append(now)
+            self._clock(values, all_on)
+            for slot, state, flipped in driven:
+                values[slot] = values[state] ^ flipped
+        return toggles, seen
 
-    def energy(self, cycles: Iterable[Mapping[str, int]]) -> float:
-        """Dynamic energy per cycle in fJ: for every change of a net half C·V² of the pins on it and the mean internal
-        energy of its driver, plus the clock pins of the flip-flops, twice a cycle. No wires, no glitches, no leakage."""
-        cycles = list(cycles)
-        _, toggles = self.run(cycles)
+    def energy(self, *streams: Sequence[Mapping[str, int]]) -> float:
+        """Dynamic energy per cycle in fJ, mean over streams of as many cycles: for every change of a net half C·V² of the pins on it and
+        the mean internal energy of its driver, plus the clock pins of the flip-flops, twice a cycle. No wires, no glitches, no leakage."""
+        toggles, seen = self._clocked(zip(*streams, strict=True), len(streams))
+        changes: dict[Net, int] = {net: toggles[k] for net, k in self._slots.items() if not isinstance(net, str)}
         volts = self.library.voltage
-        steps = max(len(cycles) - 1, 1)
-        total = sum(count * 0.5 * self.load.get(net, 0.0) * volts**2 for net, count in toggles.items() if not isinstance(net, str))
+        steps = max(len(seen) - 1, 1) * len(streams)
+        total = sum(count * 0.5 * self.load.get(net, 0.0) * volts**2 for net, count in changes.items())
         for instance in self.instances:
             for pin in instance.cell.outputs:
                 net = instance.nets.get(pin.name)
                 if net is not None and pin.energy:
                     load = self.load.get(net, 0.0)
                     mean = sum(table.at(INPUT_SLEW, load) for table in pin.energy) / len(pin.energy)
-                    total += toggles.get(net, 0) * mean
+                    total += changes.get(net, 0) * mean
             if instance.cell.is_flip_flop:
                 clock = instance.cell.pins[instance.cell.clock]
                 internal = sum(table.at(INPUT_SLEW, 0.0) for table in clock.energy) / max(len(clock.energy), 1)
                 total += steps * 2 * (0.5 * clock.capacitance * volts**2 + internal)
         return total / steps
+
+    @property
+    def leakage(self) -> float:
+        """nW."""
+        return sum(instance.cell.leakage for instance in self.instances)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
@@ -86,9 +87,17 @@ class Point:
     depth: int
 
 
+class Mapped(NamedTuple):
+    """A result with its netlist, as Verilog and, where there is a library, as an object."""
+
+    point: Point
+    verilog: str
+    netlist: Netlist | None
+
+
 def synthesize(name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES) -> list[Point]:
     """Every recipe for one module, given its name and its Verilog."""
-    return [point for point, _ in netlists(name, text, library, recipes)]
+    return [one.point for one in netlists(name, text, library, recipes)]
 
 
 def smallest(points: Sequence[Point], period: float | None = None) -> Point:
@@ -97,10 +106,8 @@ def smallest(points: Sequence[Point], period: float | None = None) -> Point:
     return min(fits, key=lambda p: p.area) if fits else min(points, key=lambda p: p.period)
 
 
-def netlists(
-    name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, beside: str = ""
-) -> list[tuple[Point, str]]:
-    """(point, mapped Verilog) per recipe.
+def netlists(name: str, text: str, library: Library | None, recipes: Sequence[Recipe] = RECIPES, beside: str = "") -> list[Mapped]:
+    """One for each recipe.
 
     beside   modules that `text` instantiates; they stay as they are and are not counted
     Results are cached as `yosys.remembered` does.
@@ -138,7 +145,7 @@ def netlists(
             round(timing.period, 1) if timing else 0.0,
             timing.depth if timing else 0,
         )
-        results.append((point, files[f"{recipe.name}.v"]))
+        results.append(Mapped(point, files[f"{recipe.name}.v"], mapped))
     return results
 
 
@@ -188,7 +195,7 @@ endmodule
 """
 
 
-def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
+def _transistors(name: str, text: str, beside: str) -> Mapped:
     """Yosys' own count of CMOS transistors for gates of up to four inputs; flip-flops at 24 transistors each. The product is computed
     before it is added: one carry-save tree of all rows comes out larger here."""
     commands = ["read_verilog -lib beside.v", "read_verilog design.v", KEEP_PRODUCT, f"synth -flatten -top {name}", "abc -g cmos4"]
@@ -201,7 +208,7 @@ def _transistors(name: str, text: str, beside: str) -> tuple[Point, str]:
         raise ToolError("Yosys gave no transistor estimate")
     cells = json.loads(key["out.json"])["modules"][name]["cells"].values()
     registers = sum("DFF" in cell["type"] for cell in cells)
-    return Point(name, "transistors", float(found.group(1)), registers, 0.0, len(cells), 0.0, 0), key["out.v"]
+    return Mapped(Point(name, "transistors", float(found.group(1)), registers, 0.0, len(cells), 0.0, 0), key["out.v"], None)
 
 
 def _cached(script: str, inputs: dict[str, str], outputs: list[str], log: str = "") -> dict[str, str]:

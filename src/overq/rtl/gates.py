@@ -40,7 +40,7 @@ def design(config: ArrayConfig, library: Library | None) -> dict[str, str]:
     out = {}
     for name, text in texts.items():
         beside = "".join(other for o, other in texts.items() if o != name)
-        out[name] = netlists(name, text, library, [RECIPE], beside)[0][1]
+        out[name] = netlists(name, text, library, [RECIPE], beside)[0].verilog
     if library is not None:
         used = {word for text in out.values() for word in re.findall(r"^\s+(\w+) \S+ \($", text, re.M)}
         names = sorted(used & set(library.names))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overq.eda import yosys
 from overq.eda.liberty import Library
-from overq.eda.synth import QUICK, RECIPES, Point, Recipe, netlists, smallest
+from overq.eda.netlist import Netlist
+from overq.eda.synth import QUICK, RECIPES, Recipe, netlists, smallest
 from overq.rtl import verilog
 from overq.rtl.encoder import OverwriteEncoder, latency
 from overq.rtl.output import OutputStage
@@ -26,7 +27,10 @@ FLIP_FLOP_TRANSISTORS = 24.0
 
 @dataclass(frozen=True)
 class Part:
-    """`count` times one block; area of one, flip-flops of one, critical path of one (ps, 0 without a library)."""
+    """`count` times one block; area of one, flip-flops of one, critical path of one (ps, 0 without a library).
+
+    netlist   of which `share` is one block; None without a library, and for registers that were only counted
+    """
 
     name: str
     count: int
@@ -34,6 +38,8 @@ class Part:
     flip_flops: int
     period: float
     depth: int
+    share: float = 1.0
+    netlist: Netlist | None = field(default=None, compare=False, repr=False)
 
     @property
     def total(self) -> float:
@@ -56,9 +62,11 @@ class Job:
 
     def done(self, library: Library | None) -> Part:
         module = self.text.split("module ", 1)[1].split("(", 1)[0].strip()
-        best: Point = smallest([point for point, _ in netlists(module, self.text, library, self.recipes, self.beside)])
+        found = netlists(module, self.text, library, self.recipes, self.beside)
+        best = smallest([one.point for one in found])
+        netlist = next(one.netlist for one in found if one.point is best)
         area = best.area if self.share == 1 else round(best.area * self.share, 3)
-        return Part(self.name, self.count, area, int(best.flip_flops * self.share), best.period, best.depth)
+        return Part(self.name, self.count, area, int(best.flip_flops * self.share), best.period, best.depth, self.share, netlist)
 
 
 def parts(config: ArrayConfig, library: Library | None, recipes: Sequence[Recipe] = RECIPES, whole: bool | None = None) -> list[Part]:
@@ -113,7 +121,7 @@ def _is_small(config: ArrayConfig) -> bool:
 def _jobs(config: ArrayConfig, recipes: Sequence[Recipe], whole: bool) -> list[Job]:
     rows, columns = config.rows, config.columns
     if not whole:
-        few = config.with_(rows=SMALL, columns=1, depth=config.dot_depth)
+        few = config.with_(rows=SMALL, columns=1, depth=max(config.dot_depth, SMALL))
         return [
             Job("element", columns * rows, verilog.to_verilog(ProcessingElement(config=config)), recipes),
             Job("encoder, one lane of 16", rows, verilog.to_verilog(OverwriteEncoder(config=few)), share=1 / SMALL),

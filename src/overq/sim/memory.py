@@ -9,13 +9,15 @@ Cycles of a fold are the array's, exact for the weight-stationary array, which i
 The memory is a model, a fold at a time: while a fold computes, what the next one needs comes in and what the last one left goes out,
 and a fold takes the longer of the two (`Memory.double_buffered`), or one after the other. Every piece is contiguous and takes whole
 bursts. Of the two orders of the loops, and so of what is read again, the one with less DRAM traffic is taken, for every format alike.
+Several arrays share buffers and DRAM. A layer is split over them by groups, by blocks of output channels (each array holds other weights,
+all meet the same vectors) or by vectors (all hold the same weights), whichever takes least cycles, for each layer and format.
 OverQ uses the previous lane's weight in all three: it is in the row before (ws), in the weight's register on its way down (os), or on
 its way right in the row before (is).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overq.errors import InputError
 from overq.sim.rates import Shares
@@ -26,6 +28,7 @@ from overq.spec import ArrayConfig
 from overq.spec.packing import packed_bits
 
 DATAFLOWS = ("ws", "os", "is")
+SPLITS = ("groups", "outputs", "vectors")
 SCALE_BITS = 16  # a dynamic step is a bfloat16
 
 
@@ -44,15 +47,46 @@ class Memory:
         if min(self.maps, self.weights, self.sums, self.burst) < 1 or not 0 < self.bandwidth < float("inf"):
             raise InputError("buffers, burst and bandwidth of a memory are positive")
 
+    def shared(self, among: int) -> Memory:
+        """What each of several arrays has of it."""
+        maps, weights, sums = (max(size // among, 1) for size in (self.maps, self.weights, self.sums))
+        return replace(self, maps=maps, weights=weights, sums=sums, bandwidth=self.bandwidth / among)
+
     def time(self, bits: float) -> float:
         """Cycles for one contiguous piece."""
         return -(-bits // (8 * self.burst)) * self.burst / self.bandwidth
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One layer, `repeat` times: cycles (stalls among them), multiplications, and bits.
+class Plan:
+    """How layers run.
 
+    dynamic          each channel vector has its own step, stored beside it
+    encode_on_read   maps lie in memory as t
+    output_bits      of an output value in memory; default: as much as the input's
+    arrays           how many there are of the array; several are weight-stationary
+    """
+
+    dataflow: str = "ws"
+    dynamic: bool = False
+    encode_on_read: bool = False
+    output_bits: float | None = None
+    arrays: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dataflow not in DATAFLOWS:
+            raise InputError(f"no dataflow {self.dataflow!r}; known: {', '.join(DATAFLOWS)}")
+        if self.arrays < 1 or (self.arrays > 1 and self.dataflow != "ws"):
+            raise InputError(f"{self.arrays} arrays with the dataflow {self.dataflow}: one, or several with ws")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One layer, `repeat` times, on `arrays` that `split` it in one of three ways.
+
+    cycles   stalls among them; macs: multiplications; passes: vectors through all folds; the others below are bits
+
+    encoded, finished   values that the encoder makes lanes of (each once; with encode_on_read at every pass); sums that are done
     array_*   between buffers and array: digits, states, the stationary or streamed weights, partial sums
     dram_*    input maps (states and steps among them), weights or cached keys and values, output maps; dram_steps: dynamic steps alone
     masked, runs   what the input map would take compressed, by a bit mask of zeros and by run lengths (4 bits), once
@@ -60,11 +94,16 @@ class Cost:
 
     name: str
     repeat: int
+    arrays: int
+    split: str
     macs: int
     folds: int
     cycles: int
     stalls: int
     utilization: float
+    passes: int
+    encoded: int
+    finished: int
     array_digits: int
     array_states: int
     array_weights: int
@@ -100,62 +139,74 @@ def cost(
     machine: ArrayConfig,
     memory: Memory,
     shares: Shares,
-    *,
-    dataflow: str = "ws",
-    dynamic: bool = False,
-    encode_on_read: bool = False,
-    output_bits: float | None = None,
+    plan: Plan | None = None,
 ) -> Cost:
-    """One layer on the array with its memory.
+    """One layer on the array, or on several, with their memory.
 
-    shares           how many lanes are zeros, for what compression would save
-    dynamic          each channel vector has its own step, stored beside it
-    encode_on_read   maps lie in memory as t
-    output_bits      of an output value in memory; default: as much as the input's
+    shares   how many lanes are zeros, for what compression would save
     """
-    if dataflow not in DATAFLOWS:
-        raise InputError(f"no dataflow {dataflow!r}; known: {', '.join(DATAFLOWS)}")
+    plan = plan or Plan()
+    made = (_cost(work, machine, memory, shares, plan, split) for split in (SPLITS if plan.arrays > 1 else ("",)))
+    return min(made, key=lambda cost: (cost.cycles, cost.dram))
+
+
+def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan: Plan, split: str) -> Cost:
+    dataflow, arrays = plan.dataflow, plan.arrays
     fmt, layer = machine.format, work.layer()
     vectors, depth = layer.vectors, layer.depth
     pixels = work.images * work.height * work.width * work.groups
     state = packed_bits(work.channels, fmt) - work.channels * fmt.bits
-    each = work.channels * unencoded_bits(fmt) if encode_on_read else packed_bits(work.channels, fmt)
-    steps = pixels * SCALE_BITS * dynamic
+    each = work.channels * unencoded_bits(fmt) if plan.encode_on_read else packed_bits(work.channels, fmt)
+    steps = pixels * SCALE_BITS * plan.dynamic
     maps = pixels * each + steps
     weights = layer.weights.size * machine.weight_bits
-    per_value = each / work.channels if output_bits is None else output_bits
-    outputs = round(vectors * work.outputs * work.groups * per_value) + vectors * work.groups * SCALE_BITS * dynamic
+    per_value = each / work.channels if plan.output_bits is None else plan.output_bits
+    outputs = round(vectors * work.outputs * work.groups * per_value) + vectors * work.groups * SCALE_BITS * plan.dynamic
     psum = machine.depth_bits(depth)
     together = layer.together(machine) if dataflow == "ws" else 1
     chunks = -(-work.groups // together)
     if dataflow == "ws":
         deep, across = len(layer.tiles(machine, range(together))), -(-together * work.outputs // machine.columns)
-        one = _Pass(across, deep, vectors, maps // chunks, weights // chunks, memory.maps, memory.weights)
+        turns = -(-across // arrays) if split == "outputs" else across
+        length = -(-vectors // arrays) if split == "vectors" else vectors
+        if split == "groups":  # each array has its share of bandwidth and buffers
+            memory = memory.shared(arrays)
+        one = _Pass(turns, deep, length, maps // chunks, weights // chunks, memory.maps, memory.weights)
         compute = fold_cycles(machine, one.length)
     elif dataflow == "is":
         deep, across = len(layer.tiles(machine)), -(-vectors // machine.columns)
         one = _Pass(across, deep, work.outputs, weights // chunks, maps // chunks, memory.weights, memory.maps)
         compute = fold_cycles(machine, one.length)
     else:
-        one = _Pass(-(-work.outputs // machine.columns), 1, vectors, maps // chunks, weights // chunks, memory.maps, memory.weights)
+        across = -(-work.outputs // machine.columns)
+        one = _Pass(across, 1, vectors, maps // chunks, weights // chunks, memory.maps, memory.weights)
         compute = machine.rows + machine.columns + depth - 2
     rows = -(-vectors // machine.rows) if dataflow == "os" else 0
-    folds, alone, total, read = _scheduled(one, machine, memory, psum, outputs // chunks, compute, rows)
+    wide = 1 if split == "groups" else arrays
+    folds, alone, total, read = _scheduled(one, machine, memory, psum * wide, outputs // chunks, compute, rows)
+    inner = -(-chunks // arrays) if split == "groups" else chunks  # one after another, on each array
     streamed, held = read
     moved = (held, streamed) if dataflow == "is" else (streamed, held)
     lanes, packed = vectors * depth * work.groups, fmt.bits + state / work.channels
-    again = {"ws": one.across, "os": one.across, "is": 1}[dataflow]
-    loads = {"ws": together, "os": rows, "is": one.across}[dataflow]
+    again = 1 if dataflow == "is" else across
+    copies = arrays if split == "vectors" else 1
+    folds = folds * across // one.across * copies
+    loads = {"ws": together * copies, "os": rows, "is": one.across}[dataflow]
     passes = 1 if dataflow == "os" else 2 * one.deep - 1
     elements = machine.rows * machine.columns
     return Cost(
         name=work.name,
         repeat=work.repeat,
         macs=work.macs,
+        arrays=arrays,
+        split=split,
         folds=folds * chunks,
-        cycles=round(total * chunks),
-        stalls=round((total - alone) * chunks),
-        utilization=work.macs / (max(total, 1) * chunks * elements),
+        cycles=round(total * inner),
+        stalls=round((total - alone) * inner),
+        utilization=work.macs / (max(total, 1) * inner * elements * arrays),
+        passes=folds * one.length * chunks,
+        encoded=lanes * again if plan.encode_on_read else pixels * work.channels,
+        finished=vectors * work.outputs * work.groups,
         array_digits=lanes * again * fmt.bits,
         array_states=round(lanes * again * (packed - fmt.bits)),
         array_weights=weights * loads,

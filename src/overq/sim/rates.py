@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from overq.errors import InputError
 from overq.spec import Format, State, encode
 
@@ -25,7 +27,6 @@ class Shares:
     served: float
 
 
-@lru_cache(maxsize=256)
 def shares(fmt: Format, zeros: float, outliers: float, channels: int) -> Shares:
     """Independent lanes: zero with probability `zeros`, an outlier with `outliers` (up to twice what a digit holds), else any level.
 
@@ -33,7 +34,12 @@ def shares(fmt: Format, zeros: float, outliers: float, channels: int) -> Shares:
     """
     if zeros < 0 or outliers < 0 or zeros + outliers > 1:
         raise InputError(f"rates of zeros and outliers are 0 to 1, together too, not {zeros} and {outliers}")
-    rng, length = random.Random(SEED), min(channels, LANES)
+    return _counted(fmt, zeros, outliers, min(channels, LANES))
+
+
+@lru_cache(maxsize=256)
+def _counted(fmt: Format, zeros: float, outliers: float, length: int) -> Shares:
+    rng = random.Random(SEED)
     counts = dict.fromkeys(("nonzero", "second", "kept", "entries", "served", "outliers", "lanes"), 0)
     for _ in range(max(ROWS, ROWS * 16 // length)):
         levels = [_level(fmt, rng, zeros, outliers) for _ in range(length)]
@@ -63,3 +69,22 @@ def _level(fmt: Format, rng: random.Random, zeros: float, outliers: float) -> in
     if drawn < zeros + outliers:
         return sign * rng.randint(most + 2, 2 * most + 2)
     return sign * rng.randint(1, most)
+
+
+def drawn(zeros: float, outliers: float, bits: int, signed: bool, vectors: int, lanes: int) -> np.ndarray:
+    """Values [vectors, lanes] in steps of a digit of `bits`: zero with probability `zeros`, else half a step and more, exponentially
+    distributed, so that the share `outliers` of all is above what the digit holds. The same values for every format that meets them."""
+    if zeros < 0 or outliers < 0 or zeros + outliers > 1:
+        raise InputError(f"rates of zeros and outliers are 0 to 1, together too, not {zeros} and {outliers}")
+    rng = np.random.default_rng(SEED)
+    most = 2 ** (bits - signed) - 0.5
+    tail = max(outliers, 1e-6) / max(1 - zeros, 1e-6)
+    size = 0.5 + rng.exponential((most - 0.5) / -np.log(min(tail, 0.999)), (vectors, lanes))
+    sign = rng.choice([-1.0, 1.0], size.shape) if signed else 1.0
+    return np.where(rng.random(size.shape) < zeros, 0.0, sign * size)
+
+
+def fixed(values: np.ndarray, bits: int, fmt: Format) -> np.ndarray:
+    """t of values in steps of a digit of `bits`; a format with more bits has the finer step that covers the same range."""
+    finer = 2.0 ** (fmt.bits - bits)
+    return np.clip(np.floor(values * (finer * fmt.unit)), fmt.t_min, fmt.t_max).astype(np.int64)

@@ -18,10 +18,10 @@ PRODUCT = ("M", "N", "K")
 
 @dataclass(frozen=True)
 class Work:
-    """One layer: a convolution without padding, or a matrix product (one pixel, as many images as it has rows).
+    """One layer: a convolution, or a matrix product (one pixel, as many images as it has rows).
 
     images, height, width   of the input map
-    kernel, stride          (vertical, horizontal)
+    kernel, stride, padding, dilation   (vertical, horizontal); padding is zeros that lie in no memory
     channels, outputs       of one group
     groups                  independent groups: of a convolution, or heads of attention
     repeat                  how often the network has this layer
@@ -36,6 +36,8 @@ class Work:
     width: int = 1
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     repeat: int = 1
     cache: bool = False
@@ -44,7 +46,7 @@ class Work:
         for value in (self.channels, self.outputs, self.images, self.height, self.width, *self.kernel, *self.stride, self.groups):
             if value < 1:
                 raise InputError(f"layer {self.name!r}: every size is at least 1, not {value}")
-        if self.kernel[0] > self.height or self.kernel[1] > self.width:
+        if self.kernel[0] > self.height + 2 * self.padding[0] or self.kernel[1] > self.width + 2 * self.padding[1]:
             raise InputError(f"layer {self.name!r}: a kernel of {self.kernel} does not fit into {self.height} × {self.width} pixels")
 
     def layer(self) -> ArrayLayer:
@@ -52,7 +54,7 @@ class Work:
         zero = np.zeros((), np.int8)
         digits = np.broadcast_to(zero, (self.images, self.height, self.width, self.groups, self.channels))
         weights = np.broadcast_to(zero, (*self.kernel, self.channels, self.groups * self.outputs))
-        return ArrayLayer(digits, digits, weights, self.stride)
+        return ArrayLayer(digits, digits, weights, self.stride, self.padding, self.dilation)
 
     @property
     def macs(self) -> int:
@@ -97,7 +99,7 @@ def _row(path: Path, number: int, names: Sequence[str], row: list[str], batch: i
     if channels % groups or filters % groups:
         raise InputError(f"{path}, line {number}: {groups} groups divide neither {channels} channels nor {filters} filters evenly")
     height, width = (p if p < k else -(-(p - k) // stride) * stride + k for p, k in ((high, tall), (wide, broad)))
-    return Work(name, channels // groups, filters // groups, batch, height, width, (tall, broad), (stride, stride), groups)
+    return Work(name, channels // groups, filters // groups, batch, height, width, (tall, broad), (stride, stride), groups=groups)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Energy and area as `overq shapes` and `overq cycles` print them, and the options that ask for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from overq.errors import InputError
+from overq.text import add_row, console, visible
+
+if TYPE_CHECKING:
+    from overq.eda.energy import MemoryEnergy
+    from overq.study.energy import Priced
+
+Liberty = Annotated[
+    list[Path] | None, typer.Option(help="Liberty file: energy and area, from netlists of its cells; again for more files of one library.")
+]
+Clock = Annotated[float | None, typer.Option(help="Clock period in ns. Default: the longest path of all elements compared.")]
+DramEnergy = Annotated[float | None, typer.Option("--dram-energy", help="pJ for a bit of DRAM. Default: 30.5, Horowitz 2014.")]
+
+
+def memory_energy(dram: float | None) -> MemoryEnergy:
+    """The table, with the user's own DRAM."""
+    from overq.eda.energy import MemoryEnergy
+
+    table = MemoryEnergy()
+    return table if dram is None else MemoryEnergy(dram=dram, source=f"{table.source}; DRAM as given, {dram:g} pJ a bit")
+
+
+def check_clock(clock: float | None) -> None:
+    if clock is not None and not 0 < clock < float("inf"):
+        raise InputError(f"--clock {clock}: a period in ns, more than 0")
+
+
+def show_energy(found: list[Priced], table: MemoryEnergy, vectors: str) -> None:
+    """One line a format; the first, plain one is what the others are compared with."""
+    from rich.table import Table
+
+    screen, blocks = console(width=150), found[0].blocks
+    heads = (
+        "format",
+        "area mm²",
+        "latency ms",
+        "energy mJ",
+        "elements",
+        "edge",
+        "leakage",
+        "buffers",
+        "DRAM",
+        "EDP mJ·ms",
+        "energy",
+        "EDP",
+    )
+    shown = Table(title=f"energy and area, all layers, clock {found[0].period / 1000:.2f} ns")
+    for head in heads:
+        shown.add_column(head, justify="left" if head == "format" else "right")
+    base = found[0].energy
+    for one in found:
+        e = one.energy
+        parts = (f"{value * 1e-9:.4g}" for value in (e.total, e.elements, e.edge, e.leakage, e.buffers, e.dram))
+        against = ("", "") if one is found[0] else (f"{e.total / base.total - 1:+.1%}", f"{e.edp / base.edp - 1:+.1%}")
+        add_row(shown, one.label, f"{one.area * 1e-6:.3f}", f"{e.latency * 1e-6:.4g}", *parts, f"{e.edp * 1e-15:.4g}", *against)
+    screen.print(shown)
+    screen.print(
+        f"measured: elements, edge (encoder, output stage, skew) and leakage, from switching in netlists of {visible(blocks.library)}, "
+        f"{blocks.voltage:g} V, with {visible(vectors)}; no wires, no glitches, no clock tree"
+    )
+    screen.print(f"a table: buffers and DRAM, {visible(table.source)}; not measured here")
+    for one in found:
+        if one.blocks.period > one.period + 0.5:
+            screen.print(f"{one.label}: an element's path takes {one.blocks.period / 1000:.2f} ns, more than this clock has")
+    slow = max(one.blocks.edge for one in found)
+    if slow > found[0].period + 0.5:
+        screen.print(
+            f"encoder and output stage are synthesized for area, as they are: a path takes up to {slow / 1000:.1f} ns; the registers that "
+            "this clock would need there are not counted, for no format"
+        )
