@@ -44,7 +44,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 
 def test_every_script_is_here() -> None:
-    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "gpu", "kernels", "study"}
+    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "fpga", "gpu", "kernels", "study"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
 
@@ -54,6 +54,21 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr("sys.argv", ["gpu.py", "--tiny"])
     assert module.main() == 0
     assert "Llama block" in capsys.readouterr().out
+
+
+def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that it writes; placement itself is tested where it is."""
+    from overq.eda.fpga import Placed
+
+    module = script("fpga")
+    monkeypatch.setattr(module, "FILE", tmp_path / "placed.csv")
+    monkeypatch.setattr(module, "place", lambda name, text, device, seeds: Placed(1000, 900, 24, 0, tuple(90.0 + s for s in seeds)))
+    monkeypatch.setattr(module.verilog, "design", lambda config: {"overq_top": config.label})
+    monkeypatch.setattr(module, "version", lambda family: family)
+    run(module, monkeypatch, "--only", "4x4", "--seeds", 3)
+    lines = (tmp_path / "placed.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(module.FORMATS)
+    assert lines[1].startswith("A4 plain,4 × 4,2,25,1000,900,24,0,92.0,91.0,93.0,3,ecp5-25k,")
 
 
 def test_cycles_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
