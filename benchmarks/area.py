@@ -1,6 +1,6 @@
 """The area tables of docs/hardware.md.
 
-    python benchmarks/area.py cells.lib [more.lib …] [--only elements --only array-64 …]
+    python benchmarks/area.py cells.lib [more.lib first_part.lib,second_part.lib …] [--only elements --only array-64 …]
 
 Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by part,
 16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_encoders.csv, area_fpga.csv and area_energy.csv. The energy is that of
@@ -34,6 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 ROWS = 16
 # All but the A4W8 elements of the first library go through the recipes that won there: a third of the time, the same for plain.
 QUICK = [r for r in RECIPES if r.adders and r.script in ("resyn", "compress")]
+PLAIN_CELLS = [r for r in RECIPES if not r.adders and r.script in ("resyn", "compress", "amap")]  # where no cell is a full adder
 
 
 def kinds(bits: int) -> list[Format]:
@@ -232,16 +233,20 @@ def steps(libraries: list[Library]) -> dict[str, tuple[str, Callable[[], Iterabl
         fmts = kinds(bits) if bits != 4 else few
         made[f"A{bits}W{weight_bits}"] = ("area_elements.csv", partial(elements, first, bits, weight_bits, fmts, recipes=QUICK), first)
     for library in others:
-        made[f"elements-{library.name}"] = ("area_elements.csv", partial(elements, library, 4, 8, few, recipes=QUICK), library)
+        made[f"elements-{library.name}"] = (
+            "area_elements.csv",
+            partial(elements, library, 4, 8, few, recipes=QUICK if library.full_adder else PLAIN_CELLS),
+            library,
+        )
     return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("liberty", type=Path, nargs="+")
+    parser.add_argument("liberty", nargs="+", help="a library each; files of one library with commas between")
     parser.add_argument("--only", action="append", help="a step of those that a first run names; its rows join those that are there")
     options = parser.parse_args()
-    todo = steps([Library(path) for path in options.liberty])
+    todo = steps([Library([Path(name) for name in names.split(",")]) for names in options.liberty])
     unknown = set(options.only or []) - set(todo)
     if unknown:
         raise InputError(f"no step {min(unknown)}; there are {', '.join(todo)}")

@@ -113,7 +113,7 @@ def test_the_plain_element_carries_nothing_of_overq(tmp_path):
 
 def test_readme_states_ports_and_timing():
     text = readme.text(ArrayConfig(Format(4, 4), rows=16, columns=8))
-    assert "| `in_t` | in | 176 | 16 × 11 bits |" in text
+    assert "| `in_t` | in | 176 | 16 × 11 bits | t per lane: the value with its fraction bits; beyond" in text
     assert "come 26 cycles after the transfer" in text
 
 

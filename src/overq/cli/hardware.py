@@ -31,6 +31,7 @@ DoubleBuffer = Annotated[bool, typer.Option("--double-buffer", help="A second we
 Target = Annotated[str, typer.Option(help="asic: products as gated rows of the weight; fpga: as *, for the device's multipliers.")]
 Stalls = Annotated[bool, typer.Option("--stalls", help="A clock enable, and ready behind sums and t: the whole array can be held.")]
 Pipeline = Annotated[int, typer.Option(help="Registers from an element's lane to its sum: 0, 1 behind the product, 2 before it, too.")]
+Axi = Annotated[bool, typer.Option("--axi", help="AXI4-Stream ports around it, with a testbench of their own; implies --stalls.")]
 Segments = Annotated[bool, typer.Option("--segments", help="Several whole channel vectors in one tile.")]
 Depth = Annotated[int | None, typer.Option(help="Lanes of one whole dot product; default: rows × --tiles.")]
 
@@ -55,31 +56,36 @@ def rtl(
     target: Target = "asic",
     stalls: Stalls = False,
     pipeline: Pipeline = 0,
+    axi: Axi = False,
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON; they fix the format and the array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random vectors where none are given.")] = 0,
     count: Annotated[int, typer.Option(help="How many random vectors.")] = 64,
     tiles: Annotated[int, typer.Option(help="Tiles of one dot product in the random vectors.")] = 2,
     run: Annotated[bool, typer.Option("--run", help="Run the testbench with every simulator found.")] = False,
 ) -> None:
-    """Write the accelerator as plain Verilog-2001, with a README and a self-checking testbench."""
+    """Write the accelerator as plain Verilog-2001, with a README, a self-checking testbench, assertions of its protocol, programs that drive
+    it (C++ with Verilator, cocotb), and files for other tools."""
     from overq.eda import simulators
-    from overq.rtl import handoff, protocol, readme, testbench, verilog
+    from overq.rtl import axis, axis_bench, examples, handoff, protocol, readme, testbench, verilog
     from overq.rtl.vectors import LayerVectors
 
     if vectors is not None:
         layer = LayerVectors.load(vectors)
-        changes = {"double_buffered": double_buffer, "target": target, "stalls": stalls, "pipeline": pipeline}
+        changes = {"double_buffered": double_buffer, "target": target, "stalls": stalls or axi, "pipeline": pipeline}
         layer = replace(layer, config=layer.config.with_(**changes))
     else:
         if count < 1 or tiles < 1:
             raise InputError(f"--count and --tiles must be at least 1, not {count} and {tiles}")
         fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
         whole = depth or rows * tiles
-        config = ArrayConfig(fmt, weight_bits, rows, columns, whole, None, double_buffer, segments, target, stalls, pipeline)
+        config = ArrayConfig(fmt, weight_bits, rows, columns, whole, None, double_buffer, segments, target, stalls or axi, pipeline)
         layer = LayerVectors.random(config, vectors=count, tiles=tiles, seed=seed)
     sources, bench = verilog.files(layer.config), testbench.files(layer)
     beside = handoff.files(sources, (name for name in bench if name.endswith(".hex")))
-    files = sources | bench | beside | {"README.md": readme.text(layer.config), "overq_protocol.sv": protocol.text(layer.config)}
+    words = {"README.md": readme.text(layer.config, axi), "overq_protocol.sv": protocol.text(layer.config)}
+    files = sources | bench | beside | words | examples.files(layer)
+    if axi:
+        files |= {"overq_axis.v": axis.text(layer.config), "testbench_axis.v": axis_bench.text(layer)}
     screen = console()
     screen.print(
         f"{len(write_all(out, files))} files in {out}: {layer.config.label}, {layer.config.rows} × {layer.config.columns}, {layer.source}"
@@ -89,8 +95,8 @@ def rtl(
     found = simulators.available()
     if not found:
         raise ToolError(f"no simulator found; looked for {' and '.join(simulators.SIMULATORS)} on the PATH")
-    for name in found:
-        verdict = simulators.simulate(name, out)
-        screen.print(f"{simulators.version(name)}: {verdict}")
+    for name, top in ((name, top) for name in found for top in ("testbench", *(["testbench_axis"] if axi else []))):
+        verdict = simulators.simulate(name, out, top)
+        screen.print(f"{simulators.version(name)}, {top}: {verdict}")
         if not verdict.startswith("PASS"):
-            raise ToolError(f"{name}: the testbench failed")
+            raise ToolError(f"{name}: {top} failed")

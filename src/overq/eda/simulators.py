@@ -26,8 +26,8 @@ def version(name: str) -> str:
     return found.group() if found else name
 
 
-def simulate(name: str, folder: Path) -> str:
-    """Compile the .v files of `folder`, its .sv files as assertions, and run its `testbench`; returns the verdict line, which starts with
+def simulate(name: str, folder: Path, top: str = "testbench") -> str:
+    """Compile the .v files of `folder`, its .sv files as assertions, and run the module `top`; returns the verdict line, which starts with
     PASS or FAIL. An assertion that fails is a FAIL, too."""
     if name not in SIMULATORS:
         raise ToolError(f"no simulator {name!r}; known: {', '.join(SIMULATORS)}")
@@ -38,12 +38,12 @@ def simulate(name: str, folder: Path) -> str:
     defines = ["-DOVERQ_ASSERT"] if checks else []
     with tempfile.TemporaryDirectory(prefix="overq-sim-") as build:
         if name == "iverilog":
-            _run(name, ["iverilog", "-g2012" if checks else "-g2001", *defines, "-s", "testbench", "-o", f"{build}/sim", *sources], folder)
+            _run(name, ["iverilog", "-g2012" if checks else "-g2001", *defines, "-s", top, "-o", f"{build}/sim", *sources], folder)
             output = _run(name, ["vvp", "-n", f"{build}/sim"], folder)
         else:
-            options = ["--binary", "--timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", "testbench", "-Mdir", build]
+            options = ["--binary", "--timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--top-module", top, "-Mdir", build]
             _run(name, ["verilator", *options, "--assert", *defines, *sources], folder)
-            output = _run(name, [f"{build}/Vtestbench"], folder)
+            output = _run(name, [f"{build}/V{top}"], folder)
     broken = [line for line in output.splitlines() if re.search(r"\w+\.sv:\d+", line)]
     if broken:
         return f"FAIL: {broken[0].strip()}"

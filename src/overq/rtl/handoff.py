@@ -1,7 +1,9 @@
-"""What lies beside emitted Verilog for other tools: file list, FuseSoC core, timing constraints, waivers of lint with their reasons."""
+"""What lies beside emitted Verilog for other tools: file list, FuseSoC core, timing constraints, waivers of lint with their reasons,
+configurations of LibreLane and OpenROAD-flow-scripts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 # Verilator rule -> why the emitted text has it.
@@ -58,10 +60,41 @@ targets:
 """
 
 
+def librelane(sources: Iterable[str]) -> str:
+    fields = {
+        "DESIGN_NAME": "overq_top",
+        "VERILOG_FILES": [f"dir::{name}" for name in sources],
+        "CLOCK_PORT": "clk",
+        "CLOCK_PERIOD": 10 * PERIOD,
+        "PNR_SDC_FILE": "dir::overq.sdc",
+        "SIGNOFF_SDC_FILE": "dir::overq.sdc",
+        "FP_CORE_UTIL": 40,
+    }
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def openroad(sources: Iterable[str]) -> str:
+    """config.mk of OpenROAD-flow-scripts."""
+    listed = " ".join(f"$(HERE){name}" for name in sources)
+    return f"""\
+# make DESIGN_CONFIG=<this folder>/openroad.mk
+HERE := $(dir $(lastword $(MAKEFILE_LIST)))
+export PLATFORM ?= nangate45
+export DESIGN_NAME = overq_top
+export DESIGN_NICKNAME = overq
+export VERILOG_FILES = {listed}
+export SDC_FILE = $(HERE)overq.sdc
+export CORE_UTILIZATION ?= 40
+export PLACE_DENSITY_LB_ADDON ?= 0.2
+"""
+
+
 def files(design: Iterable[str], data: Iterable[str]) -> dict[str, str]:
     """design: the names of the modules' files; data: of the testbench's hex files."""
     names = sorted(design)
     return {
+        "librelane.json": librelane(names),
+        "openroad.mk": openroad(names),
         "overq.f": "".join(f"{name}\n" for name in names),
         "overq.core": core(names, sorted(data)),
         "overq.sdc": constraints(),

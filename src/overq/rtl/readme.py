@@ -6,12 +6,15 @@ from amaranth.hdl import Shape, ShapeLike
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Flow
 
+from overq.rtl import axis
 from overq.rtl.array import SystolicArray
 from overq.rtl.encoder import OverwriteEncoder, latency
 from overq.rtl.output import OutputStage, output_latency
 from overq.rtl.pe import ProcessingElement
 from overq.rtl.top import Accelerator
+from overq.rtl.verilog import meanings
 from overq.spec import ArrayConfig
+from overq.spec.requantize import MULTIPLIER_BITS
 
 _TEXT = """\
 # OverQ accelerator {name}
@@ -22,26 +25,37 @@ Partial sums have {sum_bits} bits, {fraction} of them fraction bits; enough for 
 Plain Verilog-2001, one module per file, one clock (`clk`, rising edge), synchronous active-high `rst` where a module has one.
 Only control bits are reset; hold `rst` for at least one cycle.
 
-## Run the testbench
+## Run it
 
-    iverilog -g2001 -o sim *.v && vvp sim
+    iverilog -g2001 -s testbench -o sim *.v && vvp sim
+    iverilog -g2012 -DOVERQ_ASSERT -s testbench -o sim *.v *.sv && vvp sim
     verilator --binary --timing -Wno-fatal -Wno-lint --top-module testbench *.v && obj_dir/Vtestbench
 
-It streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL
-with the cycles from the first weight to the last sum. Nothing else is needed: no Python, no other file.
-
-## Feeding it your own data
-
-The input of a layer is x with a step Δ; `t` of a value is floor(x · {scale} / Δ), clamped to {t_min} … {t_max}: an integer with
-{t_fraction} fraction bits of the step. n = (t + {half}) >> {t_fraction} is the nearest multiple of Δ; lanes with n = 0 are zeros, which the
-encoder gives to values before them; n outside {digit_min} … {digit_max} is an outlier. With integer weights w of a step Δw,
-a column's sum is {sum_scale} Σ x/Δ · w, so x · W ≈ sum · Δ · Δw{over}. Lanes not used: `in_enable` low. `weights`
-and `in_t` of one transfer are all columns or all lanes of it. `overq vectors` and `overq.spec.encode` give reference answers for any row.
+The testbench streams the vectors of the .hex files through `overq_top`, compares every sum and every output, and prints PASS or FAIL
+with the cycles from the first weight to the last sum. Nothing else is needed: no Python, no other file. With `OVERQ_ASSERT` the
+promises of the ports in `overq_protocol.sv` are watched, too. `example.cpp` (Verilator) and `example_cocotb.py` (cocotb) drive
+the same design with the same files, and say in their first line how they are run.
 
 For other tools: `overq.f` (files), `overq.core` (FuseSoC), `overq.sdc` (constraints), `overq.vlt` (Verilator's lint, each waiver
 with its reason): `verilator --lint-only -Wall --top-module overq_top overq.vlt -f overq.f` and `iverilog -Wall` are silent.
+`librelane.json` and `openroad.mk` configure LibreLane and OpenROAD-flow-scripts; neither was run with them.
 
-## Vectors on ports
+## Feeding it your own data
+
+**t.** The input of a layer is x with a step Δ; `t` of a value is floor(x · {scale} / Δ), clamped to {t_min} … {t_max}: an integer with
+{t_fraction} fraction bits of the step. n = (t + {half}) >> {t_fraction} is the nearest multiple of Δ.
+{rule}
+**Sums.** With integer weights w of a step Δw, a column's sum is {sum_scale} Σ x/Δ · w, so x · W ≈ sum · Δ · Δw{over}.
+A dot product of more than {rows} lanes is cut into tiles; each but the first starts from the sums of the one before.
+
+**The next layer.** t of the next layer, whose step is Δ', is clamp((sum · multiplier + bias) >> shift), per column: choose
+multiplier / 2^shift near {scale} · Δ · Δw / Δ'{over}, with {multiplier_bits} bits of multiplier,
+and bias = {scale} · b / Δ' · 2^shift for a bias b.
+
+**Lanes not used**: `in_enable` low. `weights` and `in_t` of one transfer are all columns or all lanes of it. `overq vectors` and
+`overq.spec.encode` give reference answers for any row.
+
+{axi}## Vectors on ports
 
 A port of several values packs them without gaps, lane (or column) 0 in the least significant bits.
 
@@ -53,7 +67,7 @@ A port of several values packs them without gaps, lane (or column) 0 in the leas
 2. Vectors: one transfer per cycle with `in_valid` and `in_ready`. Lanes without a value have their `in_enable` bit low:
    wherever they stand and whatever is on their `in_t`, they become digit 0, OWN, and nothing crosses them.{starts}{first}
    `in_sums` is what each column starts from: 0 for the first tile of a dot product, later the `out_sums` of the tile before.
-3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order; nothing can stall them.
+3. Sums: `out_valid` and `out_sums` come {latency} cycles after the transfer, in order{stalling}
 4. With `in_last`, the output stage turns them into `t` = clamp((sum · multiplier + bias) >> shift) of the next
    layer, {output} cycles later.
 
@@ -94,6 +108,9 @@ and {late} more here. Where a tile's `in_sums` are the sums of the tile before, 
 }
 
 
+_STALLING = """, counted in cycles in which the array moves.
+   It stands still while `enable` is low, or while `out_valid` or `t_valid` is high and not answered by `out_ready` or `t_ready`: each
+   transfer of sums and of t takes place once. `in_tag` of a vector comes out again as `out_tag` and `t_tag`."""
 _MULTIPLIER = {
     "asic": "Products are sums of gated weights, which standard cells take best; for an FPGA, emit with `--target fpga`.",
     "fpga": "Products are written `*`, one multiplier of the device each, digits placed by their shift before it.",
@@ -107,8 +124,8 @@ _STARTS = """
    Several whole channel vectors may share a tile, side by side: `in_starts` marks the lane where each begins, nothing crosses there."""
 
 
-def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]]) -> str:
-    lines = [f"### {title}", "", "| port | direction | bits | meaning of the bits |", "| --- | --- | --- | --- |"]
+def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]], said: dict[str, str]) -> str:
+    lines = [f"### {title}", "", "| port | direction | bits | how they are read | meaning |", "| --- | --- | --- | --- | --- |"]
     for name, (flow, shape) in ports.items():
         bits = Shape.cast(shape).width
         if isinstance(shape, data.ArrayLayout):
@@ -116,11 +133,46 @@ def _table(title: str, ports: dict[str, tuple[Flow, ShapeLike]]) -> str:
             what = f"{shape.length} × {inner.width} bits{', two’s complement' if inner.signed else ''}"
         else:
             what = "two’s complement" if Shape.cast(shape).signed else ""
-        lines.append(f"| `{name}` | {'in' if flow == Flow.In else 'out'} | {bits} | {what} |")
+        lines.append(f"| `{name}` | {'in' if flow == Flow.In else 'out'} | {bits} | {what} | {said.get(name, '')} |")
     return "\n".join([*lines, ""])
 
 
-def text(config: ArrayConfig) -> str:
+_RULE = """\
+**The encoder** lays them on lanes, one tile a cycle. n outside {digit_min} … {digit_max} is an outlier, which one digit clips.
+A lane with n = 0 is free, and serves one value among the up to {cascade} lanes before it, back to the previous zero or the tile's edge:
+{served}.
+That value then stands on two lanes, its own and the next, and the values between it and the zero move up one lane.
+"""
+_PLAIN_RULE = "The encoder clamps n to {digit_min} … {digit_max}: one digit a lane.\n"
+_SERVED = {
+    ("first", "range"): "the outlier farthest from it, as a low and a high digit",
+    ("first", "precision"): "the value directly before it, if that is no outlier, as a whole and a fraction digit",
+    ("largest", "range"): "the outlier that its digit clips most (of equals the lower lane), as a low and a high digit",
+    ("largest", "precision"): "the value that n rounds worst (of equals the lower lane), as a whole and a fraction digit",
+}
+_AXI = """\
+## AXI4-Stream
+
+`overq_axis` has streams instead: s_axis_weights, s_axis_vectors, s_axis_sums in; m_axis_sums, m_axis_t out. Values stand in whole
+bytes ({weight} for a weight, {t} for a t, {sum} for a sum), so that memory holds plain arrays. tuser[0] of a vector: its sums are
+complete and leave as t; tuser[1]: they start from a transfer of s_axis_sums; tlast: the last vector of a tile. Weights may be sent
+ahead: they wait for their tile. `multipliers`, `biases`, `shifts` stay ports, constant while vectors are in flight.
+
+    iverilog -g2001 -s testbench_axis -o sim *.v && vvp sim
+
+"""
+
+
+def _rule(config: ArrayConfig) -> str:
+    fmt = config.format
+    if not fmt.cascade:
+        return _PLAIN_RULE.format(digit_min=fmt.digit_min, digit_max=fmt.digit_max)
+    served = "; else ".join(_SERVED[fmt.policy, mode] for mode in fmt.modes)
+    gives = f"Before that, an outlier that no zero serves may take a lane whose |n| is at most {fmt.evict}.\n" if fmt.evict else ""
+    return _RULE.format(digit_min=fmt.digit_min, digit_max=fmt.digit_max, cascade=fmt.cascade, served=served) + gives
+
+
+def text(config: ArrayConfig, axi: bool = False) -> str:
     """The README of a design."""
     fmt = config.format
     blocks: dict[str, wiring.Component] = {
@@ -133,7 +185,9 @@ def text(config: ArrayConfig) -> str:
     tables = []
     for title, block in blocks.items():
         block._MustUse__silence = True  # looked at, not built
-        tables.append(_table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}))
+        tables.append(
+            _table(title, {name: (member.flow, member.shape) for name, member in block.signature.members.items()}, meanings(block))
+        )
     fraction = fmt.fraction_bits
     chain = latency(config) + config.pipeline + config.rows + config.columns - 1
     kind = _DOUBLE if config.double_buffered else _SINGLE
@@ -144,8 +198,10 @@ def text(config: ArrayConfig) -> str:
         t_max=fmt.t_max,
         t_fraction=fraction + 1,
         half=fmt.unit // 2,
-        digit_min=fmt.digit_min,
-        digit_max=fmt.digit_max,
+        rule=_rule(config),
+        multiplier_bits=MULTIPLIER_BITS,
+        axi=_AXI.format(**axis.sizes(config)) if axi else "",
+        stalling=_STALLING if config.stalls else "; nothing can stall them.",
         sum_scale=f"2^{fraction} ·" if fraction else "",
         over=f" / {1 << fraction}" if fraction else "",
         rows=config.rows,

@@ -138,17 +138,17 @@ endmodule
 """
 
 
-def _packed(values: Iterable[int], bits: int) -> int:
+def packed(values: Iterable[int], bits: int) -> int:
     """Lane 0 in the least significant bits."""
     return sum((value & ((1 << bits) - 1)) << (i * bits) for i, value in enumerate(values))
 
 
 def _hex(rows: Iterable[Sequence[int]], bits: int) -> str:
-    return "".join(f"{_packed(row, bits):x}\n" for row in rows)
+    return "".join(f"{packed(row, bits):x}\n" for row in rows)
 
 
-def _literal(values: Sequence[int], bits: int) -> str:
-    return f"{len(values) * bits}'h{_packed(values, bits):x}"
+def literal(values: Sequence[int], bits: int) -> str:
+    return f"{len(values) * bits}'h{packed(values, bits):x}"
 
 
 def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]:
@@ -175,9 +175,9 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
         weight_bits=config.weight_bits,
         sum_bits=config.psum_bits,
         next_bits=config.t_bits,
-        multipliers=_literal(layer.multipliers, MULTIPLIER_BITS),
-        biases=_literal(layer.biases, bias_bits(config.psum_bits)),
-        shifts=_literal(layer.shifts, SHIFT_BITS),
+        multipliers=literal(layer.multipliers, MULTIPLIER_BITS),
+        biases=literal(layer.biases, bias_bits(config.psum_bits)),
+        shifts=literal(layer.shifts, SHIFT_BITS),
     )
     blank = [0] * columns
     weights = [row for tile in layer.tiles for row in [*tile.weights, *[blank] * (rows - tile.lanes)]]
