@@ -3,8 +3,9 @@
     python benchmarks/area.py cells.lib [more.lib first_part.lib,second_part.lib …] [--only elements --only array-64 …]
 
 Writes under benchmarks/results: area_elements.csv (every element, by two rules), area_arrays.csv (whole accelerators by part,
-16 to 128 rows), area_clock.csv (A4W8 at given clocks), area_encoders.csv, area_fpga.csv and area_energy.csv. The energy is that of
-the layer vectors in out/layer_resnet20.json, if `python tests/rtl/real_layer.py` has put them there, else of random ones.
+16 to 128 rows), area_signed.csv (the same for signed formats, 64 rows), area_clock.csv (A4W8 at given clocks), area_encoders.csv,
+area_fpga.csv and area_energy.csv. The energy is that of the layer vectors in out/layer_resnet20.json, if
+`python tests/rtl/real_layer.py` has put them there, else of random ones.
 OVERQ_CACHE names a folder that remembers results.
 """
 
@@ -32,6 +33,9 @@ from overq.study.version import commit, package
 
 RESULTS = Path(__file__).parent / "results"
 ROWS = 16
+UNSIGNED = (Format.plain(4), Format.plain(5), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (2, 2), (3, 3))))
+# Of a language model's activations: plain, and what docs/language.md runs.
+SIGNED = (*(Format.plain(bits, True) for bits in (4, 5, 6)), *(Format(4, 8, 3, 3, "largest", True, evict=evict) for evict in (0, 2)))
 # All but the A4W8 elements of the first library go through the recipes that won there: a third of the time, the same for plain.
 QUICK = [r for r in RECIPES if r.adders and r.script in ("resyn", "compress")]
 PLAIN_CELLS = [r for r in RECIPES if not r.adders and r.script in ("resyn", "compress", "amap")]  # where no cell is a full adder
@@ -117,9 +121,8 @@ def clocks(library: Library) -> Iterable[dict[str, object]]:
         yield row
 
 
-def arrays(library: Library, size: int) -> Iterable[dict[str, object]]:
-    """Whole A4W8 accelerators of size × size elements, by part; own sums, of as many lanes as there are rows."""
-    fmts = [Format.plain(4), Format.plain(5), *(Format(4, 4, r, f) for r, f in ((1, 1), (2, 1), (2, 2), (3, 3)))]
+def arrays(library: Library, size: int, fmts: Iterable[Format] = UNSIGNED) -> Iterable[dict[str, object]]:
+    """Whole W8 accelerators of size × size elements, by part, beside the first; own sums, of as many lanes as there are rows."""
     totals: dict[str, float] = {}
     for fmt in fmts:
         config = ArrayConfig(fmt, 8, size, size)
@@ -135,7 +138,7 @@ def arrays(library: Library, size: int) -> Iterable[dict[str, object]]:
             "sum_bits": config.psum_bits,
             **{name.replace(" ", "_"): round(area) for name, area in by_name.items()},
             "all": round(total),
-            "over_A4_plain_percent": round(100 * (total / totals["A4 plain"] - 1), 1),
+            "over_A4_plain_percent": round(100 * (total / next(iter(totals.values())) - 1), 1),
         }
 
 
@@ -228,6 +231,7 @@ def steps(libraries: list[Library]) -> dict[str, tuple[str, Callable[[], Iterabl
         "double": ("area_elements.csv", lambda: elements(first, 4, 8, few, double=True, recipes=QUICK), first),
         "energy": ("area_energy.csv", lambda: energy(first, layer), first),
         "encoders": ("area_encoders.csv", lambda: encoders(first), first),
+        "signed": ("area_signed.csv", partial(arrays, first, 64, SIGNED), first),
     }
     for bits, weight_bits in ((3, 8), (5, 8), (4, 4)):
         fmts = kinds(bits) if bits != 4 else few

@@ -1,11 +1,14 @@
-"""Write the tables of docs/hardware.md from benchmarks/results/area_*.csv: python benchmarks/area_page.py"""
+"""Write the tables of docs/hardware.md and language.md from benchmarks/results/area_*.csv: python benchmarks/area_page.py"""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+PAGES = tuple(ROOT / "docs" / name for name in ("hardware.md", "language.md"))
 Row = dict[str, str]
 NONE = "Not measured on today's element; `make area` does."
 
@@ -112,11 +115,11 @@ def ideas() -> str:
     return table(head, body)
 
 
-def arrays() -> str:
+def arrays(name: str) -> str:
     """Thousands of µm² by part."""
     head = ["array, W8", "size", "sum bits", "elements", "encoder", "output stages", "skew, control", "all", "over A4 plain"]
     body = []
-    for r in sorted(rows("arrays"), key=lambda r: int(r["size"])):
+    for r in sorted(rows(name), key=lambda r: int(r["size"])):
         areas = [f"{float(r[key]) / 1000:.0f}" for key in ("element", "encoder", "output_stage", "skew_and_control", "all")]
         body.append([r["array"], f"{r['size']} × {r['size']}", r["sum_bits"], *areas, signed(r["over_A4_plain_percent"])])
     return table(head, body)
@@ -139,14 +142,15 @@ def fpga() -> str:
     return table(head, [[*pair, *found[(*pair, "asic")], *found[(*pair, "fpga")]] for pair in pairs])
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "elements": a4w8,
     "double": double,
     "others": others,
     "clock": clock,
     "rivals": rivals,
     "ideas": ideas,
-    "arrays": arrays,
+    "arrays": partial(arrays, "arrays"),
+    "signed": partial(arrays, "signed"),
     "energy": energy,
     "encoders": encoders,
     "fpga": fpga,
@@ -163,8 +167,8 @@ def made(text: str) -> str:
 
 
 def main() -> None:
-    page = ROOT / "docs" / "hardware.md"
-    page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(made(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

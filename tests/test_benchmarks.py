@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,10 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 
 def test_every_script_is_here() -> None:
-    here = {"area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "fpga", "gpu", "kernels", "study"}
+    here = {
+        "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "fpga", "gpu", "kernels",
+        "language", "study",
+    }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
 
@@ -79,6 +83,35 @@ def test_cycles_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert found["A4 plain"] <= found["A4 r3+f3 c4"], "a plain tile may be cut anywhere"
 
 
+LLAMA = """
+def tiny():
+    import torch, transformers
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1, intermediate_size=24)
+    config = transformers.LlamaConfig(vocab_size=256, max_position_embeddings=128, pad_token_id=0, **sizes)
+    return transformers.LlamaForCausalLM(config).eval()
+def encoder():
+    return lambda text: list(text.encode())
+"""
+
+
+@pytest.mark.parametrize("part", ["calibration", "speed"])
+def test_language(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "nets.py").write_text(LLAMA)
+    (tmp_path / "text.txt").write_text("abc " * 100)
+    sizes = ("--window", 96, "--windows", 2, "--repeats", 2, "--threads", 1)
+    given = (f"{tmp_path}/nets.py:tiny", "--tokenizer", f"{tmp_path}/nets.py:encoder", "--text", tmp_path / "text.txt", *sizes)
+    run(script("language"), monkeypatch, *given, "--part", part)
+    found = json.loads(capsys.readouterr().out)
+    if part == "calibration":
+        assert found["windows"] == 2
+        assert found["load"]["peak GiB so far"] <= found["fit"]["peak GiB so far"]
+    else:
+        assert len(found["prefill"]["ratios"]) == len(found["decode"]["ratios"]) == 2
+        assert min(found["decode"]["ratios"]) > 0
+
+
 def test_calibration_time(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(script("calibration_time"), monkeypatch, f"{folder}/nets.py:tiny", folder / "images.npz", "--samples", 4)
     assert capsys.readouterr().out.count("peak so far") == 4
@@ -110,8 +143,15 @@ def test_study(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_pages_of_areas_are_made_of_their_records() -> None:
     module = script("area_page")
-    page = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
-    assert module.made(page) == page
+    for page in module.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert module.made(text) == text
+
+
+def test_the_table_of_decoder_layers_is_what_the_model_says() -> None:
+    module = script("decoder")
+    text = module.PAGE.read_text(encoding="utf-8")
+    assert module.made(text) == text
 
 
 def test_area_scripts_have_their_elements() -> None:

@@ -159,7 +159,7 @@ def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan
     each = work.channels * unencoded_bits(fmt) if plan.encode_on_read else packed_bits(work.channels, fmt)
     steps = pixels * SCALE_BITS * plan.dynamic
     maps = pixels * each + steps
-    weights = layer.weights.size * machine.weight_bits
+    weights = _held_bits(work, machine, plan.dynamic)
     per_value = each / work.channels if plan.output_bits is None else plan.output_bits
     outputs = round(vectors * work.outputs * work.groups * per_value) + vectors * work.groups * SCALE_BITS * plan.dynamic
     psum = machine.depth_bits(depth)
@@ -219,6 +219,14 @@ def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan
         masked=round(pixels * work.channels * (1 + shares.kept * packed)) + steps,
         runs=round(pixels * work.channels * shares.entries * (packed + 4)) + steps,
     )
+
+
+def _held_bits(work: Work, machine: ArrayConfig, dynamic: bool) -> int:
+    """Of the stationary operand in memory: weights, or cached keys and values, which lie there in the format, each vector with its step."""
+    size = work.layer().weights.size
+    if not work.cache:
+        return size * machine.weight_bits
+    return size // work.cache * (packed_bits(work.cache, machine.format) + SCALE_BITS * dynamic)
 
 
 def _scheduled(

@@ -25,7 +25,7 @@ class Work:
     channels, outputs       of one group
     groups                  independent groups: of a convolution, or heads of attention
     repeat                  how often the network has this layer
-    cache                   the stationary operand is no weight but activations of earlier tokens (keys, values)
+    cache                   lanes of one cached vector, where the stationary operand is no weight but keys or values of earlier tokens
     """
 
     name: str
@@ -40,7 +40,7 @@ class Work:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     repeat: int = 1
-    cache: bool = False
+    cache: int = 0
 
     def __post_init__(self) -> None:
         for value in (self.channels, self.outputs, self.images, self.height, self.width, *self.kernel, *self.stride, self.groups):
@@ -124,8 +124,8 @@ class Decoder:
             Work("q", self.hidden, self.hidden, rows),
             Work("k", self.hidden, pairs, rows),
             Work("v", self.hidden, pairs, rows),
-            Work("scores", head, context, tokens * sharing, groups=self.key_heads, cache=True),
-            Work("values", context, head, tokens * sharing, groups=self.key_heads, cache=True),
+            Work("scores", head, context, tokens * sharing, groups=self.key_heads, cache=head),
+            Work("values", context, head, tokens * sharing, groups=self.key_heads, cache=head),
             Work("o", self.hidden, self.hidden, rows),
             *([Work("gate", self.hidden, self.inner, rows)] if self.gated else []),
             Work("up", self.hidden, self.inner, rows),
