@@ -45,7 +45,7 @@ def kinds(bits: int) -> list[Format]:
     """Plain first; then range alone, and range + precision with ever longer second digits."""
     lengths = ((1, 1), (2, 1), (2, 2), (3, 3), (4, 4)) if bits == 4 else ((1, 1), (bits - 1, bits - 1))
     both = [Format(bits, 4, r, f) for r, f in lengths]
-    return [Format.plain(bits), Format(bits, 4, 2, 0), Format(bits, 4, bits - 1, 0), *both]
+    return list(dict.fromkeys([Format.plain(bits), Format(bits, 4, 2, 0), Format(bits, 4, bits - 1, 0), *both]))
 
 
 def points_of(

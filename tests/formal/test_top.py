@@ -102,3 +102,71 @@ def test_the_solver_rejects_weights_that_do_not_wait():
     wrong = ("assign weight_ready = ~(|flying[5:0]);", "assign weight_ready = 1'b1;")
     with pytest.raises(ToolError, match="proof did fail"):
         prove_protocol(PROTOCOLS["one register"], lambda text: text.replace(*wrong))
+
+
+def definition(config):
+    """What leaves a 2-row accelerator with one weight register, written from the page: two lanes, of which the second, if it is a zero,
+    serves the first. What each vector must give waits as long as the accelerator takes."""
+    fmt, tb, wb, sb, columns = config.format, config.t_bits, config.weight_bits, config.psum_bits, config.columns
+    f, late = fmt.fraction_bits, latency(config) + config.rows + config.columns - 1
+    read = "$signed" if fmt.signed else "$unsigned"
+    sums = []
+    for j in range(columns):
+        product = " + ".join(f"E{k} * $signed(w{k}[{j * wb} +: {wb}])" for k in (0, 1))
+        sums.append(f"    due_0[{j * sb} +: {sb}] <= $signed(in_sums[{j * sb} +: {sb}]) + {product};")
+    later = [f"    due_{i} <= due_{i - 1};" for i in range(1, late)]
+    queue = "".join(f"  reg [{columns * sb - 1}:0] due_{i};\n" for i in range(late))
+    return f"""
+  function integer level(input integer t); level = (t + {fmt.unit // 2}) >>> {f + 1}; endfunction
+  function integer clamp(input integer v, input integer low, input integer high); clamp = v > high ? high : v < low ? low : v; endfunction
+  wire signed [31:0] t0 = clamp({read}(in_t[0 +: {tb}]), {fmt.t_min}, {fmt.t_max});
+  wire signed [31:0] t1 = clamp({read}(in_t[{tb} +: {tb}]), {fmt.t_min}, {fmt.t_max});
+  wire signed [31:0] n0 = level(t0), n1 = level(t1);
+  wire serves = in_enable[0] & in_enable[1] & (n1 == 0) & (n0 != 0);
+  wire outlier = (n0 > {fmt.digit_max}) | (n0 < {fmt.digit_min});
+  wire signed [31:0] wide = clamp(n0, {fmt.wide_min}, {fmt.wide_max}) <<< {f};
+  wire signed [31:0] fine = clamp((t0 + 1) >>> 1, {fmt.fine_min}, {fmt.fine_max});
+  wire signed [31:0] one = clamp(n0, {fmt.digit_min}, {fmt.digit_max}) <<< {f};
+  wire signed [31:0] E0 = !in_enable[0] ? 0 : (serves & outlier & {int(fmt.range_on)}) ? wide
+    : (serves & !outlier & {int(fmt.precision_on)}) ? fine : one;
+  wire signed [31:0] E1 = !in_enable[1] ? 0 : clamp(n1, {fmt.digit_min}, {fmt.digit_max}) <<< {f};
+  reg [{columns * wb - 1}:0] w0, w1;
+  reg [{late - 1}:0] sent;
+{queue}  always @(posedge clk) begin
+    if (weight_valid & weight_ready) begin w0 <= weights; w1 <= w0; end
+    sent <= rst ? 0 : {{sent[{late - 2}:0], in_valid & in_ready}};
+{chr(10).join([*sums, *later])}
+  end
+  always @* assert (out_valid == sent[{late - 1}]);
+  always @* assert (!out_valid || out_sums == due_{late - 1});
+"""
+
+
+WHOLE = {
+    "plain": ArrayConfig(Format.plain(2), 2, 2, 2),
+    "r1 f1": ArrayConfig(ONE_BIT, 2, 2, 2),
+    "full": ArrayConfig(FULL, 2, 2, 2),
+    "range, signed": ArrayConfig(Format(2, 1, 2, 0, signed=True), 2, 2, 1),
+}
+
+
+def prove_sums(config, change=lambda text: text):
+    """By induction over as many cycles as a vector takes; the weights' books are the design's registers."""
+    same = ["sent top.flying"]
+    same += [f"w{k} " + ",".join(f"top.array.element_{k}_{j}.weight_out" for j in reversed(range(config.columns))) for k in (0, 1)]
+    begin, always = (" ".join(f"{word} {pair}" for pair in same) for word in ("-set-at 1", "-prove"))
+    options = f"-tempinduct -verify -timeout 600 -seq 1 -set-at 1 rst 1 {begin} -prove-asserts -set-assumes {always}"
+    run(config, harness(config, definition(config)), f"sat {options} proof", change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_sum_is_the_definition_s(name):
+    """2 × 2, two bits: for all inputs, weights and times, partial sums in, holes between vectors, lanes on and off."""
+    prove_sums(WHOLE[name])
+
+
+@pytest.mark.slow
+def test_the_solver_rejects_a_row_that_comes_too_early():
+    with pytest.raises(ToolError, match="proof did fail"):
+        prove_sums(WHOLE["r1 f1"], lambda text: text.replace(".digits(array_digits)", ".digits({field_1, array_digits[1:0]})"))
