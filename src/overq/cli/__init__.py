@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 import overq
-from overq.cli import cycles, evaluate, exchange, hardware, report, sensitivity, shapes, study, synth
+from overq.cli import cycles, evaluate, exchange, fpga, hardware, report, sensitivity, shapes, study, synth
 from overq.errors import OverqError, OverqWarning
 from overq.text import visible
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(evaluate.app)
 app.add_typer(hardware.app)
 app.add_typer(synth.app)
+app.add_typer(fpga.app)
 app.add_typer(cycles.app)
 app.add_typer(shapes.app)
 app.add_typer(sensitivity.app)
