@@ -1,4 +1,4 @@
-"""Write the tables of docs/hardware.md and language.md from benchmarks/results/area_*.csv: python benchmarks/area_page.py"""
+"""Write the tables of docs/hardware.md, language.md and cycles.md from benchmarks/results: python benchmarks/area_page.py"""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = tuple(ROOT / "docs" / name for name in ("hardware.md", "language.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("hardware.md", "language.md", "cycles.md"))
 Row = dict[str, str]
 NONE = "Not measured on today's element; `make area` does."
 
 
-def rows(name: str) -> list[Row]:
-    path = ROOT / "benchmarks" / "results" / f"area_{name}.csv"
+def rows(name: str, kind: str = "area_") -> list[Row]:
+    path = ROOT / "benchmarks" / "results" / f"{kind}{name}.csv"
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
@@ -142,6 +142,24 @@ def fpga() -> str:
     return table(head, [[*pair, *found[(*pair, "asic")], *found[(*pair, "fpga")]] for pair in pairs])
 
 
+def placed() -> str:
+    head = ["format, W8", "array", "pipeline", "sum bits", "LUTs", "flip-flops", "multipliers", "MHz, median", "seeds", "device", "commit"]
+    keys = ("format", "array", "pipeline", "sum_bits", "luts", "flip_flops", "multipliers", "fmax_median", "seeds", "device", "commit")
+    return table(head, [[r[key] for key in keys] for r in rows("placed", "fpga_")])
+
+
+def energies() -> str:
+    """Of ResNet-50's shapes; the last column is over the first line."""
+    found = rows("resnet50", "energy_")
+    head = ["format, W8", "mm²", "cycles", "ms", "elements", "edge", "leakage", "buffers", "DRAM", "all", "mJ · ms", "energy over A4"]
+    keys = ("format", "area_mm2", "cycles", "latency_ms", "elements", "edge", "leakage", "buffers", "dram", "energy", "edp")
+    body = [[*(r[key] for key in keys), signed(str(100 * (float(r["energy"]) / float(found[0]["energy"]) - 1)))] for r in found]
+    if not found:
+        return table(head, body)
+    first = found[0]
+    return table(head, body) + f"\n\n{first['library']}, {first['volts']} V, clock {first['clock_ns']} ns; commit {first['commit']}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "elements": a4w8,
     "double": double,
@@ -154,6 +172,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "energy": energy,
     "encoders": encoders,
     "fpga": fpga,
+    "placed": placed,
+    "energies": energies,
 }
 
 

@@ -46,7 +46,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 def test_every_script_is_here() -> None:
     here = {
-        "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "fpga", "gpu", "kernels",
+        "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "energy", "fpga", "gpu", "kernels",
         "language", "study",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
@@ -58,6 +58,26 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr("sys.argv", ["gpu.py", "--tiny"])
     assert module.main() == 0
     assert "Llama block" in capsys.readouterr().out
+
+
+def test_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that it writes, ResNet-50's cycles among them; blocks themselves are tested where they are."""
+    from overq.eda.energy import BlockEnergy
+
+    module = script("energy")
+    blocks = BlockEnergy(400.0, 200.0, 300.0, 100.0, 900.0, 9.0, 8.0, 100, 1e6, 2000.0, 3000.0, 1e6, "made up", 1.1)
+    monkeypatch.setattr(module, "Library", lambda path: None)
+    monkeypatch.setattr(module, "synthesized", lambda machines, library: [[] for _ in machines])
+    monkeypatch.setattr(module, "blocks_at_rates", lambda machines, *rest: [blocks for _ in machines])
+    monkeypatch.setattr(module, "FORMATS", module.FORMATS[:1])
+    monkeypatch.setattr(module.table, "__defaults__", (module.FORMATS,))
+    run(module, monkeypatch, "cells.lib", "--bandwidth", "1e9", "--csv", tmp_path / "e.csv")
+    (line,) = csv.DictReader((tmp_path / "e.csv").open(encoding="utf-8"))
+    assert (line["format"], line["clock_ns"], line["topology"]) == ("A4 plain", "2.0", "resnet50")
+    assert int(line["cycles"]) >= 916544  # with buffers that hold all; 256 kB of sums cut some folds
+    parts = sum(float(line[name]) for name in ("elements", "edge", "leakage", "buffers", "dram"))
+    assert float(line["energy"]) == pytest.approx(parts, abs=1e-3)
+    assert float(line["edp"]) == pytest.approx(float(line["energy"]) * float(line["latency_ms"]), rel=1e-3)
 
 
 def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,6 +162,7 @@ class Record:
     bits                     per activation value, payload and metadata; multiplier = activation bits × weight bits
     area, cycles             of the hardware, where a table was given that has them: of one element, of one image
     array_area               of a whole array with its encoder, likewise
+    energy, edp              of one image, in mJ and mJ · ms, likewise
     right                    hexadecimal, the first image in the highest bit: which images were classified correctly
     errors                   hexadecimal, a float16 an image: energy of its scores' error over the mean of all images'
     element                  the name of the setting's processing element in tables of areas; "" where it has none of one name
@@ -202,6 +203,8 @@ class Record:
     array_area: float | None = None
     errors: str = ""
     element: str = ""
+    energy: float | None = None
+    edp: float | None = None
     own: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import report_cases
 
 from overq.errors import InputError
 from overq.records import Record
 from overq.report import charts, render
-from overq.report.costs import read_areas, read_cycles
+from overq.report.costs import read_areas, read_cycles, with_energies
 from overq.report.records import read_csv, to_csv
 from overq.report.study import front, verdict
 
@@ -119,6 +120,24 @@ def test_cycles_belong_to_their_network(tmp_path: Path) -> None:
     assert read_cycles(path, ["n"])["n"].get("A4 plain", 4) == 5
     with pytest.raises(InputError, match="needs the column 'network'"):
         read_cycles(path, ["n", "m"])
+
+
+def test_energies_belong_to_elements_of_their_network(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("format,energy,edp\nA4 plain,2,10\nA4 r3+f3 c4,3,12\n")
+    overq = report_cases.record("a", 3, 5.0, "overq", element="A4 r3+f3 c4")
+    rival, float_ = report_cases.record("b", 3, 5.0, "sparq", element="A4 sparq"), report_cases.record("float", 4, 32.0, "float")
+    found = with_energies([overq, rival, float_], path)
+    assert [(r.energy, r.edp) for r in found] == [(3, 12), (None, None), (None, None)]
+    assert with_energies([replace(overq, weight_bits=4)], path)[0].energy is None  # the table is of 8-bit weights
+    with pytest.raises(InputError, match="needs the column 'network'"):
+        with_energies([overq, replace(overq, network="other")], path)
+    path.write_text("network,format,weight_bits,energy,edp\nother,A4 r3+f3 c4,4,7,8\n")
+    other = replace(overq, network="other", weight_bits=4)
+    assert [r.energy for r in with_energies([overq, other], path)] == [None, 7]
+    path.write_text("format,energy,edp\nA4 plain,x,10\n")
+    with pytest.raises(InputError, match="not a number"):
+        with_energies([overq], path)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from overq.records import Record
 
 app = typer.Typer(help="Rivals side by side: run, stop, resume, compare, plot.", no_args_is_help=True)
-COSTS = ("bits", "multiplier", "area", "cycles")  # what `plot` can draw accuracy against
+COSTS = ("bits", "multiplier", "area", "cycles", "energy", "edp")  # what `plot` can draw accuracy against
 REASONS = 5  # different reasons that `run` prints at its end
 StorePath = Annotated[Path, typer.Option("--store", help="The results: one SQLite file.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")]
@@ -202,10 +202,18 @@ def compare(
 
 Areas = Annotated[Path | None, typer.Option(help="CSV of element areas, as `make area` writes it.")]
 Cycles = Annotated[Path | None, typer.Option(help="CSV with the columns format, cycles and, for several networks, network.")]
+Energies = Annotated[Path | None, typer.Option(help="CSV of energies, as benchmarks/energy.py writes it: format, energy, edp.")]
 
 
 @app.command(epilog="Example: overq study export results.csv --store study.sqlite")
-def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, areas: Areas = None, cycles: Cycles = None) -> None:
+def export(
+    output: Path,
+    store: StorePath = DEFAULT,
+    study: StudyName = None,
+    areas: Areas = None,
+    cycles: Cycles = None,
+    energies: Energies = None,
+) -> None:
     """Write one line per setting: .csv (also for -, standard output), or .parquet (needs the extra `parquet`)."""
     from overq.report.records import table_of, to_csv
 
@@ -218,7 +226,7 @@ def export(output: Path, store: StorePath = DEFAULT, study: StudyName = None, ar
             import pyarrow.parquet
         except ImportError as error:
             raise ToolError("Parquet needs pyarrow, which is not installed: pip install 'overq[parquet]', or export .csv") from error
-    results = _records(_rows(store, study), areas, cycles)
+    results = _records(_rows(store, study), areas, cycles, energies)
     if output.suffix != ".parquet":
         write(output, to_csv(results))
         return
@@ -232,9 +240,12 @@ def plot(
     output: Path,
     store: StorePath = DEFAULT,
     study: StudyName = None,
-    cost: Annotated[str, typer.Option(help="bits, multiplier, area (with --areas) or cycles (with --cycles).")] = "bits",
+    cost: Annotated[
+        str, typer.Option(help="bits, multiplier, area (with --areas), cycles (with --cycles), energy or edp (with --energies).")
+    ] = "bits",
     areas: Areas = None,
     cycles: Cycles = None,
+    energies: Energies = None,
 ) -> None:
     """Accuracy against cost, the Pareto front marked: .png, .svg or .pdf."""
     from overq.report import charts, render
@@ -244,10 +255,11 @@ def plot(
     if cost not in COSTS:
         raise InputError(f"--cost is one of {', '.join(COSTS)}, not {cost!r}")
     kind = render.kind_of(output)
-    for name, table in (("area", areas), ("cycles", cycles)):
-        if cost == name and table is None:
-            raise InputError(f"--cost {name} needs a table: --{name.replace('area', 'areas')} FILE.csv")
-    results = [r for r in _records(_rows(store, study, one=True), areas, cycles) if r.method == "float" or getattr(r, cost) is not None]
+    tables = {"area": ("areas", areas), "cycles": ("cycles", cycles), "energy": ("energies", energies), "edp": ("energies", energies)}
+    if cost in tables and tables[cost][1] is None:
+        raise InputError(f"--cost {cost} needs a table: --{tables[cost][0]} FILE.csv")
+    found = _records(_rows(store, study, one=True), areas, cycles, energies)
+    results = [r for r in found if r.method == "float" or getattr(r, cost) is not None]
     if all(r.method == "float" for r in results):
         raise InputError(f"{store}: no quantized setting is complete yet, or none has a known {cost}")
     note = [f"areas: {visible(read_areas(areas).source)}"] if cost == "area" and areas is not None else []
@@ -315,9 +327,10 @@ def _rows(path: Path, study: str | None, one: bool = False) -> list[Any]:
     return kept
 
 
-def _records(rows: list[Any], areas: Path | None = None, cycles: Path | None = None) -> list[Record]:
-    from overq.report.costs import read_areas, read_cycles
+def _records(rows: list[Any], areas: Path | None = None, cycles: Path | None = None, energies: Path | None = None) -> list[Record]:
+    from overq.report.costs import read_areas, read_cycles, with_energies
     from overq.study.table import records
 
     networks = {row["network"] for row in rows}
-    return records(rows, read_areas(areas) if areas else None, read_cycles(cycles, networks) if cycles else None)
+    found = records(rows, read_areas(areas) if areas else None, read_cycles(cycles, networks) if cycles else None)
+    return with_energies(found, energies) if energies else found

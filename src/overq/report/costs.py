@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overq.errors import InputError
+from overq.records import Record
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,28 @@ def read_cycles(path: Path, networks: Iterable[str]) -> dict[str, CostTable]:
                 except ValueError as error:
                     raise InputError(f"{path}: not a number: {error}") from error
     return tables
+
+
+def with_energies(records: Sequence[Record], path: Path) -> list[Record]:
+    """The records with energy and EDP of one image, by element, from a CSV as benchmarks/energy.py writes it: columns format (a label),
+    energy, edp and, where present, network (needed for several), weight_bits (else 8). Others stay without."""
+    rows = _rows(path, ("format", "energy", "edp"))
+    networks = {record.network for record in records}
+    if len(networks) > 1 and "network" not in rows[0]:
+        raise InputError(f"{path}: a study of {len(networks)} networks needs the column 'network' in a table of energies")
+    try:
+        known = {
+            (row.get("network", ""), row["format"].lower(), int(row.get("weight_bits") or 8)): (_cost(row["energy"]), _cost(row["edp"]))
+            for row in rows
+        }
+    except ValueError as error:
+        raise InputError(f"{path}: not a number: {error}") from error
+    out = []
+    for record in records:
+        network = record.network if "network" in rows[0] else ""
+        energy, edp = known.get((network, record.element.lower(), record.weight_bits), (None, None))
+        out.append(replace(record, energy=energy, edp=edp))
+    return out
 
 
 def read_cycles_of_arrays(path: Path, size: int) -> dict[tuple[str, bool], float]:

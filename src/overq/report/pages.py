@@ -18,7 +18,7 @@ A row and a column together name network and label (a list of labels shares the 
     page, name, records                   # as above
     ours = [{ head = "A3", label = "…" }]
     cost = "bits"                         # or area, with areas = "FILE"; array_area, with arrays = "FILE" and size = 64; or
-                                          # bit_cycles, with cycles = "FILE" and size
+                                          # bit_cycles, with cycles = "FILE" and size; energy or edp, with energies = "FILE"
     names = { resnet20 = "ResNet-20" }    # what a network is called
 
     [[text]]                              # words with figures in them, {0} for the first of `values`
@@ -40,7 +40,7 @@ from typing import Any
 from overq.errors import InputError
 from overq.records import Record
 from overq.report import charts, render, vega
-from overq.report.costs import read_areas, read_arrays, read_cycles_of_arrays
+from overq.report.costs import read_areas, read_arrays, read_cycles_of_arrays, with_energies
 from overq.report.fronts import fronts
 from overq.report.means import gained, mean_of, nearer
 from overq.report.names import OURS
@@ -80,6 +80,7 @@ class Fronts:
     """A table of fronts; fields as in the file.
 
     areas, arrays  tables as `make area` writes them, of elements and of arrays of `size` rows; then the cost is the area in them
+    energies       table as benchmarks/energy.py writes it
     cycles         table as benchmarks/cycles_networks.py writes it; who is not OverQ takes those of the plain array
     names          what a network is called
     """
@@ -93,6 +94,7 @@ class Fronts:
     areas: Path | None = None
     arrays: Path | None = None
     cycles: Path | None = None
+    energies: Path | None = None
     size: int = 64
 
 
@@ -139,7 +141,7 @@ AGAINST = {"paired", "gain", "more", "nearer"}  # what is shown of two records
 
 
 Block = Table | Fronts | Text
-FILES = "areas", "arrays", "cycles"  # of `Fronts`, beside the file
+FILES = "areas", "arrays", "cycles", "energies"  # of `Fronts`, beside the file
 BLOCKS: dict[str, type] = {"table": Table, "fronts": Fronts, "text": Text}
 
 
@@ -218,6 +220,8 @@ def _with_cost(found: list[Record], block: Fronts) -> list[Record]:
     if block.arrays is not None:
         arrays = read_arrays(block.arrays, block.size)
         return [replace(record, array_area=arrays.get(record.element, record.weight_bits)) for record in found]
+    if block.energies is not None:
+        return with_energies(found, block.energies)
     if block.cycles is not None:
         cycles = read_cycles_of_arrays(block.cycles, block.size)
         return [replace(record, cycles=cycles.get((record.network, record.method in OURS))) for record in found]

@@ -17,6 +17,8 @@ COSTS = {
     "area": "area of one processing element",
     "array_area": "area of the whole array with its encoder",
     "cycles": "cycles of one image",
+    "energy": "energy of one image (mJ)",
+    "edp": "energy of one image × its latency (mJ · ms)",
 }
 MEASURES = {"top1": "top-1 (%)", "sqnr": "signal to noise of the scores (dB)"}
 # Middling colours: three times as bright or as dark as a white and as a dark page. Shapes tell methods apart without colour.
