@@ -38,6 +38,13 @@ def test_a_planted_mistake_is_found_and_minimized(monkeypatch: pytest.MonkeyPatc
     assert len(row) == 3  # an outlier, a value that moves, a zero
 
 
+def test_the_record_has_ten_million_vectors_of_every_mode() -> None:
+    record = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz.json").read_text())
+    by_mode = {key.split()[-1]: done["vectors"] for key, done in record.items()}
+    assert set(by_mode) == {name for name, _ in fuzz.modes()}
+    assert min(by_mode.values()) >= 10**7
+
+
 def test_an_unknown_mode_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         fuzz.main(["--mode", "sideways"])
