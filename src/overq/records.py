@@ -46,6 +46,15 @@ class LayerInput:
     vectors: tuple[tuple[float, ...], ...]
     lanes: int
 
+    @classmethod
+    def from_json(cls, data: Any) -> LayerInput:
+        """The inverse of `asdict`; ValueError, TypeError or KeyError for what it does not give."""
+        edges, counts = tuple(map(float, data["edges"])), tuple(map(int, data["counts"]))
+        if len(edges) != len(counts) + 1:
+            raise ValueError(f"{len(edges)} edges of {len(counts)} bins")
+        vectors = tuple(tuple(map(float, vector)) for vector in data["vectors"])
+        return cls(str(data["name"]), float(data["low"]), float(data["high"]), edges, counts, vectors, int(data["lanes"]))
+
 
 @dataclass(frozen=True)
 class Accuracy:

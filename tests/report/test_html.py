@@ -101,6 +101,8 @@ def test_a_store_is_reported_in_time(cells: int, tmp_path: Path, capsys, monkeyp
     assert len(made.encode()) < 3_000_000
     assert len(data["settings"]) == cells + 1
     assert data["missing"][0][1:] == ["olive:bits=4:W8", "failed", HOSTILE, 1]
+    assert [each["name"] for each in data["inputs"][0]["layers"]] == [f"blocks.{i}.conv" for i in range(20)]
+    assert data["layers"][0]["rows"][3][5:] == ["A4 r3+f3 c4", 0.25, 23.0]
     assert out.startswith("report: ")
 
 

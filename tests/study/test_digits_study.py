@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from study_cases import command
 
+from overq.cli.contents import contents_of
 from overq.methods import METHODS
 
 STUDY = Path(__file__).parents[2] / "studies" / "digits.toml"
@@ -37,6 +38,10 @@ def test_the_digits_study_runs_from_the_command_line(tmp_path: Path, capsys: pyt
     compared = overq("compare", "uniform:bits=3:W8", "overq:bits=3,cascade=1:W8")
     assert re.match(r"digits: overq\S+ - uniform\S+ = [+-]\d+\.\d\d points, 95 % interval \[.*\], McNemar p = ", compared)
     assert "digits, W8: OverQ is " in overq("plot", tmp_path / "p.svg")
+    report = contents_of(tmp_path / "s.sqlite", None, None, None, 16, None)
+    ((network, inputs),) = report.inputs
+    assert (network, len(inputs), sum(inputs[1].counts) > 1000, len(inputs[1].vectors)) == ("digits", 10, True, 4)
+    assert all(layer.step and layer.format for name, label, layers in report.layers for layer in layers), "as calibration chose them"
     overq("export", tmp_path / "r.csv")
     rows = list(csv.DictReader((tmp_path / "r.csv").open()))
     assert {row["method"] for row in rows} == {"float", *METHODS, "plain_recipe"}

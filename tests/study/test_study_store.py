@@ -1,5 +1,6 @@
 """The store: claims, dead processes, a full disk; and the executor's dying workers."""
 
+import json
 import os
 import random
 import signal
@@ -15,8 +16,10 @@ from study_cases import DIGITS
 
 from overq.compare import mcnemar, paired
 from overq.methods import Cost
+from overq.records import LayerInput
+from overq.spec import Counts
 from overq.study.cell import Cell
-from overq.study.measure import Measured
+from overq.study.measure import Measured, joined, layers_to_json
 from overq.study.plan import Setting
 from overq.study.run import run
 from overq.study.store import Store, result_of
@@ -49,6 +52,21 @@ def cells(count):
 
 
 KEYS = [cell.key for cell in cells(7)]
+
+
+def test_what_is_known_of_layers_comes_back_and_an_earlier_versions_lanes_do_too() -> None:
+    seen = LayerInput("a", 0.0, 6.5, (0.0, 3.25, 6.5), (9, 1), ((0.5, 6.5),), 2)
+    lanes = {"a": (Counts(9, 4, 2, 1, 1), 4), "b": (Counts(9, 1), 4)}
+    found = replace(FOUND, lanes=lanes, steps={"a": ("A4 r3+f3 c4", 0.25, None)}, inputs=(seen,))
+    assert joined(FOUND.columns, json.loads(json.dumps(layers_to_json(found)))) == found
+    assert joined(FOUND.columns, {"lanes": [9, 4, 2, 1, 1, 4]}).lanes == {"lanes": lanes["a"]}, "a layer of that name, years ago"
+    for damaged in (
+        {"lanes": {}, "steps": {"a": [1]}, "inputs": []},
+        {"lanes": {}},
+        {"lanes": {}, "steps": {}, "inputs": [{"edges": [1]}]},
+    ):
+        with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+            joined(FOUND.columns, damaged)
 
 
 class Inline:

@@ -70,6 +70,7 @@ def _of_store(source: Path, study: str | None, areas: Path | None, arrays: Path 
         f"Study {studies}: {', '.join(networks)}",
         records,
         layers,
+        tuple((s.cell.network.name, s.found.inputs) for s in found if s.found.inputs),
         missing=tuple(Missing(*key, count) for key, count in alike.items()),
         left_out=(*lines, *waits),
         commands=(f"overq study run STUDY.toml --store {source}  # the study file that these cells are of", *this_command()),
@@ -82,9 +83,12 @@ def _layers(s: Settled) -> tuple[LayerCoverage, ...]:
     from overq.spec import expected_coverage
 
     return tuple(
-        LayerCoverage(name, c.zero_rate, c.outlier_rate, c.coverage if c.outliers else None, expected_coverage(c.zero_rate, cascade))
+        LayerCoverage(
+            name, c.zero_rate, c.outlier_rate, c.coverage if c.outliers else None, expected_coverage(c.zero_rate, cascade),
+            *s.found.steps.get(name, ()),
+        )
         for name, (c, cascade) in s.found.lanes.items()
-    )
+    )  # fmt: skip
 
 
 def _incomplete(rows: list[Any], found: list[Settled]) -> list[str]:
@@ -118,11 +122,7 @@ def _evaluation(path: Path) -> Evaluation:
         for entry in data["results"]:
             layers = tuple(LayerCoverage(**_of(LayerCoverage, layer)) for layer in entry["layers"])
             results.append(Accuracy(**{**_of(Accuracy, entry), "layers": layers}))
-        inputs = tuple(
-            LayerInput(**{**_of(LayerInput, each), "edges": tuple(each["edges"]), "counts": tuple(each["counts"]),
-                          "vectors": tuple(map(tuple, each["vectors"]))})
-            for each in data.get("inputs", ())
-        )  # fmt: skip
+        inputs = tuple(map(LayerInput.from_json, data.get("inputs", ())))
         found = Evaluation(**{**_of(Evaluation, data), "results": tuple(results), "inputs": inputs})
         if not found.results or any(r.images < 1 for r in found.results):
             raise ValueError("it has no results")

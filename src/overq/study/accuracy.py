@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,12 @@ from torch import nn
 import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
-from overq.nn import Recipe, summary
-from overq.nn.report import LayerReport
+from overq.nn import Recipe
 from overq.records import Accuracy, Evaluation, LayerCoverage
 from overq.spec import Counts, Format, expected_coverage
 from overq.study.data import Images, at
 from overq.study.evaluate import correction_batch, observed, prepared
-from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
+from overq.study.measure import COVERAGE, TOP1, Fitted, coverage, measured, scores_of
 from overq.study.recipes import installed
 from overq.study.seen import inputs_of
 
@@ -117,11 +115,11 @@ def evaluate(
         network = model if recipe is None else installed(model, seen, calibrated, recipe, batch)
         tick = partial(tick_of, setting.label)
         found = measured(network, images, scored, plan.batch_size, (TOP1,) if recipe is None else (TOP1, COVERAGE), progress=tick)
-        mean, known = coverage(found.lanes), {} if recipe is None else {report.name: report for report in summary(network)}
+        mean = coverage(found.lanes)
         results.append(replace(
             setting, correct=int(found.columns[TOP1].sum()), seconds=time.perf_counter() - start,
             coverage=mean.coverage, expected_coverage=mean.expected, zero_rate=mean.zero_rate, outlier_rate=mean.outlier_rate,
-            layers=tuple(_layer(name, counts, cascade, known.get(name)) for name, (counts, cascade) in found.lanes.items()),
+            layers=tuple(_layer(name, counts, cascade, found.steps.get(name)) for name, (counts, cascade) in found.lanes.items()),
             right=np.packbits(found.columns[TOP1][:, 0] > 0).tobytes().hex(),
         ))  # fmt: skip
     corrected = ["bias corrected"] if plan.bias_correction else []
@@ -187,10 +185,6 @@ def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
     )  # fmt: skip
 
 
-def _layer(name: str, counts: Counts, cascade: int, report: LayerReport | None) -> LayerCoverage:
-    coverage = counts.coverage if counts.outliers else None
-    label = "" if report is None or report.format is None else report.mode
-    step, sqnr = (None, None) if report is None else (report.step, report.sqnr)
-    expected = expected_coverage(counts.zero_rate, cascade)
-    sqnr = sqnr if sqnr is not None and math.isfinite(sqnr) else None
-    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, coverage, expected, label, step, sqnr)
+def _layer(name: str, counts: Counts, cascade: int, fitted: Fitted | None) -> LayerCoverage:
+    covered, expected = counts.coverage if counts.outliers else None, expected_coverage(counts.zero_rate, cascade)
+    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, covered, expected, *(fitted or ()))

@@ -16,19 +16,21 @@ from torch import nn
 
 from overq import datafree
 from overq.compare import AGREEMENT, KL, PERPLEXITY
-from overq.errors import InputError
+from overq.errors import CalibrationError, InputError
 from overq.methods import Cost
 from overq.nn import Observations, Recipe, observe
 from overq.nn.bias import choose
 from overq.nn.chosen import ENOUGH, Chosen
 from overq.nn.folding import fold_rotation
+from overq.records import LayerInput
 from overq.study import digits
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
-from overq.study.measure import SQNR, Measured, all_scores, measured
+from overq.study.measure import COVERAGE, SQNR, Measured, all_scores, measured
 from overq.study.models import function_of, load_model
 from overq.study.plan import Network, Setting
 from overq.study.recipes import FOLDED, MIXES, install_recipe
+from overq.study.seen import inputs_of
 from overq.study.version import commit, package, versions
 from overq.tune.sensitivity import Sensitivity, sensitivity
 
@@ -51,8 +53,18 @@ def evaluate(key: str, cell: Cell) -> Outcome:
     exact = _exact(replace(cell, setting=Setting("float"))) if {SQNR, AGREEMENT, KL} & set(cell.measures) else None
     known = exact if cell.setting.method == "float" and PERPLEXITY not in cell.measures else None
     found = measured(model, images, positions, cell.batch_size, cell.measures, exact, known=known)
+    if cell.setting.method == "float" and cell.shard == 0 and COVERAGE in cell.measures:
+        found = replace(found, inputs=_inputs(shared))
     made_by = _running() | {"commit": commit(package())} | ({} if _device.get() == "cpu" else {"device": torch.cuda.get_device_name()})
     return found, cost, time.perf_counter() - begin, made_by
+
+
+def _inputs(shared: Cell) -> tuple[LayerInput, ...]:
+    """What the layers saw, for the report; settings of the network need the same observation, which the process keeps. () without one."""
+    try:
+        return inputs_of(_observed(shared, "images")[0])
+    except (CalibrationError, InputError):  # the network's settings tell of it, where they need images
+        return ()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from safetensors.numpy import save as to_bytes
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.study.cell import Cell
-from overq.study.measure import Measured, lanes_from_json, lanes_to_json
+from overq.study.measure import joined, layers_to_json
 from overq.study.store import MAX_DEATHS
 from overq.study.workers import Outcome
 
@@ -189,7 +189,7 @@ def _bytes(outcome: Outcome) -> bytes:
     if outcome.reason is not None:
         return to_bytes({}, {"reason": outcome.reason})
     found, cost, seconds, made_by = outcome.value
-    rest = {"lanes": lanes_to_json(found.lanes), "cost": asdict(cost), "seconds": seconds, "made_by": made_by}
+    rest = {"layers": layers_to_json(found), "cost": asdict(cost), "seconds": seconds, "made_by": made_by}
     return to_bytes(found.columns, {name: json.dumps(value) for name, value in rest.items()})
 
 
@@ -201,8 +201,12 @@ def _read(file: Path) -> Outcome:
             if "reason" in rest:
                 return Outcome(file.name, reason=rest["reason"])
             columns = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # no mapping
-        lanes = lanes_from_json(json.loads(rest["lanes"]))
-        value = Measured(columns, lanes), Cost(**json.loads(rest["cost"])), float(rest["seconds"]), json.loads(rest["made_by"])
+        value = (
+            joined(columns, json.loads(rest["layers"])),
+            Cost(**json.loads(rest["cost"])),
+            float(rest["seconds"]),
+            json.loads(rest["made_by"]),
+        )
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return Outcome(file.name, reason=f"InputError: the result file was damaged: {error}")
     return Outcome(file.name, value)

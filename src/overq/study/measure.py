@@ -7,6 +7,7 @@ concatenation, and one paired bootstrap (`compare`) serves all of them. Coverage
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -19,9 +20,11 @@ from torch import nn
 
 from overq.compare import COVERAGE, SQNR, TEXT, TOP1, value_of
 from overq.errors import InputError
-from overq.nn import count_lanes
+from overq.nn import count_lanes, summary
 from overq.nn.call import run
+from overq.nn.report import LayerReport
 from overq.nn.trees import home, moved
+from overq.records import LayerInput
 from overq.spec import Counts, expected_coverage
 from overq.study.data import Images, at
 from overq.study.models import function_of
@@ -31,6 +34,10 @@ MEASURES = (TOP1, SQNR, COVERAGE)  # of a study that does not say which
 KNOWN = (*MEASURES, *TEXT)
 
 
+Lanes = dict[str, tuple[Counts, int]]
+Fitted = tuple[str, float | None, float | None]  # a layer's format, step and SQNR of its sample in dB, see `records.LayerCoverage`
+
+
 @dataclass(frozen=True)
 class Measured:
     """Of one setting on some images.
@@ -38,26 +45,42 @@ class Measured:
     columns  measure -> float64 [images, columns]: top1 [right], sqnr [signal, noise], perplexity [loss, tokens], agreement [agreeing,
              tokens], kl [divergence, tokens], a function's (file.py:function) [score]
     lanes    layer -> (its lane counts, its cascade factor), where coverage was asked for and the layer overwrites its input
+    steps    layer -> how it was calibrated, of the same layers
+    inputs   what the layers of the float network saw in calibration; with one shard of the float network only
     """
 
     columns: dict[str, np.ndarray]
-    lanes: dict[str, tuple[Counts, int]] = field(default_factory=dict)
+    lanes: Lanes = field(default_factory=dict)
+    steps: dict[str, Fitted] = field(default_factory=dict)
+    inputs: tuple[LayerInput, ...] = ()
 
     def value(self, measure: str) -> float:
         return float(value_of(measure, self.columns[measure].mean(0)))
 
 
-Lanes = dict[str, tuple[Counts, int]]
+def layers_to_json(found: Measured) -> dict[str, Any]:
+    """All but the columns, as plain JSON values."""
+    return {
+        "lanes": {name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in found.lanes.items()},
+        "steps": found.steps,
+        "inputs": [asdict(each) for each in found.inputs],
+    }
 
 
-def lanes_to_json(lanes: Lanes) -> dict[str, list[int]]:
-    """`Measured.lanes` as plain JSON values."""
-    return {name: [*asdict(counts).values(), cascade] for name, (counts, cascade) in lanes.items()}
+def joined(columns: dict[str, np.ndarray], data: Any) -> Measured:
+    """The columns and what `layers_to_json` gave (an earlier version: lanes only), put together.
+
+    ValueError, TypeError, KeyError or AttributeError for what it does not give.
+    """
+    if not isinstance(data.get("lanes"), dict):
+        data = {"lanes": data, "steps": {}, "inputs": []}
+    lanes = {name: (Counts(*map(int, counts)), int(cascade)) for name, (*counts, cascade) in data["lanes"].items()}
+    steps = {name: (str(label), _number(step), _number(sqnr)) for name, (label, step, sqnr) in data["steps"].items()}
+    return Measured(columns, lanes, steps, tuple(map(LayerInput.from_json, data["inputs"])))
 
 
-def lanes_from_json(data: Any) -> Lanes:
-    """The inverse of `lanes_to_json`; ValueError, TypeError or AttributeError for what it does not give."""
-    return {name: (Counts(*map(int, counts)), int(cascade)) for name, (*counts, cascade) in data.items()}
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -142,7 +165,12 @@ def measured(
         if name not in KNOWN:
             columns[name.rpartition("/")[2]] = _own(name, model, images, positions)
     layers = dict(model.named_modules())
-    return Measured(columns, {name: (counts, layers[name].lanes[0].cascade) for name, counts in lanes.items()})
+    steps = {report.name: _fitted(report) for report in summary(model) if report.name in lanes} if lanes else {}
+    return Measured(columns, {name: (counts, layers[name].lanes[0].cascade) for name, counts in lanes.items()}, steps)
+
+
+def _fitted(report: LayerReport) -> Fitted:
+    return "" if report.format is None else report.mode, report.step, report.sqnr if math.isfinite(report.sqnr) else None
 
 
 def _own(name: str, model: nn.Module, images: Images, positions: Sequence[int]) -> np.ndarray:

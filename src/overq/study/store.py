@@ -27,7 +27,7 @@ from safetensors.numpy import save as to_bytes
 from overq.errors import InputError
 from overq.methods import Cost
 from overq.study.cell import Cell, key_of
-from overq.study.measure import Measured, lanes_from_json, lanes_to_json
+from overq.study.measure import Measured, joined, layers_to_json
 from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
@@ -189,7 +189,7 @@ class Store:
         """
         rows = []
         for key, (found, cost, seconds, made_by) in results.items():
-            texts = (json.dumps(each) for each in (lanes_to_json(found.lanes), asdict(cost), made_by))
+            texts = (json.dumps(each) for each in (layers_to_json(found), asdict(cost), made_by))
             rows.append((to_bytes(found.columns), *texts, seconds, time.time(), key, self.owner))
         with self._whole("record a result"):
             return self.db.executemany(
@@ -254,7 +254,7 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
     """Of a row that is done."""
     try:
         columns = {name: values.astype(float) for name, values in from_bytes(row["columns"]).items()}
-        lanes = lanes_from_json(json.loads(row["lanes"]))
+        found = joined(columns, json.loads(row["lanes"]))
         cost = Cost(**json.loads(row["cost"]))
         if not columns or any(v.ndim != 2 or not v.shape[1] for v in columns.values()) or len({len(v) for v in columns.values()}) > 1:
             raise ValueError("its columns do not fit together")
@@ -263,7 +263,7 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
             raise ValueError("its versions are no text")
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise InputError(f"the store's result of cell {str(row['key'])[:16]} is damaged: {visible(error)}") from error
-    return Measured(columns, lanes), cost
+    return found, cost
 
 
 def _connected(path: Path, options: str = "") -> sqlite3.Connection:

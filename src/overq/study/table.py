@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +104,9 @@ def _joined(shards: list[tuple[Cell, sqlite3.Row]]) -> Settled:
     made_by = [json.loads(row["made_by"]) for _, row in shards]
     commits = " ".join(dict.fromkeys(filter(None, (made.get("commit", "") for made in made_by))))
     seconds = sum(row["seconds"] for _, row in shards)
-    return Settled(shards[0][0], Measured(columns, lanes), parts[0][1], {**made_by[0], "commit": commits}, seconds)
+    return Settled(
+        shards[0][0], replace(parts[0][0], columns=columns, lanes=lanes), parts[0][1], {**made_by[0], "commit": commits}, seconds
+    )
 
 
 def one_study(rows: list[sqlite3.Row], name: str | None) -> str:
