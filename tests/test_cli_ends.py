@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -175,6 +176,40 @@ def test_every_command_shows_an_example_that_parses() -> None:
         example = (leaf.epilog or "").removeprefix("Example: ")
         assert example.startswith(f"overq {name} "), name
         leaf.make_context(name, shlex.split(example)[1 + len(name.split()) :])  # refuses what does not exist
+
+
+DOCS = Path(__file__).parents[1]
+PAGES = [*(DOCS / name for name in ("README.md", "CONTRIBUTING.md")), *sorted((DOCS / "docs").glob("**/*.md"))]
+FENCED = re.compile(r"^```(?:bash)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_every_command_of_the_pages_parses() -> None:
+    """Each line of a block that begins with `overq`: the command and its options exist; `…` and what follows # are not read."""
+    command, count = typer.main.get_command(cli.app), 0
+    for page in PAGES:
+        blocks = FENCED.findall(page.read_text(encoding="utf-8"))
+        for line in (line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()):
+            if not line.startswith("overq ") or "…" in line:
+                continue
+            leaf, rest, count = command, shlex.split(line, comments=True)[1:], count + 1
+            while hasattr(leaf, "commands") and rest and not rest[0].startswith("-"):
+                leaf, rest = leaf.commands[rest[0]], rest[1:]
+            try:
+                leaf.make_context(str(leaf.name), rest)
+            except typer.Exit:  # --version, --help
+                pass
+            except Exception as error:
+                raise AssertionError(f"{page.name}: {line}: {error}") from error
+    assert count > 25
+
+
+def test_every_command_with_results_writes_them_as_json() -> None:
+    command = typer.main.get_command(cli.app)
+    leaves = [command.commands[name] for name in ("evaluate", "sensitivity", "cycles", "shapes", "synth", "inspect")]
+    leaves += [command.commands["study"].commands[name] for name in ("show", "compare")]
+    for leaf in leaves:
+        (option,) = (each for each in leaf.params if "--json" in each.opts)
+        assert "- is standard output" in option.help, leaf.name
 
 
 def test_version_says_which_kernels_can_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

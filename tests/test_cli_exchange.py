@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ def test_a_saved_network_is_inspected_exported_and_looked_into(
     assert code == 0
     assert "24,464 weights in 28 layers" in out
     assert "A4 r3+f3 c4 W4: 96.8 % of the weights" in out
+    code, out, _ = run(capsys, monkeypatch, "inspect", packed, "--json", "-")
+    assert (code, json.loads(out)["weights"], len(json.loads(out)["rows"])) == (0, 24464, 28)
     code, out, _ = run(capsys, monkeypatch, "export", "--from", packed, "--to", onnx)
     wrote, beside = out.splitlines()
     assert (code, wrote) == (0, f"wrote {onnx}: {onnx.stat().st_size:,} bytes, exact")

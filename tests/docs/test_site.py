@@ -43,17 +43,30 @@ def test_the_reference_holds_the_api_the_commands_and_the_errors(site: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_open_without_errors_and_the_explorer_draws(scheme: str, site: Path) -> None:
-    from report_cases import chromium
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("dark", 360)], ids=["light", "dark", "phone-dark"])
+def test_pages_open_without_errors_axe_is_content_and_the_explorer_draws(scheme: str, width: int, site: Path) -> None:
+    from report_cases import chromium, violations
 
-    with chromium(color_scheme=scheme) as (page, said):
-        for name in ("index", "which-format", "tutorials/own-network", "format", "reference/cli"):
+    with chromium(color_scheme=scheme, viewport={"width": width, "height": 800}) as (page, said):
+        for name in ("index", "which-format", "tutorials/own-network", "format", "report", "reference/cli"):
             page.goto((site / f"{name}.html").as_uri())
             assert page.locator("h1").count() == 1
+            assert violations(page) == [], name
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.goto((site / "format.html").as_uri())
+        shown = [image.get_attribute("src") for image in page.locator("article img").all() if image.is_visible()]
+        assert len(shown) == 9
+        assert all(("-dark" in source) == (scheme == "dark") for source in shown), "pictures follow the page"
         page.goto((site / "explorer.html").as_uri())
         page.wait_for_selector("#explorer-bits")
         assert page.locator(".lanes td.digit").count() > 8
+        assert violations(page) == []
+        box = page.locator("#explorer-cascade")
+        box.focus()
+        before = page.locator("#explorer-body [role=status]").inner_text()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        assert page.locator("#explorer-body [role=status]").inner_text() != before, "the keyboard is enough"
         assert said == []
         page.goto((site / "search.html").as_uri() + "?q=cascade")  # from a file it finds pages, but may not fetch excerpts of them
         page.wait_for_selector("#search-results li")

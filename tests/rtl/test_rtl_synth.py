@@ -156,7 +156,7 @@ def test_the_command_compares_with_as_many_bits_and_with_one_more(library, tmp_p
         str(tmp_path / "tiny.lib"),
         *["--bits", "2", "--rows", "2", "--columns", "1", "--weight-bits", "2"],
     ]
-    command += ["--csv", str(tmp_path / "parts.csv")]
+    command += ["--csv", str(tmp_path / "parts.csv"), "--json", str(tmp_path / "parts.json")]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
     lines = [line for line in shown.output.splitlines() if " over A" in line]
@@ -166,6 +166,9 @@ def test_the_command_compares_with_as_many_bits_and_with_one_more(library, tmp_p
     assert f"an element {float(ours['area_each']) / float(plain['area_each']) - 1:+.1%}" in lines[0]
     monkeypatch.setattr(yosys, "run", None)
     assert CliRunner().invoke(app, command).output == shown.output
+    assert [line["area_each"] for line in json.loads((tmp_path / "parts.json").read_text())] == [float(row["area_each"]) for row in rows]
+    alone = CliRunner().invoke(app, [*command[:-1], "-"]).output
+    assert len(json.loads(alone)) == len(rows), "nothing but JSON"
 
 
 def test_without_a_library_transistors_are_estimated():

@@ -40,7 +40,7 @@ def test_the_digits_study_runs_from_the_command_line(tmp_path: Path, capsys: pyt
     assert "digits, W8: OverQ is " in overq("plot", tmp_path / "p.svg")
     report = contents_of(tmp_path / "s.sqlite", None, None, None, 16, None)
     ((network, inputs),) = report.inputs
-    assert (network, len(inputs), sum(inputs[1].counts) > 1000, len(inputs[1].vectors)) == ("digits", 10, True, 4)
+    assert (network, len(inputs), sum(inputs[1].counts) > 1000, len(inputs[1].vectors)) == ("digits", 28, True, 4)
     assert all(layer.step and layer.format for name, label, layers in report.layers for layer in layers), "as calibration chose them"
     overq("export", tmp_path / "r.csv")
     rows = list(csv.DictReader((tmp_path / "r.csv").open()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -79,17 +80,19 @@ def cycles(
     chosen = some_of(seen, samples)
     with progress() as update:
         watched = chosen.watched(lambda done: update("calibration", done, chosen.count))
-        quantized = overq.quantize(network, watched.batches(32), plan)
-    result = network_cycles(
-        quantized,
-        shown.load(range(count)),
-        rows=rows,
-        columns=columns,
-        double_buffered=double_buffer,
-        segments=segments,
-        check=check,
-        names=(name, shown.name),
-    )
+        quantized = overq.quantize(network, watched.batches(32), plan, progress=update)
+        total, ran = len(overq.summary(quantized)), itertools.count(1)
+        result = network_cycles(
+            quantized,
+            shown.load(range(count)),
+            rows=rows,
+            columns=columns,
+            double_buffered=double_buffer,
+            segments=segments,
+            check=check,
+            names=(name, shown.name),
+            progress=lambda layer: update(layer, next(ran), total),
+        )
     _show(result, checked=check, quiet=Path("-") in (json_file, csv_file))
     if json_file is not None:
         write(json_file, json.dumps(result.to_json(), indent=1) + "\n")

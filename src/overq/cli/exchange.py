@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from importlib.resources import files as package_files
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from overq.cli.inputs import built_in_digits, format_of, given, network_of, numbers
+from overq.cli.progress import prepare_kernels, progress
 from overq.errors import InputError
 from overq.output import check_outputs, write
 
@@ -101,14 +104,23 @@ def save(
 
 
 @app.command(epilog="Example: overq inspect network.overq")
-def inspect(file: Annotated[Path, typer.Argument(help="File of `overq save` or overq.save.")]) -> None:
+def inspect(
+    file: Annotated[Path, typer.Argument(help="File of `overq save` or overq.save.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
+) -> None:
     """What a saved network holds, layer by layer, after checking all of it."""
     from rich.table import Table
 
     from overq.exchange.inspect import inspect as look
     from overq.text import add_row, console
 
+    check_outputs(json_file)
     found = look(file)
+    if json_file is not None:
+        sums = {"weights": found.weights, "widths": found.widths}
+        write(json_file, json.dumps(asdict(found) | {"path": str(found.path)} | sums, indent=1) + "\n")
+        if json_file == Path("-"):
+            return
     table = Table(title=f"{found.path.name}: {found.kind} file, layout {found.version}, {found.bytes:,} bytes")
     for column in ("layer", "kind", "weights", "input", "W", "bytes", "output stage"):
         table.add_column(column)
@@ -167,7 +179,9 @@ def _quantized(
         return _loaded(saved, network), images
     import overq
 
-    return overq.quantize(network, images, _recipe(recipe, options)), images
+    prepare_kernels("cpu")
+    with progress() as update:
+        return overq.quantize(network, images, _recipe(recipe, options), progress=update), images
 
 
 def _images(model: str | None, folder: Path | None, samples: int, preprocess: tuple[int | None, int | None, str, str]) -> Any:
@@ -184,7 +198,9 @@ def _images(model: str | None, folder: Path | None, samples: int, preprocess: tu
         found = built_in_digits()[1]
     else:
         return None
-    return torch.cat(list(some_of(found, samples).batches(64)))
+    chosen = some_of(found, samples)
+    with progress() as update:
+        return torch.cat(list(chosen.watched(lambda done: update("images", done, chosen.count)).batches(64)))
 
 
 def _loaded(path: Path, network: Any) -> Any:

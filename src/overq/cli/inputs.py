@@ -7,8 +7,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
+from overq.cli.progress import waiting
 from overq.errors import InputError
 from overq.spec import Format
+from overq.text import visible
 
 T = TypeVar("T")
 
@@ -81,7 +83,10 @@ def network_of(model: str | None, weights: Path | None, images: Path | None, dev
     else:
         from overq.study.models import load_model
 
-        with redirect_stdout(sys.stderr):  # what the network's own code prints is no result
+        with (
+            waiting(f"reading {visible(model)}", told=False),
+            redirect_stdout(sys.stderr),
+        ):  # what the network's own code prints is no result
             net, name = load_model(model, weights), model.rpartition(":")[2]
     try:
         return net.to(torch.device(device)), name

@@ -34,8 +34,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say what a silent wait is for: a spinner on a terminal, one line elsewhere."""
+def waiting(what: str, told: bool = True) -> Iterator[None]:
+    """Say what a silent wait is for: a spinner on a terminal, elsewhere one line where that is to be told."""
     from overq.text import console
 
     screen = console(stderr=True)
@@ -43,7 +43,8 @@ def waiting(what: str) -> Iterator[None]:
         with screen.status(what):
             yield
     else:
-        print(f"overq: {what}", file=sys.stderr)
+        if told:
+            print(f"overq: {what}", file=sys.stderr)
         yield
 
 

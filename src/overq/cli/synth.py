@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,8 @@ def synth(
     double_buffer: DoubleBuffer = False,
     sums: Annotated[str, typer.Option(help="equal: all have sums as wide as the widest needs; own: each as wide as it needs.")] = "equal",
     fast: Annotated[bool, typer.Option("--fast", help="One good recipe for the elements instead of all 24.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the parts as CSV, too.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one line per part; - is standard output.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
 ) -> None:
     """Area by part, flip-flops and critical path of the accelerator, beside plain ones with as many bits and with one more.
 
@@ -73,7 +75,7 @@ def synth(
     from overq.rtl.parts import compared, csv_rows, to_csv
 
     fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-    check_outputs(csv)
+    check_outputs(csv, json_file)
     if sums not in ("equal", "own"):
         raise InputError(f"--sums must be equal or own, not {sums!r}")
     if beside and not liberty:
@@ -85,7 +87,7 @@ def synth(
     keep()
     libraries = [Library(liberty), *map(Library, beside or [])] if liberty else [None]
     recipes = FAST if fast else RECIPES
-    screen = console(width=WIDTH)
+    screen = console(width=WIDTH, quiet=Path("-") in (csv, json_file))
     lines: list[dict[str, object]] = []
     for library in libraries:
         name, unit = (library.name, "µm²") if library else ("none", "transistors")
@@ -101,6 +103,8 @@ def synth(
     if csv is not None:
         write(csv, to_csv(lines))
         screen.print(f"written: {visible(csv)}")
+    if json_file is not None:
+        write(json_file, json.dumps(lines, indent=1) + "\n")
 
 
 def _table(title: str, made: list[Part], timed: bool) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +46,12 @@ from overq.nn.sites import Factor, Site
 from overq.nn.tensors import readers, rules_of
 
 DEFAULT_RECIPE = Recipe()
+Progress = Callable[[str, int, int], None]
 HALF = 0.5  # of the multiply-accumulates: with less quantized, `quantize` warns
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Nobody is told."""
 
 
 def quantize(
@@ -58,6 +63,7 @@ def quantize(
     mask: Mask | None = None,
     seen: Observations | None = None,
     check: bool = True,
+    progress: Progress = quiet,
 ) -> nn.Module:
     """A quantized copy of `model`, in eval mode; the given model is left as it was.
 
@@ -73,6 +79,7 @@ def quantize(
     seen     what `observe` returned on these samples, where that is known already: saves a run of the model
     check    run a few samples through the copy with its quantizers switched off and through the model (`nn.check`): FidelityError where
              they differ or a quantizer does not run
+    progress told (what, layers done, of how many) while steps, orders and weights are found; `Images.watched` tells of samples
 
     Warns with MostlyFloatWarning where less than half of the multiply-accumulates are quantized.
     Raises CalibrationError (no samples, NaN, no layer reached), FormatError (an override that matches no layer), InputError (a model that
@@ -96,7 +103,7 @@ def quantize(
     if recipe.sequential:
         from overq.nn.sequential import observe_sequentially  # which quantizes, too
 
-        seen = observe_sequentially(model, given, recipe, forward=forward, mask=mask, seen=seen)
+        seen = observe_sequentially(model, given, recipe, forward=forward, mask=mask, seen=seen, progress=progress)
     some = choose(model, samples, forward=forward, mask=mask, seed=recipe.seed) if recipe.bias_correction else None
     if not seen.layers:
         raise CalibrationError(nothing_reached(seen))
@@ -115,7 +122,9 @@ def quantize(
     rounded = wanting(rules, layers, weighted)
     seconds = grams_of(model, seen.chosen, {name: seen.tensors.get(name, name) for name in rounded}) if rounded else {}
     fits: dict[str, LayerFit] = {}
-    for group in dict.fromkeys(together.values()):
+    groups = list(dict.fromkeys(together.values()))
+    for done, group in enumerate(groups):
+        progress("steps and weights", done, len(groups))
         if quantized := {name: layers[name] for name in group if name in rules}:
             fits |= _fit(quantized, weighted, seen.layers[group[0]], rules, seen.fits, seconds)
     reports: list[LayerReport] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ def observe_sequentially(
     forward: Forward = run,
     mask: Mask | None = None,
     seen: Observations | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Observations:
     """What each layer sees if all layers before it are quantized as `recipe` says; for `quantize(model, observations, recipe)`.
 
@@ -43,7 +44,8 @@ def observe_sequentially(
     layers = quantizable(partial, seen)
     together, rules = readers(seen), rules_of(recipe, seen)
     parts: dict[str, Parts] = {}
-    for name in rules:
+    for done, name in enumerate(rules):
+        progress("layer behind layer", done, len(rules))
         group = together[name]
         if group[0] == name and name not in seen.sites:  # the others read the same; functions keep what they saw
             again = observe(partial, samples, forward=forward, mask=mask, seed=recipe.seed, only=name, like=seen.stream)
