@@ -65,7 +65,7 @@ function makeExplorer(place, data) {
       return [name + " (A" + each.bits + ", its best step)", decibel(noise(values, each, step))];
     });
     says.textContent = "Stored: " + stored + " bits a value. " + count.zeros + " of " + count.values + " lanes are zeros; " + count.outliers + " outliers, " +
-      count.served + " of them served" + (count.outliers ? " (coverage " + (count.served / count.outliers).toFixed(2) + ")" : "") + "; " + count.precise + " values got a fraction" + (count.evicted ? "; " + count.evicted + " gave way" : "") + ". " +
+      count.served + " of them served" + (count.outliers ? " (coverage " + (count.served / count.outliers).toFixed(2) + ")" : "") + "; " + count.precise + (count.precise === 1 ? " value" : " values") + " got a fraction digit" + (count.evicted ? "; " + count.evicted + " gave way" : "") + ". " +
       "Signal to noise of this vector: " + decibel(lost) + ".";
     const tile = (i) => (form.lanes && i && i % form.lanes === 0 ? "tile " : "");
     const largest = Math.max(...values.map(Math.abs), ...now.map(Math.abs), 1e-9);
