@@ -103,7 +103,7 @@ def _headline(group: Group) -> str:
             assert plain is not None
             text = f"Take {words(plain)}: it stores {_bits(plain)} a value and {_lost(group, plain)}. "
             if ours is not None and ours.bits == plain.bits:
-                text += f"OverQ needs as many stored bits to stay {within} ({words(ours)}, {_lost(group, ours)})."
+                text += f"OverQ needs as many stored bits to stay {within}: {words(ours)} {_lost(group, ours)}."
             elif ours is not None:
                 text += f"OverQ needs {_bits(ours)} to stay {within} ({words(ours)})."
             else:

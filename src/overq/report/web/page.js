@@ -214,7 +214,7 @@
       const withInputs = inputs().length > 0;
       tableBox.replaceChildren(table(columns, listed, { caption: "Layers in the order they run" + (withInputs ? "; a name opens what the layer saw" : ""), id: "layers", choose: withInputs ? (row) => pick(row.name) : null }));
       if (withInputs) pick(state.layer ? state.layer.name : (inputs().find((each) => listed.some((row) => row.name === each.name)) || inputs()[0]).name);
-      else picked.replaceChildren(element("p", { class: "note" }, "What each layer saw (histogram, values) was not recorded with these results; `overq evaluate --report` records it."));
+      else picked.replaceChildren(element("p", { class: "note" }, "What each layer saw (histogram, values) was not recorded with these results: studies of an earlier version left it out."));
     }
     again();
   }
