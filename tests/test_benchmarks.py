@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -47,7 +48,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 def test_every_script_is_here() -> None:
     here = {
         "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "energy", "fpga", "gpu", "kernels",
-        "language", "study",
+        "language", "real_onnx", "study",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
@@ -93,6 +94,28 @@ def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (tmp_path / "placed.csv").read_text().splitlines()
     assert len(lines) == 1 + len(module.FORMATS)
     assert lines[1].startswith("A4 plain,4 × 4,2,25,1000,900,24,0,92.0,91.0,93.0,3,ecp5-25k,")
+
+
+def test_real_onnx_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel with two files, one of which is refused by an operator's name."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnx_ir")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    module = script("real_onnx")
+    with zipfile.ZipFile(folder / "some_thing-1.0-py3-none-any.whl", "w") as wheel:
+        for name, op in (("first", "Relu"), ("second", "Hardmax")):
+            x, y = (helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", "m", 4]) for end in "xy")
+            graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], name="only")], "g", [x], [y])
+            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+            wheel.writestr(f"some_thing/{name}.onnx", model.SerializeToString())
+    monkeypatch.setattr(module, "FILES", [("some-thing", "1.0", part, "nothing", (1, 2, 4)) for part in ("first", "second")])
+    monkeypatch.setattr(module, "RESULTS", folder / "r.csv")
+    run(module, monkeypatch, "--archives", folder)
+    with (folder / "r.csv").open() as file:
+        outcomes = [row["outcome"] for row in csv.DictReader(file)]
+    assert outcomes == ["agrees with onnxruntime", "refused: operator Hardmax (node 'only', 1 node) has no counterpart here"]
 
 
 def test_cycles_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

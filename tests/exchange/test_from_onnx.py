@@ -20,6 +20,7 @@ pytest.importorskip("onnx_ir")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from overq.exchange import from_onnx  # noqa: E402
+from overq.exchange.mapped import without_weights  # noqa: E402
 from overq.integer import integer_network  # noqa: E402
 from overq.nn.graph import read  # noqa: E402
 from overq.nn.kinds import Unknown  # noqa: E402
@@ -106,6 +107,61 @@ def test_external_data_is_read_from_the_files_folder_only(tmp_path: Path) -> Non
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(InputError, match=r"net\.onnx: the data of '\w+' is missing: no file weights\.bin beside it$"):
         from_onnx(tmp_path / "net.onnx")
+
+
+def changed(tmp_path: Path, **entries: str) -> Path:
+    """External data whose entries say something else."""
+    onnx.save(residual(), tmp_path / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=100)
+    model = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = entries.get(entry.key, entry.value)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    return tmp_path / "net.onnx"
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ({"length": str(1 << 31)}, "external data size|unreadable data|makes no sense"),
+        ({"offset": str(1 << 40)}, "unreadable data|makes no sense"),
+        ({"location": "link.bin"}, "lies outside the file's folder"),
+        ({"location": "/etc/hostname"}, "lies outside the file's folder"),
+    ],
+    ids=["two GiB", "far behind", "a link", "an absolute path"],
+)
+def test_external_data_that_claim_too_much_are_one_line(entries: dict[str, str], why: str, tmp_path: Path) -> None:
+    (tmp_path / "link.bin").symlink_to("/etc/hostname")
+    with pytest.raises(InputError, match=why) as error:
+        from_onnx(changed(tmp_path, **entries))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [[9000, 8, 3, 3], [1 << 20, 1 << 20, 3, 3], [-1, 8, 3, 3]])
+def test_shapes_that_the_data_do_not_have_are_one_line(shape: list[int], tmp_path: Path) -> None:
+    model = residual()
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            tensor.dims[:] = shape
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r"net\.onnx: [^\n]+$"):
+        from_onnx(tmp_path / "net.onnx")
+
+
+def test_large_weights_stay_in_the_file_until_they_are_copied(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 64])],
+        [helper.make_empty_tensor_value_info("y")], [numpy_helper.from_array(values, "w")],
+    )  # fmt: skip
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    assert len(without_weights(path)) < 400
+    network = from_onnx(path)
+    assert network.notes == ()
+    path.write_bytes(b"")  # the network has its own copy
+    (layer,) = network.children()
+    assert torch.equal(layer.weight, torch.from_numpy(values).T)  # type: ignore[arg-type]
 
 
 def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("onnx_ir")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from overq.exchange import from_onnx  # noqa: E402
-from overq.exchange.network import _compared  # noqa: E402
+from overq.exchange.comparing import asked, compared  # noqa: E402
 from overq.exchange.operators import OPERATORS  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -303,4 +303,4 @@ def test_a_network_that_parts_from_onnxruntime_is_refused(tmp_path: Path) -> Non
     network = from_onnx(path)
     network.tried.bias.data += 0.01  # type: ignore[operator, union-attr]
     with pytest.raises(InputError, match=r"m\.onnx: output 'y' differs from onnxruntime's by 0\.0"):
-        _compared(path, network, None)
+        compared(path, network, asked(path, None))

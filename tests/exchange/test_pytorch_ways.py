@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -53,4 +54,17 @@ def test_inductor_compiles_around_the_operator() -> None:
             if "compiler" not in str(error).lower():
                 raise
             pytest.skip(f"no C++ compiler that inductor takes: {' '.join(str(error).split())[:80]}")
+    assert float((got - wanted).abs().max()) <= 1e-2 * float(wanted.abs().max())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_an_ahead_of_time_compiled_package_calls_the_operator(tmp_path: Path) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("no C++ compiler, which AOTInductor needs")
+    model, x, wanted = case()
+    with torch.no_grad():
+        program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "m.pt2"))
+        got = torch._inductor.aoti_load_package(package)(x)
     assert float((got - wanted).abs().max()) <= 1e-2 * float(wanted.abs().max())

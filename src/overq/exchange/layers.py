@@ -84,10 +84,14 @@ def _behind(pad: nn.Module | None, layer: nn.Module) -> nn.Module:
 
 
 def _given(layer: nn.Module, **tensors: Tensor | None) -> nn.Module:
-    """The layer with these parameters and buffers."""
+    """The layer with copies of these as its parameters and buffers; those that it was made with may lie on the meta device."""
     for name, tensor in tensors.items():
-        if tensor is not None:
-            getattr(layer, name).data = tensor.clone()
+        if tensor is None:
+            continue
+        if name in layer._parameters:
+            layer._parameters[name] = nn.Parameter(tensor.clone())
+        else:
+            layer._buffers[name] = tensor.clone()
     return layer.eval()
 
 
@@ -100,7 +104,7 @@ def conv(spec: Spec) -> Built:
     if count not in CONVS:
         raise UnsupportedError(f"its weights have {weight.ndim} dims")
     stride, padding, dilation, before, _ = _window(spec, kernel)
-    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "groups": groups, "bias": bias is not None}
+    options: dict[str, Any] = {"padding": padding, "dilation": dilation, "groups": groups, "bias": bias is not None, "device": "meta"}
     layer = CONVS[count](weight.shape[1] * groups, weight.shape[0], kernel, stride, **options)
     return _behind(before, _given(layer, weight=weight, bias=bias))
 
@@ -113,7 +117,12 @@ def conv_transpose(spec: Spec) -> Built:
     kernel, count, groups = list(weight.shape[2:]), weight.ndim - 2, spec.get("group", 1)
     pads = spec.get("pads", [0] * 2 * count)
     spec.refuse_unless(pads[:count] == pads[count:], "pads")
-    more: dict[str, Any] = {"output_padding": spec.get("output_padding", [0] * count), "groups": groups, "bias": bias is not None}
+    more: dict[str, Any] = {
+        "output_padding": spec.get("output_padding", [0] * count),
+        "groups": groups,
+        "bias": bias is not None,
+        "device": "meta",
+    }
     options = {"stride": spec.get("strides", [1] * count), "padding": pads[:count], "dilation": spec.get("dilations", [1] * count)}
     layer = TRANSPOSED[count](weight.shape[0], weight.shape[1] * groups, kernel, **options, **more)
     return _given(layer, weight=weight, bias=bias)
@@ -121,7 +130,7 @@ def conv_transpose(spec: Spec) -> Built:
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Module:
     """weight [out, in]."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     return _given(layer, weight=weight, bias=bias)
 
 

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from overq.errors import InputError, OverqWarning
-from overq.exchange.operators import EXTENTS, OPERATORS
-from overq.exchange.reading import attributes, library, opened, tensor_of
+from overq.exchange.comparing import asked, compared
+from overq.exchange.extents import EXTENTS
+from overq.exchange.operators import OPERATORS
+from overq.exchange.reading import attributes, loaded, tensor_of
 from overq.exchange.spec import Computed, Spec, UnsupportedError, Value
 
-TOLERANCE = 1e-4  # of the largest output
-FLOOR = 1e-6  # what float32 may do to an output that is all but zero, as of a sigmoid that says no everywhere
 OLDEST = 9
 # inputs that say how, after the first: lists of ints, constant or computed
 LISTS = ("Range", "Slice", "Reshape", "Expand", "Tile", "Resize", "ConstantOfShape", "Unsqueeze", "Squeeze", "Pad", "Split")
@@ -117,10 +116,11 @@ def from_onnx(path: str | Path, samples: Tensor | Sequence[Tensor] | None = None
     where the outputs differ by more than 1e-4 of the largest; ToolError where onnx-ir is not installed.
     """
     path = Path(path)
-    network = _Import(path, opened(path)).network()
-    if check:
-        gc.collect()  # the file's graph is full of cycles, and onnxruntime is about to read the file once more
-        network.notes = (*network.notes, *_compared(path, network, samples))
+    answers = asked(path, samples) if check else None  # first, so that two copies of the weights never lie beside each other
+    network = _Import(path, loaded(path)).network()
+    if answers is not None:
+        gc.collect()  # the file's graph is full of cycles
+        network.notes = (*network.notes, *compared(path, network, answers))
     if network.notes:
         warnings.warn(f"{path}: {'; '.join(network.notes)}", OverqWarning, stacklevel=2)
     return network
@@ -336,58 +336,3 @@ def _shape(spec: Spec) -> Callable[[Any], Any]:
         places = range(value.rank)[start:end]
         return lambda x: [x.shape[i] for i in places]
     return lambda x: list(x.shape)[start:end]
-
-
-def _compared(path: Path, network: OnnxNetwork, samples: Tensor | Sequence[Tensor] | None) -> list[str]:
-    """Beside onnxruntime: notes. InputError where they part."""
-    try:
-        runtime = library("onnxruntime")
-    except Exception:
-        return ["not compared: onnxruntime is not installed"]
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has an exception of its own for every kind of fault
-        raise InputError(f"{path}: onnxruntime does not run it: {' '.join(str(error).split())[:160]}") from error
-    wanted = {v.name: v for v in session.get_inputs()}
-    names = network.input_names
-    drawn = [_random(wanted[n]) for n in names] if samples is None else [samples] if isinstance(samples, Tensor) else list(samples)
-    if len(drawn) != len(names):
-        raise InputError(f"{path}: it has {len(names)} inputs ({', '.join(names)}), but {len(drawn)} samples were given")
-    given = [tensor for tensor in drawn if tensor is not None]
-    if len(given) < len(network.input_names):
-        return ["not compared: the file does not tell the shape of its inputs; give samples"]
-    try:
-        theirs = session.run(list(network.output_names), {n: t.numpy() for n, t in zip(network.input_names, given, strict=True)})
-    except Exception as error:
-        if samples is None:
-            return [f"not compared: onnxruntime does not run it on random inputs ({' '.join(str(error).split())[:80]}); give samples"]
-        raise InputError(f"{path}: onnxruntime does not run it on these samples: {' '.join(str(error).split())[:160]}") from error
-    try:
-        with torch.no_grad():
-            ours = network(*given)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"{path}: it does not run here: {' '.join(str(error).split())[:160]}") from error
-    for name, mine, other in zip(network.output_names, ours if isinstance(ours, tuple) else (ours,), theirs, strict=True):
-        _close(path, name, np.asarray(mine), np.asarray(other))
-    return []
-
-
-def _close(path: Path, name: str, mine: np.ndarray, other: np.ndarray) -> None:
-    if mine.shape != other.shape:
-        raise InputError(f"{path}: output {name!r} has shape {list(mine.shape)} here and {list(other.shape)} in onnxruntime")
-    error = float(np.abs(mine.astype(np.float64) - other.astype(np.float64)).max()) if mine.size else 0.0
-    largest = float(np.abs(other.astype(np.float64)).max()) if mine.size else 1.0
-    if not error <= max(TOLERANCE * largest, FLOOR):
-        raise InputError(f"{path}: output {name!r} differs from onnxruntime's by {error:.3g}, its largest value is {largest:.3g}")
-
-
-def _random(value: Any) -> Tensor | None:
-    """Standard normal numbers of the input's shape, one sample where its first extent is open; None where others are."""
-    if value.type != "tensor(float)":
-        return None
-    shape = [2 if i == 0 and not isinstance(size, int) else size for i, size in enumerate(value.shape)]
-    if not all(isinstance(size, int) and size > 0 for size in shape):
-        return None
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from overq.errors import InputError, ToolError
+from overq.exchange.mapped import without_weights
 
 
 def library(name: str) -> Any:
@@ -25,34 +26,46 @@ def library(name: str) -> Any:
         raise ToolError(f"ONNX files need {what}, which cannot be imported ({error}): pip install 'overq[onnx]'") from error
 
 
-def opened(path: Path) -> Any:
-    """The file as an onnx_ir.Model, shapes inferred where they can be. InputError in one line for what is no ONNX model."""
+def loaded(path: Path) -> Any:
+    """The file as an onnx_ir.Model; large weights are mapped, not read, and lie in the file's folder.
+
+    InputError in one line for what is no ONNX model.
+    """
     ir = library("onnx_ir")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        model = ir.load(path)
+        proto = library("onnx").ModelProto.FromString(without_weights(path))
+        model = ir.from_proto(proto)
         if model.graph is None or not len(model.graph) or not model.graph.outputs:
             raise ValueError("it has no operators")
     except Exception as error:  # protobuf, numpy and onnx_ir each with their own exceptions
         raise InputError(f"{path}: not a readable ONNX model: {_line(error)}") from error
+    folder = path.resolve().parent
+    ir.external_data.set_base_dir(model.graph, folder)
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
-            folder, where = path.resolve().parent, Path(path.resolve().parent, tensor.location).resolve()
+            where = Path(folder, tensor.location).resolve()
             if folder not in where.parents:
                 raise InputError(f"{path}: the data of {name!r} lies outside the file's folder: {tensor.location}")
             if not where.is_file():
                 raise InputError(f"{path}: the data of {name!r} is missing: no file {tensor.location} beside it")
-    try:
-        ir.external_data.load_to_model(model)
-    except Exception as error:
-        raise InputError(f"{path}: unreadable data beside it: {_line(error)}") from error
     logger = logging.getLogger("onnx_ir")
     before, logger.level = logger.level, logging.CRITICAL
     with contextlib.suppress(Exception):  # ranks then come from the file alone; who needs one that is not told is named
         library("onnx_ir.passes.common").ShapeInferencePass()(model)
     logger.level = before
+    return model
+
+
+def opened(path: Path) -> Any:
+    """The same with all its data in memory."""
+    model = loaded(path)
+    try:
+        library("onnx_ir").external_data.load_to_model(model)
+    except Exception as error:
+        raise InputError(f"{path}: unreadable data: {_line(error)}") from error
     return model
 
 
