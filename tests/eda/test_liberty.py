@@ -162,6 +162,7 @@ def test_sg13g2_like_tables_by_load(tmp_path):
     assert table.values == [[100, 400], [200, 500], [300, 600]]
     assert cell.timed
     assert lib.cell("dfrb_1").unusual == "a flip-flop with clear"
+    assert lib.cell("dfrb_1").asynchronous == (("RESET_B", True),)  # high, it does nothing
 
 
 def test_gzip_and_several_files(tmp_path):

@@ -58,6 +58,7 @@ class Cell:
     setup            in ps
     leakage          in nW, 0 where the library does not tell
     unusual          what netlists here cannot hold, in words: a latch, a clear or preset, …; empty for ordinary cells
+    asynchronous     of a flip-flop with clear or preset: (pin, the value at which it does nothing); tied to that, it is an ordinary one
     """
 
     name: str
@@ -70,6 +71,7 @@ class Cell:
     setup: float = 0.0
     leakage: float = 0.0
     unusual: str = ""
+    asynchronous: tuple[tuple[str, bool], ...] = ()
 
     @property
     def is_flip_flop(self) -> bool:

@@ -197,7 +197,8 @@ class _File:
                 wanted = [t for t in pin.named("timing") if t.first("timing_type") == f"setup_{'falling' if falling else 'rising'}"]
                 tables = [self._table(t, self.time, where) for timing in wanted for t in timing.named("rise_constraint", "fall_constraint")]
                 setup = max([setup, *(table.at(SETUP_SLEW, SETUP_SLEW) for table in tables)])
-        return replace(cell, clock=clock, falling=falling, data=data, states=(ff.args[0], ff.args[1]), setup=setup)
+        quiet = _quiet(ff) if cell.unusual.startswith(_WITH) else ()
+        return replace(cell, clock=clock, falling=falling, data=data, states=(ff.args[0], ff.args[1]), setup=setup, asynchronous=quiet)
 
     def _pin(self, group: Group, name: str, where: str) -> Pin:
         arcs = []
@@ -363,13 +364,27 @@ def _clock(text: str) -> tuple[str, bool]:
     return (pins[0] if on != off else ""), off
 
 
+_WITH = "a flip-flop with "
+
+
+def _quiet(ff: Group) -> tuple[tuple[str, bool], ...]:
+    """The pins of clear and preset, each with the value at which it does nothing; none where more than one pin decides."""
+    found = []
+    for text in filter(None, (ff.first("clear"), ff.first("preset"))):
+        pins = function.names(text)
+        if len(pins) != 1:
+            return ()
+        found.append((pins[0], not function.evaluate(text, {pins[0]: True})))
+    return tuple(found)
+
+
 def _unusual(group: Group) -> str:
     for name in ("latch", "latch_bank", "ff_bank", "statetable", "bus", "bundle"):
         if group.named(name):
             return f"a {name}"
     kinds = [name for ff in group.named("ff") for name in ("clear", "preset") if ff.first(name)]
     if kinds:
-        return f"a flip-flop with {kinds[0]}"
+        return f"{_WITH}{kinds[0]}"
     if any(pin.first("three_state") for pin in group.named("pin")):
         return "a three-state output"
     return ""

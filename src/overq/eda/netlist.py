@@ -48,7 +48,8 @@ class Netlist:
         ]
         for instance in self.instances:
             cell = instance.cell
-            if cell.unusual:
+            tied = [instance.nets.get(pin) == str(int(quiet)) for pin, quiet in cell.asynchronous]
+            if cell.unusual and not (tied and all(tied)):
                 raise InputError(f"{module} uses the cell {cell.name}, which has {cell.unusual}: not understood here")
             strangers = set(instance.nets) - set(cell.pins)
             if strangers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from overq.eda import yosys
@@ -115,7 +115,8 @@ def netlists(name: str, text: str, library: Library | None, recipes: Sequence[Re
     if library is None:
         return [_transistors(name, text, beside)]
     adder = library.full_adder
-    recipes = [r for r in recipes if adder or not r.adders]
+    if not adder:  # then the recipes without; where all have them, those less their adders
+        recipes = [r for r in recipes if not r.adders] or list(dict.fromkeys(replace(r, adders="") for r in recipes))
     script = ["read_verilog -lib beside.v"] if beside else []
     script += ["read_verilog design.v", f"hierarchy -check -top {name}", "design -save start"]
     for before in dict.fromkeys(recipe.before for recipe in recipes):

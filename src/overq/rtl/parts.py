@@ -154,13 +154,13 @@ def skew_flip_flops(config: ArrayConfig) -> int:
 
 
 def _flip_flop_area(library: Library | None) -> float:
-    """Of the smallest flip-flop without anything unusual."""
+    """Of the smallest flip-flop with a clock and data alone, or with clear or preset that is tied off where there is no such."""
     if library is None:
         return FLIP_FLOP_TRANSISTORS
     cells = [library.cell(name) for name in library.names]
-    return min(
-        (cell.area for cell in cells if cell.is_flip_flop and not cell.unusual and not cell.falling and len(cell.inputs) == 2), default=0.0
-    )
+    simple = [cell for cell in cells if cell.is_flip_flop and not cell.falling and len(cell.inputs) - len(cell.asynchronous) == 2]
+    areas = [[cell.area for cell in simple if not cell.unusual], [cell.area for cell in simple if cell.asynchronous]]
+    return min(next(filter(None, areas), [0.0]))
 
 
 def array_area(made: list[Part]) -> float:
