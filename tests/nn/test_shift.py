@@ -12,9 +12,11 @@ import overq
 from overq import Format, LayerRule, Recipe
 from overq.errors import FormatError, InputError, ModelFileError
 from overq.integer import integer_network
+from overq.kernels import get
 from overq.methods import Dynamic, OverQ, Uniform
 from overq.nn import observe
 from overq.nn.cost import cost_of
+from overq.nn.measure import count_lanes
 from overq.nn.shift import mean_of, shifts
 
 METHODS = {"overq": Dynamic(OverQ(4, 8, policy="largest"), "rms"), "plain": Dynamic(Uniform(4)), "static": Uniform(4)}
@@ -64,6 +66,10 @@ def test_the_layer_s_input_is_what_is_left_plus_what_was_taken_away() -> None:
     assert 0 < int((away[..., 0] != 0).sum()) < away[..., 0].numel()
     wanted = layer.fitted((X - away) / layer.input_scale) + away / layer.input_scale
     assert torch.allclose(layer.quantize_input(X), wanted, atol=1e-6)
+    with count_lanes(q) as counts:
+        q(X)
+    fmt, step = layer.lanes
+    assert counts["0"] == get("array").overwrite_counted((X - away) / layer.input_scale, step, fmt, -1)[1]
     assert "shifted, balanced" in str(overq.summary(q))
     assert cost_of(q, observe(network(), X)).metadata_bits > 1 + 16 / 24
 

@@ -23,7 +23,7 @@ def count_lanes(model: nn.Module) -> Iterator[dict[str, Counts]]:
     def watch(name: str) -> Any:
         def hook(layer: Quantized, args: tuple[torch.Tensor, ...]) -> None:
             assert layer.lanes is not None
-            x, fmt, dim = on_lanes(layer.arranged(args[0].detach()), layer.lanes, layer.channel_dim, input_groups(layer))
+            x, fmt, dim = on_lanes(layer.laid(args[0].detach()), layer.lanes, layer.channel_dim, input_groups(layer))
             counted = kernels.get("auto", fmt, x.device.type).overwrite_counted(x, layer.lanes[1], fmt, dim)[1]
             totals[name] = totals.get(name, Counts()) + counted
 

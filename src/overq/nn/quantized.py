@@ -36,6 +36,7 @@ from overq.nn.layers import (
 from overq.nn.op import overwrite, overwrite_plainly, plainly
 from overq.nn.products import RUNNING
 from overq.nn.shared import Shared
+from overq.nn.shift import shifts
 from overq.nn.weights import dequantize_weight
 from overq.spec import Format
 
@@ -109,13 +110,17 @@ class Quantized(nn.Module):
     shared: Shared | None = None
 
     def arranged(self, x: torch.Tensor) -> torch.Tensor:
-        """The input scaled and in lane order: what is to be quantized. Same shape and dtype."""
+        """The input scaled, rotated and in lane order: what its quantized form stands for. Same shape and dtype."""
         arrangement = self.arrangement
         if not arrangement.moves:
             return x
         if x.is_nested:
             return _each(x, self.arranged)
         return arrangement.inputs(x.unflatten(self.channel_dim, (input_groups(self), -1)), self.channel_dim).reshape(x.shape)
+
+    def laid(self, x: torch.Tensor) -> torch.Tensor:
+        """What its lanes get of the input: arranged, without what is shifted away."""
+        return self.arranged(x if self.input_shift is None else x - shifts(x, self.input_shift, self.channel_dim))
 
     @property
     def arrangement(self) -> Arrangement:

@@ -136,6 +136,7 @@ SHOWN: dict[str, Callable[[Record], str]] = {
     "perplexity": lambda r: _number(r.own.get("perplexity"), ",.1f" if r.own.get("perplexity", 0) >= 10 else ".3f"),
     "ratio": lambda r: "" if "ratio" not in r.own else f"{r.own['ratio']:.2f} [{r.own['ratio_low']:.2f}, {r.own['ratio_high']:.2f}]",
     "agreement": lambda r: _number(r.own.get("agreement"), ".1f"),
+    "kl": lambda r: _number(r.own.get("kl"), ".3f"),
     "images": lambda r: str(r.images),
 }
 AGAINST = {"paired", "gain", "more", "nearer"}  # what is shown of two records
