@@ -208,4 +208,5 @@ def _lost(group: Group, record: Record) -> str:
     said = f"loses {_points(round(lost, 1))}" if lost >= 0.05 else "loses nothing" if lost > -0.05 else f"gains {_points(round(-lost, 1))}"
     if record.low is None or record.high is None:
         return said
-    return f"{said} ({-record.high:.1f} to {-record.low:.1f} with 95 % confidence)"
+    best, worst = (round(-edge, 1) + 0.0 for edge in (record.high, record.low))  # no -0.0
+    return f"{said} ({best:.1f} to {worst:.1f} with 95 % confidence)"
