@@ -6,7 +6,9 @@ vectors, because overwrite depends on neighbours and a histogram of single value
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -65,16 +67,22 @@ class Observed:
         """Count a batch of finite float32 values, any shape. extremes: the least and the greatest of them, where they are known."""
         from overq.kernels.histogram import count  # Numba is loaded where something is observed
 
-        if not values.size:
-            return
-        low, high = extremes or (float(values.min()), float(values.max()))
+        if values.size:
+            self.add_counted(values.size, extremes or (float(values.min()), float(values.max())), partial(count, values))
+
+    def add_counted(self, size: int, extremes: tuple[float, float], count: Callable[[np.float32, int], np.ndarray]) -> None:
+        """Count a batch of `size` values that may lie anywhere.
+
+        count  (factor, bins) -> int64 [bins]: how many have floor(value · factor) = i - bins / 2, the product in float32
+        """
+        low, high = extremes
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.values += values.size
+        self.values += size
         self.batches += 1
         self.moving = (DECAY * self.moving[0] + (1 - DECAY) * low, DECAY * self.moving[1] + (1 - DECAY) * high)
         self._grow(self.largest)
         # limit / BINS is a power of two, so product and floor are exact.
-        self.histogram += count(values, np.float32(BINS / self.limit), 2 * BINS)
+        self.histogram += count(np.float32(BINS / self.limit), 2 * BINS)
 
     def room(self, lanes: int) -> int:
         """How many vectors of `lanes` values the sample holds at most."""

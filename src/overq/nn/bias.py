@@ -178,7 +178,7 @@ def _one_run(quantized: nn.Module, chosen: Chosen, passing: dict[Any, Moments], 
 def _correct(layer: Any, target: Moments, found: Moments) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the layer the target's mean and spread; (gain, shift) float64 [O] that do the same to its present output."""
     if not (target.count and found.count):  # samples may take other ways through the quantized model
-        return torch.ones(len(layer.weight_scale), dtype=torch.float64), torch.zeros(len(layer.weight_scale), dtype=torch.float64)
+        return torch.ones_like(layer.weight_scale, dtype=torch.float64), torch.zeros_like(layer.weight_scale, dtype=torch.float64)
     still = (found.std == 0) | (target.std == 0)
     gain = torch.where(still, 1.0, target.std / found.std).clamp(*GAINS)
     give_bias(layer)

@@ -47,7 +47,7 @@ def grams(model: nn.Module, chosen: Chosen | None, tensors: Mapping[str, str]) -
     """
     if chosen is None:
         raise CalibrationError("gptq weighs the errors of weights by samples, and these observations were made without any: give some")
-    model = ready(model)
+    model = ready(model, borrow=True)
     modules, found = dict(model.named_modules()), dict[str, Tensor]()
     key = {name: name if isinstance(modules[name], nn.Conv2d) else f"{tensor} as it is" for name, tensor in tensors.items()}
     watched = {key[name]: name for name in reversed(list(tensors))}  # the first of those that share

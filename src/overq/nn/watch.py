@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -16,6 +17,8 @@ from overq.errors import CalibrationError
 from overq.nn.layers import FloatLayer, channel_dim, input_groups
 from overq.nn.padding import current
 from overq.nn.samples import Part
+
+AT_ONCE = 1 << 24  # values that are counted together on a device
 
 
 @dataclass
@@ -91,10 +94,18 @@ class Watch:
         self._add(name, observed, vectors, -1, 1)
 
     def _add(self, name: str, observed: Observed, x: torch.Tensor, dim: int, groups: int) -> tuple[float, float]:
-        values = x.float().cpu().numpy().ravel(order="K")
-        extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-        self._check(name, values, extremes)
-        observed.add_values(values, extremes)
+        extremes: tuple[float, float] = (0.0, 0.0)
+        if on_host(x):
+            values = x.float().numpy().ravel(order="K")
+            if values.size:
+                extremes = (float(values.min()), float(values.max()))
+            self._check(name, x, extremes)
+            observed.add_values(values, extremes)
+        elif x.numel():
+            low, high = torch.stack(x.float().aminmax()).tolist()
+            extremes = (low, high)
+            self._check(name, x, extremes)
+            observed.add_counted(x.numel(), extremes, partial(counted_there, x))
         vectors = x.movedim(dim, -1).unflatten(-1, (groups, -1))
         if not observed.keys.size or observed.sample.shape[1] == vectors.shape[-1]:  # probabilities have as many values as there are keys
             rng = self.random.setdefault(name, np.random.default_rng([self.seed, crc32(name.encode())]))
@@ -109,12 +120,12 @@ class Watch:
             picked = vectors[tuple(torch.from_numpy(axis).to(vectors.device) for axis in where)]
             observed.add_sample(picked.float().cpu().numpy(), keys[chosen])
 
-    def _check(self, name: str, values: np.ndarray, extremes: tuple[float, float]) -> None:
+    def _check(self, name: str, values: torch.Tensor, extremes: tuple[float, float]) -> None:
         if not np.isfinite(extremes).all():
-            bad = int(values.size - np.isfinite(values).sum())
+            bad = int(values.numel() - values.isfinite().sum())
             finite = all(t.isfinite().all() for t in self.part.tensors)
             why = "the samples are finite, the model makes them" if finite else "calibrate with finite samples"
-            raise CalibrationError(f"layer {name!r}: {bad} of {values.size} input values are NaN or infinite; {why}")
+            raise CalibrationError(f"layer {name!r}: {bad} of {values.numel()} input values are NaN or infinite; {why}")
 
     def _called(self, name: str, reading: Reading, extremes: tuple[float, float]) -> None:
         call = self.calls[name] = self.calls.get(name, 0) + 1
@@ -146,6 +157,19 @@ class Watch:
                         names.append(two)
             known = extremes if others_cut == cut else known
         return known
+
+
+def on_host(x: torch.Tensor) -> bool:
+    """Whether NumPy can look at it where it lies; values on another device are counted there."""
+    return x.device.type == "cpu"
+
+
+def counted_there(x: torch.Tensor, factor: np.float32, bins: int) -> np.ndarray:
+    """`kernels.histogram.count`, on the tensor's device: only the counts travel."""
+    total = torch.zeros(bins, dtype=torch.int64, device=x.device)
+    for part in x.reshape(-1).split(AT_ONCE):
+        total += torch.bincount((part.float() * float(factor)).floor_().long() + bins // 2, minlength=bins)
+    return total.cpu().numpy()
 
 
 def _place(x: torch.Tensor) -> tuple[Any, ...]:
