@@ -54,7 +54,7 @@ def prepare_kernels(device: str) -> None:
 
     kind = device.partition(":")[0]
     if not kernels.prepared(kind):
-        with waiting("compiling the kernels for this machine, once: about half a minute"):
+        with waiting("compiling the kernels for this machine, once: 5 to 10 seconds"):
             kernels.prepare(kind)
     else:
         kernels.prepare(kind)

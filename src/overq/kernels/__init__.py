@@ -64,7 +64,7 @@ def prepared(device: str = "cpu") -> bool:
 
 
 def prepare(device: str = "cpu") -> None:
-    """Compile what "auto" means on `device` where it is not cached on disk yet: half a minute once, a moment afterwards."""
+    """Compile what "auto" means on `device` where it is not cached on disk yet: seconds once, a moment afterwards."""
     import numpy as np
 
     if chosen(device) == "numba":

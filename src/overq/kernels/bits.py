@@ -11,7 +11,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 I1, I32, I64, FLOAT, HALF = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.HalfType()
 
@@ -41,6 +43,24 @@ def _as_word(builder: Any, bits: Any) -> Any:
 
 def _as_bits(builder: Any, word: Any) -> Any:
     return builder.bitcast(word, ir.VectorType(I1, 64))
+
+
+@intrinsic
+def part(context, values, start, stop):  # type: ignore[no-untyped-def]
+    """values[start:stop] of contiguous memory, 0 <= start <= stop <= size: without Numba's care for other bounds, which takes long to
+    compile. Nothing is checked."""
+    if values.ndim != 1 or values.layout != "C":
+        return None
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array, first, last = arguments
+        whole = arrayobj.make_array(signature.args[0])(context, builder, array)
+        found = arrayobj.make_array(signature.return_type)(context, builder)
+        size, data = builder.sub(last, first), builder.gep(whole.data, [first])
+        arrayobj.populate_array(found, data, [size], whole.strides, whole.itemsize, whole.meminfo, whole.parent)
+        return impl_ret_borrowed(context, builder, signature.return_type, found._getvalue())
+
+    return values(values, types.int64, types.int64), generate
 
 
 @intrinsic

@@ -18,12 +18,14 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from overq.kernels.bits import at_least, clear_where, copy_where, from_half, ones, outside, shift_right, spread, to_half
+from overq.kernels.bits import at_least, clear_where, copy_where, from_half, ones, outside, part, shift_right, spread, to_half
 
 NAN = np.int32(-(2**31))  # stands for the t of a NaN
 I32, F32, U8, U64 = np.int32, np.float32, np.uint8, np.uint64
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
+_options: Any = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = njit(**_options)  # what only compiled code calls: half the time to compile
 
 
 class Rule(NamedTuple):
@@ -45,7 +47,7 @@ class Rule(NamedTuple):
     range_on: bool
     precision_on: bool
     largest: bool
-    evict: int
+    evict: Any  # None: nothing gives way, and that is not compiled
     bfloat: bool  # what a 16-bit pattern is
     r: np.float32
     q: np.float32
@@ -68,31 +70,57 @@ class Block(NamedTuple):
     reach: Any
     served: Any
     moved: Any
-    hits: Any  # [cascade, words]: zeros that serve the lane d before them
+    hits: Any  # cascade times as many: zeros that serve the lane d before them
     gone: Any  # it gave way
 
 
-@compiled
+@inner
+def numbers(count):  # type: ignore[no-untyped-def]
+    return np.zeros(count, I32)
+
+
+@inner
+def flags(count):  # type: ignore[no-untyped-def]
+    return np.zeros(count, U8)
+
+
+@inner
+def bits(count):  # type: ignore[no-untyped-def]
+    return np.zeros(count, U64)
+
+
+@inner
 def new_block(words, front, cascade):  # type: ignore[no-untyped-def]
     size = words + 2 * front
     return Block(
-        np.zeros(size * 64, I32),
-        np.zeros(size * 64, I32),
-        np.zeros(size * 64, I32),
-        np.zeros(size * 64, U8),
-        np.zeros(size * 64, U8),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros(size, U64),
-        np.zeros((max(cascade, 1), size), U64),
-        np.zeros(size, U64),
+        numbers(64 * size),
+        numbers(64 * size),
+        numbers(64 * size),
+        flags(64 * size),
+        flags(64 * size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(size),
+        bits(max(cascade, 1) * size),
+        bits(size),
     )
+
+
+@inner
+def tail(values, start):  # type: ignore[no-untyped-def]
+    return part(values, start, values.size)
+
+
+@inner
+def clear(values, start, stop):  # type: ignore[no-untyped-def]
+    for k in range(start, stop):
+        values[k] = 0
 
 
 # stage -----------------------------------------------------------------------------------------------
@@ -127,7 +155,7 @@ def _stage(x, t, r, rule):  # type: ignore[no-untyped-def]
 # decide ----------------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
     """The bits `nonzero` and `outlier` of words start … stop, and the keys."""
     half, shift = I32(1 << rule.fraction), I32(rule.fraction + 1)
@@ -145,7 +173,7 @@ def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
     if rule.largest:
         least, greatest, bonus = I32(rule.digit_min), I32(rule.digit_max), I32(2 << rule.fraction)
         t_min, t_max = I32(rule.t_min), I32(rule.t_max)
-        t, key = b.t[64 * start : 64 * stop], b.key[64 * start : 64 * stop]
+        t, key = part(b.t, 64 * start, 64 * stop), part(b.key, 64 * start, 64 * stop)
         for k in range(t.size):
             v = I32(min(max(t[k], t_min), t_max))
             n = shift_right(I32(v + half), shift)
@@ -153,64 +181,66 @@ def classify(b, start, stop, rule):  # type: ignore[no-untyped-def]
             key[k] = I32(abs(I32(v - I32(digit * I32(2 * half)))) + (bonus if n != digit else I32(0)))
 
 
-@compiled
+@inner
 def and_back(out, words, start, stop, distance):  # type: ignore[no-untyped-def]
     """out &= words, each value seeing the one `distance` values before it; words start … stop of out.
 
     Slices, not indices, so that the compiler sees plain loops and takes many words at a time.
     """
     skip, rest = distance >> 6, U64(distance & 63)
-    o, here, before = out[start:stop], words[start - skip : stop - skip], words[start - skip - 1 : stop - skip - 1]
+    o, here, before = part(out, start, stop), part(words, start - skip, stop - skip), part(words, start - skip - 1, stop - skip - 1)
     for k in range(o.size):
         o[k] &= (here[k] << rest) | ((before[k] >> U64(1)) >> (U64(63) - rest))
 
 
-@compiled
+@inner
 def or_ahead(out, words, start, stop, distance):  # type: ignore[no-untyped-def]
     """out |= words, each value seeing the one `distance` values after it."""
     skip, rest = distance >> 6, U64(distance & 63)
-    o, here, after = out[start:stop], words[start + skip : stop + skip], words[start + skip + 1 : stop + skip + 1]
+    o, here, after = part(out, start, stop), part(words, start + skip, stop + skip), part(words, start + skip + 1, stop + skip + 1)
     for k in range(o.size):
         o[k] |= (here[k] >> rest) | ((after[k] << U64(1)) << (U64(63) - rest))
 
 
-@compiled
+@inner
 def decide(b, begin, start, stop, unit, rule, moved):  # type: ignore[no-untyped-def]
     """Let the zeros of words start … stop choose; mark `served` (and `moved`) from word `begin` on."""
-    reach, served, lifted = b.reach[start:stop], b.served[start:stop], b.moved[start:stop]
-    nonzero, inside, opened = b.nonzero[start:stop], b.inside[begin:stop], b.open[begin:stop]
+    size = b.reach.size
+    reach, served, lifted = part(b.reach, start, stop), part(b.served, start, stop), part(b.moved, start, stop)
+    nonzero, inside, opened = part(b.nonzero, start, stop), part(b.inside, begin, stop), part(b.open, begin, stop)
     for k in range(reach.size):
         reach[k] = ~nonzero[k]
         served[k] = lifted[k] = U64(0)
     for k in range(inside.size):
         inside[k] = opened[k]
     and_back(b.inside, b.nonzero, begin, stop, unit)
-    _wanted(b.nonzero[begin:stop], b.outlier[begin:stop], b.near[begin:stop], b.far[begin:stop], rule)
+    _wanted(part(b.nonzero, begin, stop), part(b.outlier, begin, stop), part(b.near, begin, stop), part(b.far, begin, stop), rule)
     for d in range(1, rule.cascade + 1):
-        hits = b.hits[d - 1][start:stop]
+        hits = part(b.hits, (d - 1) * size + start, (d - 1) * size + stop)
         and_back(b.reach, b.inside, start, stop, (d - 1) * unit)
         for k in range(hits.size):
             hits[k] = reach[k]
-        and_back(b.hits[d - 1], b.near if d == 1 else b.far, start, stop, d * unit)
+        and_back(part(b.hits, (d - 1) * size, d * size), b.near if d == 1 else b.far, start, stop, d * unit)
         if rule.largest:
             _contest(b, hits, start, stop, d, unit)
     free = reach  # from here on: zeros that have not chosen yet
     for k in range(free.size):
         free[k] = ~U64(0)
     for d in range(rule.cascade, 0, -1):  # the farthest hit of a zero is its choice
-        hits = b.hits[d - 1][start:stop]
+        hits = part(b.hits, (d - 1) * size + start, (d - 1) * size + stop)
         for k in range(hits.size):
             hits[k] &= free[k]
             free[k] ^= hits[k]
-        b.hits[d - 1, begin:start] = U64(0)
-        b.hits[d - 1, stop : stop + d * unit // 64 + 2] = U64(0)
-        or_ahead(b.served, b.hits[d - 1], begin, stop, d * unit)
+        all_hits = part(b.hits, (d - 1) * size, d * size)
+        clear(all_hits, begin, start)
+        clear(all_hits, stop, stop + d * unit // 64 + 2)
+        or_ahead(b.served, all_hits, begin, stop, d * unit)
         if moved:  # the lanes from behind the second digit up to the zero
             for back in range(d - 1):
-                or_ahead(b.moved, b.hits[d - 1], begin, stop, back * unit)
+                or_ahead(b.moved, all_hits, begin, stop, back * unit)
 
 
-@compiled
+@inner
 def _wanted(nonzero, outlier, near, far, rule):  # type: ignore[no-untyped-def]
     """Which values may get a second digit: from the zero next door (`near`), from zeros farther off (`far`).
 
@@ -227,11 +257,11 @@ def _wanted(nonzero, outlier, near, far, rule):  # type: ignore[no-untyped-def]
         far[k] = far_off | (nonzero[k] & ~far_off & precise_far)
 
 
-@compiled
+@inner
 def _contest(b, hits, start, stop, d, unit):  # type: ignore[no-untyped-def]
     """Keep the hits whose key is no less than the best so far; on a tie the lower lane, met later, wins."""
     if d == 1:
-        b.best[64 * start : 64 * stop] = I32(0)
+        clear(b.best, 64 * start, 64 * stop)
     for k in range(hits.size):
         v = 64 * (start + k)
         hits[k] &= at_least(b.key, v - d * unit, b.best, v)
@@ -241,14 +271,24 @@ def _contest(b, hits, start, stop, d, unit):  # type: ignore[no-untyped-def]
 # give way --------------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def give_way(b, start, stop, unit, rule):  # type: ignore[no-untyped-def]
     """Between `classify` and `decide`: values that give way to an outlier become zeros. Words start … stop hold whole vectors.
 
     First zeros look back for outliers, which then need no other lane; then what is left looks on for a small value, a bit for each.
     """
-    nonzero, outlier, gone, opened = b.nonzero[start:stop], b.outlier[start:stop], b.gone[start:stop], b.open[start:stop]
-    waiting, look, step, small = b.reach[start:stop], b.near[start:stop], b.far[start:stop], b.inside[start:stop]
+    nonzero, outlier, gone, opened = (
+        part(b.nonzero, start, stop),
+        part(b.outlier, start, stop),
+        part(b.gone, start, stop),
+        part(b.open, start, stop),
+    )
+    waiting, look, step, small = (
+        part(b.reach, start, stop),
+        part(b.near, start, stop),
+        part(b.far, start, stop),
+        part(b.inside, start, stop),
+    )
     some = U64(0)
     for k in range(gone.size):
         gone[k] = U64(0)
@@ -256,7 +296,7 @@ def give_way(b, start, stop, unit, rule):  # type: ignore[no-untyped-def]
         waiting[k], look[k] = outlier[k], ~nonzero[k]
     if some == U64(0):
         return
-    b.far[stop : stop + unit // 64 + 2] = U64(0)
+    clear(b.far, stop, stop + unit // 64 + 2)
     for _ in range(rule.cascade):
         for k in range(look.size):
             step[k], look[k] = look[k] & opened[k], U64(0)
@@ -285,11 +325,22 @@ def give_way(b, start, stop, unit, rule):  # type: ignore[no-untyped-def]
             clear_where(gone[k], b.t, 64 * (start + k))
 
 
-@compiled
+@inner
 def _beyond(t, at, levels, rule):  # type: ignore[no-untyped-def]
     """Of 64 outliers, those that one digit clips by more than so many levels."""
     size, half = rule.fraction + 1, 1 << rule.fraction
     return outside(t, at, I32(((rule.digit_min - levels) << size) - half), I32(((rule.digit_max + levels) << size) + half - 1))
+
+
+def yield_to(b: Any, start: int, stop: int, unit: int, rule: Rule) -> None:
+    """`give_way` where the rule has it; a block then has all lanes. Compiled code only."""
+
+
+@overload(yield_to)
+def _yield_to(b, start, stop, unit, rule):  # type: ignore[no-untyped-def]
+    if isinstance(rule.types[rule.fields.index("evict")], types.NoneType):
+        return lambda b, start, stop, unit, rule: None
+    return lambda b, start, stop, unit, rule: give_way(b, start, stop, unit, rule)
 
 
 # emit ------------------------------------------------------------------------------------------------
@@ -308,14 +359,25 @@ def _emit(out, at, count, t, two, after, v, unit, q, rule):  # type: ignore[no-u
         return lambda out, at, count, t, two, after, v, unit, q, rule: None
     if len(out) == 2:
         return lambda out, at, count, t, two, after, v, unit, q, rule: emit_digits(
-            out[0][at : at + count], out[1][at : at + count], t[v - unit :], t[v:], two[v - unit :], two[v:], after[v:], rule
+            part(out[0], at, at + count),
+            part(out[1], at, at + count),
+            tail(t, v - unit),
+            tail(t, v),
+            tail(two, v - unit),
+            tail(two, v),
+            tail(after, v),
+            rule,
         )
     if out[0].dtype == types.uint16:
-        return lambda out, at, count, t, two, after, v, unit, q, rule: emit_halves(out[0][at : at + count], t[v:], two[v:], q, rule)
-    return lambda out, at, count, t, two, after, v, unit, q, rule: emit_reals(out[0][at : at + count], t[v:], two[v:], q, rule)
+        return lambda out, at, count, t, two, after, v, unit, q, rule: emit_halves(
+            part(out[0], at, at + count), tail(t, v), tail(two, v), q, rule
+        )
+    return lambda out, at, count, t, two, after, v, unit, q, rule: emit_reals(
+        part(out[0], at, at + count), tail(t, v), tail(two, v), q, rule
+    )
 
 
-@compiled
+@inner
 def value(t, two, q, rule):  # type: ignore[no-untyped-def]
     """E · q of one value."""
     n = shift_right(I32(t + I32(1 << rule.fraction)), I32(rule.fraction + 1))
@@ -326,19 +388,19 @@ def value(t, two, q, rule):  # type: ignore[no-untyped-def]
     return F32(np.nan) if t == NAN else E * q
 
 
-@compiled
+@inner
 def emit_reals(y, t, two, q, rule):  # type: ignore[no-untyped-def]
     for k in range(y.size):
         y[k] = value(t[k], two[k] != 0, q, rule)
 
 
-@compiled
+@inner
 def emit_halves(y, t, two, q, rule):  # type: ignore[no-untyped-def]
     for k in range(y.size):
         y[k] = to_half(value(t[k], two[k] != 0, q, rule), rule.bfloat)
 
 
-@compiled
+@inner
 def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # type: ignore[no-untyped-def]
     """Everything is loaded first and nothing branches, so that many values go at once."""
     least, greatest, shift, mask = I32(rule.digit_min), I32(rule.digit_max), I32(rule.bits), I32((1 << rule.bits) - 1)
@@ -368,7 +430,7 @@ def emit_digits(digits, states, t_before, t, two_before, two, after, rule):  # t
 # The pass over memory --------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def tally(sums, b, start, stop):  # type: ignore[no-untyped-def]
     """Add the words' nonzero values, outliers, served outliers, other served values and values that gave way."""
     for k in range(start, stop):
@@ -379,7 +441,7 @@ def tally(sums, b, start, stop):  # type: ignore[no-untyped-def]
         sums[4] += ones(b.gone[k])
 
 
-@compiled
+@inner
 def reveal(b, start, stop, moved):  # type: ignore[no-untyped-def]
     """Bits to bytes, for `emit`."""
     for k in range(start, stop):
@@ -393,7 +455,7 @@ def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[
     """Lanes contiguous in memory: positions first … last, `rows` of them to a block."""
     tile = rule.lanes if rule.lanes else lanes
     words = (rows * lanes + 63) // 64
-    front = 2 + rule.cascade // 64
+    front, unit = 2 + rule.cascade // 64, np.int64(1)
     b = new_block(words, front, rule.cascade)
     for v in range(rows * lanes):
         if v % lanes % tile:
@@ -401,15 +463,14 @@ def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[
     for row in range(first, last, rows):
         at, count = row * lanes, (min(row + rows, last) - row) * lanes
         stop = front + (count + 63) // 64
-        stage(x[at : at + count], b.t[64 * front :], rule.r, rule)
-        b.t[64 * front + count : 64 * stop] = I32(0)
+        stage(part(x, at, at + count), tail(b.t, 64 * front), rule.r, rule)
+        clear(b.t, 64 * front + count, 64 * stop)
         classify(b, front, stop, rule)
-        if rule.evict:
-            give_way(b, front, stop, 1, rule)
-        decide(b, front, front, stop, 1, rule, len(out) == 2)
+        yield_to(b, front, stop, unit, rule)
+        decide(b, front, front, stop, unit, rule, len(out) == 2)
         tally(sums, b, front, stop)
         reveal(b, front, stop, len(out) == 2)
-        emit(out, at, count, b.t, b.two, b.after, 64 * front, 1, rule.q, rule)
+        emit(out, at, count, b.t, b.two, b.after, 64 * front, unit, rule.q, rule)
 
 
 @compiled
@@ -436,16 +497,14 @@ def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows,
                 here = front + row * width
                 for piece in range(many):
                     at = ((outer + piece) * lanes + lane + row - old) * inner + begin
-                    stage(x[at : at + count], t[64 * here + piece * count :], rule.r, rule)
-                for v in range(64 * here + many * count, 64 * (here + width)):
-                    t[v] = I32(0)
+                    stage(part(x, at, at + count), tail(t, 64 * here + piece * count), rule.r, rule)
+                clear(t, 64 * here + many * count, 64 * (here + width))
                 opened = ~U64(0) if (lane + row - old) % tile else U64(0)
                 for k in range(here, here + width):
                     b.open[k] = opened
             start, stop = front + old * width, front + (old + new) * width
             classify(b, start, stop, rule)
-            if rule.evict:  # then a block has all lanes
-                give_way(b, start, stop, unit, rule)
+            yield_to(b, start, stop, unit, rule)
             decide(b, front, start, stop, unit, rule, len(out) == 2)
             done = old + new if lane + new == lanes else max(ready, old + new - rule.cascade)
             tally(sums, b, front + ready * width, front + done * width)
@@ -460,11 +519,20 @@ def lanes_outside(x, out, lanes, inner, outers, first, last, size, pieces, rows,
                 _keep_rows(b, front, drop * width, old * width, rule.largest)
 
 
-@compiled
+@inner
 def _keep_rows(b, front, drop, count, largest):  # type: ignore[no-untyped-def]
     """Move the last rows to the front."""
-    for words in (b.nonzero, b.outlier, b.open, b.served, b.moved):
-        words[front : front + count] = words[front + drop : front + drop + count]
-    b.t[64 * front : 64 * (front + count)] = b.t[64 * (front + drop) : 64 * (front + drop + count)]
+    _move(b.nonzero, front, drop, count)
+    _move(b.outlier, front, drop, count)
+    _move(b.open, front, drop, count)
+    _move(b.served, front, drop, count)
+    _move(b.moved, front, drop, count)
+    _move(b.t, 64 * front, 64 * drop, 64 * count)
     if largest:
-        b.key[64 * front : 64 * (front + count)] = b.key[64 * (front + drop) : 64 * (front + drop + count)]
+        _move(b.key, 64 * front, 64 * drop, 64 * count)
+
+
+@inner
+def _move(values, to, by, count):  # type: ignore[no-untyped-def]
+    for k in range(to, to + count):
+        values[k] = values[k + by]

@@ -93,7 +93,7 @@ def rule_of(fmt: Format, step: float = 1.0, bfloat: bool = False) -> compiled.Ru
     numbers = (fmt.bits, fmt.fraction_bits, fmt.cascade, fmt.digit_min, fmt.digit_max, fmt.t_min, fmt.t_max, *seen(fmt), *fine)
     least = -(1 << fmt.fraction_bits >> 1) if fmt.signed else 0
     modes = (fmt.range_on, fmt.precision_on, fmt.policy == "largest")
-    return compiled.Rule(*numbers, least, fmt.lanes or 0, *modes, fmt.evict, bfloat, *factors(step, fmt))
+    return compiled.Rule(*numbers, least, fmt.lanes or 0, *modes, fmt.evict or None, bfloat, *factors(step, fmt))
 
 
 def _is_bfloat(x: Array) -> bool:

@@ -13,7 +13,24 @@ from numba import types
 from numba.extending import overload
 
 from overq.kernels.bits import bits_of, from_half, number_of
-from overq.kernels.compiled import F32, I32, U64, classify, compiled, decide, emit, give_way, new_block, reveal, stage, tally
+from overq.kernels.compiled import (
+    F32,
+    I32,
+    U64,
+    classify,
+    clear,
+    compiled,
+    decide,
+    emit,
+    inner,
+    new_block,
+    part,
+    reveal,
+    stage,
+    tail,
+    tally,
+    yield_to,
+)
 from overq.kernels.scale import COLUMNS, GREATEST, LEAST
 
 F64 = np.float64
@@ -33,7 +50,7 @@ def _real(value, bfloat):  # type: ignore[no-untyped-def]
     return lambda value, bfloat: F32(value)
 
 
-@compiled
+@inner
 def greatest(x, bfloat):  # type: ignore[no-untyped-def]
     """max|x| of the finite values; bit patterns of magnitudes are ordered as the magnitudes are."""
     most = I32(0)
@@ -43,14 +60,14 @@ def greatest(x, bfloat):  # type: ignore[no-untyped-def]
     return number_of(most)
 
 
-@compiled
+@inner
 def rms(x, columns, bfloat):  # type: ignore[no-untyped-def]
     """Root of the mean square; values that are not finite count as 0. columns: float64 [COLUMNS], working memory."""
     columns[:] = 0.0
     for start in range(0, x.size, COLUMNS):
-        part = x[start : min(start + COLUMNS, x.size)]
-        for k in range(part.size):
-            v = real(part[k], bfloat)
+        some = part(x, start, min(start + COLUMNS, x.size))
+        for k in range(some.size):
+            v = real(some[k], bfloat)
             finite = F64(v) if I32(bits_of(v) & I32(0x7FFFFFFF)) < I32(INFINITE) else 0.0
             columns[k] += finite * finite
     half = COLUMNS // 2
@@ -61,7 +78,7 @@ def rms(x, columns, bfloat):  # type: ignore[no-untyped-def]
     return F32(np.sqrt(columns[0] / x.size))
 
 
-@compiled
+@inner
 def _bfloat(step):  # type: ignore[no-untyped-def]
     """`scale.bfloat` of one number."""
     pattern = bits_of(step)
@@ -77,10 +94,10 @@ def vectors_inside(x, out, lanes, size, first, last, rows, rule, source, alpha, 
     tile = rule.lanes if rule.lanes else lanes
     groups = (lanes + size - 1) // size
     words = (rows * lanes + 63) // 64
-    front = 2 + rule.cascade // 64
+    front, unit = 2 + rule.cascade // 64, np.int64(1)
     b = new_block(words, front, rule.cascade)
     columns = np.zeros(COLUMNS, F64)
-    unit, whole = F64(2 << rule.fraction), F64(1 << rule.fraction)
+    fine, whole = F64(2 << rule.fraction), F64(1 << rule.fraction)
     for v in range(rows * lanes):
         if v % lanes % tile:
             b.open[front + v // 64] |= U64(1) << U64(v % 64)
@@ -89,25 +106,24 @@ def vectors_inside(x, out, lanes, size, first, last, rows, rule, source, alpha, 
         stop = front + (many * lanes + 63) // 64
         for group in range(many * groups):
             at, count = _place(group, groups, lanes, size)
-            part, here = x[row * lanes + at : row * lanes + at + count], row * groups + group
+            values, here = part(x, row * lanes + at, row * lanes + at + count), row * groups + group
             if source != GIVEN:
-                found = greatest(part, rule.bfloat) if source == MAX else rms(part, columns, rule.bfloat)
+                found = greatest(values, rule.bfloat) if source == MAX else rms(values, columns, rule.bfloat)
                 step = F64(_bfloat(min(max(F32(found * alpha), F32(LEAST)), F32(GREATEST))))
-                r[here], q[here] = F32(unit / step), F32(step / whole)
-            stage(part, b.t[64 * front + at :], r[here], rule)
-        b.t[64 * front + many * lanes : 64 * stop] = I32(0)
+                r[here], q[here] = F32(fine / step), F32(step / whole)
+            stage(values, tail(b.t, 64 * front + at), r[here], rule)
+        clear(b.t, 64 * front + many * lanes, 64 * stop)
         classify(b, front, stop, rule)
-        if rule.evict:
-            give_way(b, front, stop, 1, rule)
-        decide(b, front, front, stop, 1, rule, False)
+        yield_to(b, front, stop, unit, rule)
+        decide(b, front, front, stop, unit, rule, False)
         tally(sums, b, front, stop)
         reveal(b, front, stop, False)
         for group in range(many * groups):
             at, count = _place(group, groups, lanes, size)
-            emit(out, row * lanes + at, count, b.t, b.two, b.after, 64 * front + at, 1, q[row * groups + group], rule)
+            emit(out, row * lanes + at, count, b.t, b.two, b.after, 64 * front + at, unit, q[row * groups + group], rule)
 
 
-@compiled
+@inner
 def _place(group, groups, lanes, size):  # type: ignore[no-untyped-def]
     """(first value, how many) of a group of the block."""
     within = group % groups * size
