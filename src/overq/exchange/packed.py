@@ -256,6 +256,8 @@ class _Reader:
 
     def rest(self, said: list[Any], content: bytes) -> dict[str, Tensor]:
         """All other tensors."""
+        if not all(isinstance(name, str) for name, _, _ in said):
+            raise self.damaged("a tensor without a name")
         kinds = {name: getattr(torch, kind) for name, kind, _ in said}
         counts = {name: int(np.prod(shape, dtype=object)) for name, _, shape in said}
         if not all(isinstance(kind, torch.dtype) for kind in kinds.values()) or not all(0 <= count < BIGGEST for count in counts.values()):
