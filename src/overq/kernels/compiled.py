@@ -119,8 +119,9 @@ def tail(values, start):  # type: ignore[no-untyped-def]
 
 @inner
 def clear(values, start, stop):  # type: ignore[no-untyped-def]
-    for k in range(start, stop):
-        values[k] = 0
+    some = part(values, start, stop)
+    for k in range(some.size):
+        some[k] = 0
 
 
 # stage -----------------------------------------------------------------------------------------------
