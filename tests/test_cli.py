@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+import overq
 from overq import cli, kernels
 
 FACTORIES = """
@@ -88,6 +89,30 @@ def test_own_network_and_images(folder: Path, capsys, monkeypatch) -> None:
     assert [float(row["top1"]) for row in rows] == pytest.approx([r["top1"] for r in result["results"]], rel=1e-5)
     assert (folder / "r.svg").read_text().startswith("<svg ")
     assert not list(folder.glob("**/.*.part"))
+
+
+def test_images_without_labels_count_agreement_with_float(folder: Path, capsys, monkeypatch) -> None:
+    for i, file in enumerate(sorted((folder / "images").rglob("*.png"))):  # a flat folder: nothing in it tells a class
+        (folder / "flat").mkdir(exist_ok=True)
+        file.rename(folder / "flat" / f"{i}.png")
+    options = own(folder, images=folder / "flat", json=folder / "r.json", **{"plain-bits": "8", "bits": "", "samples": 4})
+    code, out, _ = run(capsys, monkeypatch, *options, "--unlabelled")
+    result = json.loads((folder / "r.json").read_text())
+    assert code == 0
+    assert result["data"] == "flat (labels: the float network's own answers)"
+    assert "own answers" in out  # the table says so, too
+    assert result["results"][0]["top1"] == 100.0
+    namespace: dict = {}
+    exec(FACTORIES, namespace)
+    from overq.study.data import Preprocess, open_images
+
+    x = open_images(folder / "flat", None, Preprocess(12, 12), labelled=False)
+    chosen = [i for i in range(24) if i not in {j * 24 // 4 for j in range(4)}]
+    network = namespace["net"]().eval()
+    a8 = overq.quantize(network, x.load([j * 24 // 4 for j in range(4)]), overq.Recipe(overq.Format.plain(8)))
+    with torch.no_grad():
+        same = (a8(x.load(chosen)).argmax(1) == network(x.load(chosen)).argmax(1)).sum()
+    assert result["results"][1]["correct"] == int(same)
 
 
 def test_the_three_ways_to_give_images_agree(folder: Path, capsys, monkeypatch) -> None:
@@ -196,6 +221,8 @@ def wrong(folder: Path) -> dict[str, tuple[list[object], str]]:
         "not a state": (own(folder, weights=folder / "list.pth"), "is not a state_dict of tensors"),
         "noise": (own(folder, weights=folder / "noise.pth"), "is not a checkpoint of plain tensors"),
         "no weights": (own(folder, weights=folder / "w.pth"), "no such file"),
+        "labelled, unlabelled": ([*own(folder, labels=folder / "labels.csv"), "--unlabelled"], "without labels: leave --labels out"),
+        "nothing unlabelled": (["evaluate", "--unlabelled"], "--unlabelled is for --images without labels: give --images"),
         "model alone": (["evaluate", "--model", f"{nets}:net"], "--model and --images go together"),
         "weights alone": (["evaluate", "--weights", "w.pth"], "--weights needs --model"),
         "bits": (own(folder, bits="9"), "Format.bits must be an integer from 2 to 8, not 9"),
@@ -226,7 +253,8 @@ NAMES = [
     "flat folder", "unreadable image", "uneven sizes", "crop too large", "class count", "label too high", "label no number",
     "label file gone", "label columns", "no labels", "float npz", "few labels", "bare npz",
     "pickled npz", "shape", "channels", "pickled weights", "missing tensors", "other shapes",
-    "not a state", "noise", "no weights", "model alone", "weights alone", "bits", "bits word", "weight bits", "policy", "calibration",
+    "not a state", "noise", "no weights", "labelled, unlabelled", "nothing unlabelled",
+    "model alone", "weights alone", "bits", "bits word", "weight bits", "policy", "calibration",
     "source", "source and images", "correction", "no batch norm",
     "plot name", "output is a folder", "output in a file", "all for calibration", "device", "std",
 ]  # fmt: skip

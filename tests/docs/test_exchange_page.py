@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "exchange.md"
 
 
 def given(folder: Path) -> None:
-    """network.onnx, photos and labels.csv."""
+    """network.onnx and photos, which nobody has labelled."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 7, 8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
@@ -29,7 +29,6 @@ def given(folder: Path) -> None:
     names = [f"{i}.png" for i in range(10)]
     for name in names:
         Image.fromarray(rng.integers(0, 256, (230, 240, 3), dtype=np.uint8)).save(folder / "photos" / name)
-    (folder / "labels.csv").write_text("file,label\n" + "".join(f"{name},{i % 4}\n" for i, name in enumerate(names)))
 
 
 @pytest.mark.slow

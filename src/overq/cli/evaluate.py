@@ -24,6 +24,7 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to load: .safetensors, or a torch file of plain tensors.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder with one subfolder per class, or a flat folder with --labels, or .npz (images, labels).")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV with columns file and label, files relative to --images.")] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="--images is any folder of images without labels: count how often a setting answers as the float network does.")] = False,
     calibration_images: Annotated[Path | None, typer.Option(help="Unlabelled images to calibrate on. Default: --samples of --images, which are then not scored.")] = None,
     calibration_source: Annotated[str | None, typer.Option(help="images (default); or no data: statistics (batch norm) or distilled (synthetic images), which score all of --images.")] = None,
     task: Annotated[str, typer.Option(help="images: top-1; text: perplexity of a language model.")] = "images",
@@ -62,7 +63,7 @@ def evaluate(
         raise InputError(f"--task is images or text, not {task!r}")
     if task == "text":
         others = {
-            "--images": images, "--labels": labels, "--calibration-images": calibration_images, "--cascades": cascades, "--policy": policy,
+            "--images": images, "--labels": labels, "--unlabelled": unlabelled or None, "--calibration-images": calibration_images, "--cascades": cascades, "--policy": policy,
             "--calibration": calibration, "--csv": csv_file, "--plot": plot, "--report": report, "--batch-size": batch_size, "--seed": seed,
             "--calibration-source": calibration_source, "--bias-correction": bias_correction or None,
         }  # fmt: skip
@@ -80,6 +81,8 @@ def evaluate(
     for option, value in (("--text", text), ("--calibration-text", calibration_text), ("--tokenizer", tokenizer)):
         if value is not None:
             raise InputError(f"{option} is of --task text: give that, too")
+    if unlabelled and (images is None or labels is not None):
+        raise InputError("--unlabelled is for --images without labels: " + ("give --images" if images is None else "leave --labels out"))
     samples = given(samples, 256)
     check_report(report)
     if plot is not None:
@@ -115,15 +118,19 @@ def evaluate(
         from overq.study.data import Preprocess, open_images
 
         preprocess = Preprocess(resize or None, crop or None, numbers("--mean", mean), numbers("--std", std))
-        scored = open_images(images, labels, preprocess)
+        scored = open_images(images, labels, preprocess, labelled=not unlabelled)
         calibrated = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else None
     from overq.study.accuracy import evaluate as run
+    from overq.study.accuracy import labelled_by_float
     from overq.study.data import some_of
 
     prepare_kernels(device)
+    scored = some_of(scored, limit or scored.count)
     with progress() as update:
+        if unlabelled:
+            scored = labelled_by_float(network, scored, size, lambda done: update("float", done, scored.count))
         result = run(
-            network, some_of(scored, limit or scored.count), plan,
+            network, scored, plan,
             model_name=name, calibration=calibrated, samples=samples, progress=update,
         )  # fmt: skip
     _show(result, json_file, csv_file, plot)

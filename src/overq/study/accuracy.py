@@ -137,6 +137,17 @@ def evaluate(
     )
 
 
+def labelled_by_float(model: nn.Module, images: Images, batch_size: int, tick: Callable[[int], None] = lambda done: None) -> Images:
+    """The images with the float network's first class as their label, and a name that says so: top-1 is then agreement with float.
+
+    For networks whose images nobody has labelled. tick: called with the number of images seen so far.
+    """
+    model = prepared(copy.deepcopy(model))
+    _check_first_batch(model, images, [0])
+    first = [scores_of(model, batch).argmax(1) for batch in images.watched(tick).batches(batch_size)]
+    return replace(images, name=f"{images.name} (labels: the float network's own answers)", labels=torch.cat(first).numpy())
+
+
 def _all(images: Images) -> Sequence[int]:
     if images.labels is None:
         raise InputError(f"{images.name}: labelled images are needed")
@@ -168,7 +179,8 @@ def _check_first_batch(model: nn.Module, images: Images, first: Sequence[int]) -
     scores = scores_of(model, x)
     if scores.ndim != 2 or len(scores) != len(x):
         raise InputError(f"the network gave {list(scores.shape)} for {list(x.shape)} images; class scores [N, classes] are needed")
-    images.labels_below(scores.shape[1])
+    if images.labels is not None:
+        images.labels_below(scores.shape[1])
 
 
 def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
