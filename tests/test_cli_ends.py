@@ -227,7 +227,7 @@ def test_kernels_are_compiled_before_the_clock_starts_and_that_is_said(monkeypat
     monkeypatch.setattr(kernels, "prepared", lambda device: False)
     monkeypatch.setattr(kernels, "prepare", done.append)
     prepare_kernels("cpu")
-    assert capsys.readouterr().err == "overq: compiling the kernels for this machine, once: about half a minute\n"
+    assert capsys.readouterr().err == "overq: compiling the kernels for this machine, once: 5 to 10 seconds\n"
     monkeypatch.setattr(kernels, "prepared", lambda device: True)
     prepare_kernels("cuda:1")
     assert capsys.readouterr().err == ""

@@ -35,7 +35,8 @@ def test_casts_leave_scales_integers_and_orders_alone() -> None:
     spelled = q[0].weight_integers.double() * q[0].weight_scale.double().reshape(-1, 1, 1, 1)
     for cast in (torch.float16, torch.bfloat16, torch.float64):
         for other in (copy.deepcopy(q).to(cast), copy.deepcopy(q).type(cast), copy.deepcopy(q).half().to(cast)):
-            assert all(torch.equal(other.state_dict()[key], value) for key, value in before.items())
+            kept = other.state_dict()
+            assert all(torch.equal(kept[key], value) and kept[key].dtype == value.dtype for key, value in before.items())
             assert other[0].weight.dtype == other[0].bias.dtype == cast
             wanted = spelled if cast == torch.float64 else q[0].weight.to(cast)
             assert torch.equal(other[0].weight, wanted), "made from the integers, not rounded twice"

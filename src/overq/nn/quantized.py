@@ -181,8 +181,8 @@ class Quantized(nn.Module):
         raise InputError(f"the weight of a {type(self).__name__} cannot be replaced by another one: quantize the float model anew")
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """As for any module, but scales keep float32, and a weight that changes its dtype is made from the integers again."""
-        before, kept = self.weight.dtype, {name: self._buffers.get(name) for name in FLOAT32}
+        """As for any module, but scales keep float32 and integers their type, and a weight of another dtype is made from them again."""
+        before, kept = self.weight.dtype, {name: self._buffers.get(name) for name in (*FLOAT32, "weight_integers")}
         super()._apply(fn, recurse)
         for name, value in kept.items():
             now = self._buffers.get(name)

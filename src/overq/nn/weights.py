@@ -19,7 +19,7 @@ def quantize_weight(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, torc
 def dequantize_weight(integers: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """integers · scale in float32, then cast; in float64 for float64."""
     wide = torch.promote_types(dtype, torch.float32)
-    return integers.to(wide).mul_(scale.to(wide).reshape(-1, *[1] * (integers.ndim - 1))).to(dtype)
+    return integers.to(wide, copy=True).mul_(scale.to(wide).reshape(-1, *[1] * (integers.ndim - 1))).to(dtype)
 
 
 def weight_rows(weight: torch.Tensor) -> np.ndarray:

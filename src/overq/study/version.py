@@ -20,7 +20,7 @@ DECIDES_NOTHING = (
     "nn/files.py",
     "study/accuracy.py", "study/cycles.py", "study/element.py", "study/language.py",
     "study/disk.py", "study/mailbox.py", "study/node.py", "study/ray_workers.py", "study/resources.py",
-    "study/run.py", "study/seen.py", "study/store.py", "study/table.py",
+    "study/run.py", "study/store.py", "study/table.py",
     "study/version.py", "study/workers.py",
 )  # fmt: skip
 
