@@ -182,11 +182,12 @@ class Quantized(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As for any module, but scales keep float32 and integers their type, and a weight of another dtype is made from them again."""
-        before, kept = self.weight.dtype, {name: self._buffers.get(name) for name in (*FLOAT32, "weight_integers")}
+        before, held = self.weight.dtype, self._buffers.items()
+        kept = {name: value for name, value in held if value is not None and (name in FLOAT32 or not value.is_floating_point())}
         super()._apply(fn, recurse)
         for name, value in kept.items():
             now = self._buffers.get(name)
-            if value is not None and now is not None and now.dtype != value.dtype:
+            if now is not None and now.dtype != value.dtype:
                 self._buffers[name] = value.to(now.device)
         if self.weight.dtype != before:
             self._dequantize()
