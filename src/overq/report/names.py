@@ -12,6 +12,7 @@ FAMILIES = {
     "uniform": "plain", "plain": "plain", "plain_recipe": "plain", "overq": "OverQ", "overq_recipe": "OverQ",
     "mixed_recipe": "mixed formats", "overq_first": "OverQ 2019", "ocs_activations": "OCS (activations)", "ocs_weights": "OCS (weights)",
     "sparq": "SPARQ", "olive": "OliVe", "pwlq": "PWLQ", "biscaled": "BiScaled", "high_precision": "high precision", "mx": "MX",
+    "mx_plus": "MX+", "nvfp4": "NVFP4", "tender": "Tender", "atom": "Atom",
 }  # fmt: skip
 _WORDS = {
     "policy=first": "", "policy=largest": "largest first", "reorder=true": "reordered", "reorder_network=true": "network reordered",

@@ -102,7 +102,7 @@
       const drawn = known.filter((row) => row[view.chart.measure] >= lowest());
       const parts = [drawn.length + " settings of " + view.group.name + "; the green staircase is the Pareto front"];
       if (view.chart.measure === "top1") parts.push("upright lines are 95 % intervals of the difference to float");
-      if (known.length > drawn.length) parts.push(known.length - drawn.length + " settings lie below what is drawn");
+      if (known.length > drawn.length) parts.push("below what is drawn: " + (known.length - drawn.length));
       if (mine.length > known.length) parts.push(mine.length - known.length + " have no known " + costTitles[view.chart.cost] + " or " + view.chart.title);
       at("front-says").textContent = parts.join(". ") + ".";
     }
