@@ -104,7 +104,7 @@
       if (view.chart.measure === "top1") parts.push("upright lines are 95 % intervals of the difference to float");
       if (known.length > drawn.length) parts.push("below what is drawn: " + (known.length - drawn.length));
       if (mine.length > known.length) parts.push(mine.length - known.length + " have no known " + costTitles[view.chart.cost] + " or " + view.chart.title);
-      at("front-says").textContent = parts.join(". ") + ".";
+      at("front-says").textContent = parts.join("; ") + ".";
     }
     function controls() {
       const measures = unique(data.charts.map((each) => each.measure)), costs = unique(data.charts.map((each) => each.cost));
