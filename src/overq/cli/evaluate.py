@@ -121,17 +121,13 @@ def evaluate(
         scored = open_images(images, labels, preprocess, labelled=not unlabelled)
         calibrated = open_images(calibration_images, None, preprocess, labelled=False) if calibration_images else None
     from overq.study.accuracy import evaluate as run
-    from overq.study.accuracy import labelled_by_float
     from overq.study.data import some_of
 
     prepare_kernels(device)
-    scored = some_of(scored, limit or scored.count)
     with progress() as update:
-        if unlabelled:
-            scored = labelled_by_float(network, scored, size, lambda done: update("float", done, scored.count))
         result = run(
-            network, scored, plan,
-            model_name=name, calibration=calibrated, samples=samples, progress=update,
+            network, some_of(scored, limit or scored.count), plan,
+            model_name=name, calibration=calibrated, samples=samples, unlabelled=unlabelled, progress=update,
         )  # fmt: skip
     _show(result, json_file, csv_file, plot)
     if report is not None:

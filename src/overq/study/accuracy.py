@@ -81,11 +81,14 @@ def evaluate(
     model_name: str,
     calibration: Images | None = None,
     samples: int = 256,
+    unlabelled: bool = False,
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> Evaluation:
     """Run the plan.
 
     images       scored; labels needed
+    unlabelled   nobody has labelled the images: the float network's answers are their labels, so top-1 is agreement with it, and the
+                 record's `data` says so
     calibration  images for calibration, labels unused; None takes `samples` of `images`, evenly spread, and does not score them;
                  not used, and all images scored, where the recipes' source is not images
     progress     called with (setting, images done, images to do) after every batch
@@ -93,8 +96,10 @@ def evaluate(
     recipes = plan.recipes()  # refuse a senseless plan before anything runs
     if not recipes:
         raise InputError("nothing to run: no format is asked for")
+    if images.labels is None and not unlabelled:
+        raise InputError(f"{images.name}: labelled images are needed")
     given = recipes[0][1]  # all share seed and source
-    scored, chosen = _split(images, calibration, samples) if given.source == "images" else (_all(images), ())
+    scored, chosen = _split(images, calibration, samples) if given.source == "images" else (range(images.count), ())
     _check_first_batch(model, images, scored[:1])
     total = len(scored) * (len(recipes) + 1)
     done = 0
@@ -114,7 +119,12 @@ def evaluate(
         start, setting = time.perf_counter(), _setting(name, recipe, len(scored))
         network = model if recipe is None else installed(model, seen, calibrated, recipe, batch)
         tick = partial(tick_of, setting.label)
-        found = measured(network, images, scored, plan.batch_size, (TOP1,) if recipe is None else (TOP1, COVERAGE), progress=tick)
+        known = None
+        if recipe is None and unlabelled:
+            known = torch.cat([scores_of(network, batch) for batch in images.batches(plan.batch_size, scored)])
+            images = _answered(images, scored, known)
+        measures = (TOP1,) if recipe is None else (TOP1, COVERAGE)
+        found = measured(network, images, scored, plan.batch_size, measures, known=known, progress=tick)
         mean = coverage(found.lanes)
         results.append(replace(
             setting, correct=int(found.columns[TOP1].sum()), seconds=time.perf_counter() - start,
@@ -137,30 +147,19 @@ def evaluate(
     )
 
 
-def labelled_by_float(model: nn.Module, images: Images, batch_size: int, tick: Callable[[int], None] = lambda done: None) -> Images:
-    """The images with the float network's first class as their label, and a name that says so: top-1 is then agreement with float.
-
-    For networks whose images nobody has labelled. tick: called with the number of images seen so far.
-    """
-    model = prepared(copy.deepcopy(model))
-    _check_first_batch(model, images, [0])
-    first = [scores_of(model, batch).argmax(1) for batch in images.watched(tick).batches(batch_size)]
-    return replace(images, name=f"{images.name} (labels: the float network's own answers)", labels=torch.cat(first).numpy())
-
-
-def _all(images: Images) -> Sequence[int]:
-    if images.labels is None:
-        raise InputError(f"{images.name}: labelled images are needed")
-    return range(images.count)
+def _answered(images: Images, scored: Sequence[int], scores: torch.Tensor) -> Images:
+    """The images at `scored` with the class of the greatest of their scores as label."""
+    labels = np.zeros(images.count, np.int64)
+    labels[list(scored)] = scores.argmax(1).numpy()
+    return replace(images, name=f"{images.name} (labels: the float network's own answers)", labels=labels)
 
 
 def _split(images: Images, calibration: Images | None, samples: int) -> tuple[Sequence[int], Sequence[int]]:
     """(positions to score, positions to calibrate on)."""
-    everything = _all(images)
     if samples < 1:
         raise CalibrationError(f"at least one calibration image is needed, not {samples}")
     if calibration is not None:
-        return everything, _spread(calibration.count, samples)
+        return range(images.count), _spread(calibration.count, samples)
     if samples >= images.count:
         raise CalibrationError(
             f"{samples} of {images.count} images for calibration leave none to score: give --calibration-images or fewer --samples"
