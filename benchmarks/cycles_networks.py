@@ -8,17 +8,17 @@ networks.py holds a factory of each name; the number is the side of its images. 
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from pathlib import Path
 
 import torch
 
 import overq
 from overq.nn import observe
+from overq.output import write
 from overq.spec import Format
 from overq.study.cycles import network_cycles, recipe
 from overq.study.models import load_model
+from overq.text import csv_text
 
 FORMATS = Format.plain(4), Format(4, 4)  # how many bits a digit has makes no difference
 
@@ -40,10 +40,7 @@ def main() -> None:
                 run = network_cycles(overq.quantize(model, seen, recipe(fmt, rows)), x, rows=rows, columns=rows)
                 lines.append({"network": name, "rows": rows, "format": fmt.label, "cycles": run.total("cycles")})
                 print(*lines[-1].values(), flush=True)
-    with options.csv.open("w", newline="") if options.csv else sys.stdout as out:
-        writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    write(options.csv or Path("-"), csv_text(list(lines[0]), lines))
 
 
 if __name__ == "__main__":

@@ -9,19 +9,20 @@ As `overq shapes --liberty` makes them; one clock for all formats, the slowest e
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from overq.eda import yosys
 from overq.eda.energy import MemoryEnergy
 from overq.eda.liberty import Library
+from overq.output import write
 from overq.sim.memory import Memory, cost
 from overq.sim.rates import shares
 from overq.sim.workload import topology
 from overq.spec import ArrayConfig, Format
 from overq.study.energy import blocks_at_rates, priced, synthesized
 from overq.study.version import commit, package
+from overq.text import csv_text
 
 HERE = Path(__file__).parent
 FORMATS = (*(Format.plain(bits) for bits in (4, 5, 6, 8)), Format(4, 4, 1, 1), Format(4, 4, 2, 1), Format(4, 4, 3, 3))
@@ -60,10 +61,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=HERE / "results" / "energy_resnet50.csv")
     options = parser.parse_args()
     lines = table(Library(options.liberty), options.topology, options.rows, options.bandwidth)
-    with options.csv.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    write(options.csv, csv_text(list(lines[0]), lines))
     for line in lines:
         print(*list(line.values())[:12])
 

@@ -124,9 +124,8 @@ def _placed(configs: list[ArrayConfig], device: str, seeds: int, csv: Path | Non
             update("placing", number, len(configs))
             found = place("overq_top", "\n".join(verilog.design(config).values()), device, range(1, seeds + 1))
             lines.append({
-                "format": config.format.label, "sum_bits": config.psum_bits, "luts": found.luts, "flip_flops": found.flip_flops,
-                "multipliers": found.multipliers, "memories": found.memories, "fmax_median": found.median, "fmax_least": min(found.fmax),
-                "fmax_most": max(found.fmax), "seeds": seeds, "device": device, "yosys": yosys.version(), "nextpnr": version(family),
+                "format": config.format.label, "sum_bits": config.psum_bits, **found.row(),
+                "device": device, "yosys": yosys.version(), "nextpnr": version(family),
             })  # fmt: skip
     if csv != Path("-"):
         one = configs[0]

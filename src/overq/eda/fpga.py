@@ -95,6 +95,11 @@ class Placed:
     def median(self) -> float:
         return median(self.fmax)
 
+    def row(self) -> dict[str, object]:
+        """Plain columns of a table: resources, and of the clocks the median, least and most."""
+        used = {name: getattr(self, name) for name in ("luts", "flip_flops", "multipliers", "memories")}
+        return used | {"fmax_median": self.median, "fmax_least": min(self.fmax), "fmax_most": max(self.fmax), "seeds": len(self.fmax)}
+
 
 def resources(name: str, text: str, family: str = "ecp5") -> Resources:
     """One module with all that it contains."""
@@ -134,18 +139,14 @@ def place(name: str, text: str, device: str, seeds: Sequence[int] = (1, 2, 3, 4,
 def bitstream(name: str, text: str, device: str, constraints: str, seed: int = 1) -> tuple[bytes, float]:
     """(what the device is configured with, MHz) of a module whose ports have pins in `constraints`, the family's own file format."""
     family, options = device_of(device)
-    if family == "ecp5":
-        arguments = [*options, "--lpf", "pins.lpf", "--textcfg", "design.cfg", "--seed", str(seed)]
-        tool, packed, inputs = "ecppack", ["design.cfg", "design.bit"], {"pins.lpf": constraints}
-    else:
-        arguments = [*options, "--pcf", "pins.pcf", "--asc", "design.cfg", "--seed", str(seed)]
-        tool, packed, inputs = "icepack", ["design.cfg", "design.bit"], {"pins.pcf": constraints}
-    files = _run(family, arguments, inputs, _mapped(name, text, family), ["design.cfg", "report.json"])
+    pins, placed, tool = {"ecp5": ("lpf", "--textcfg", "ecppack"), "ice40": ("pcf", "--asc", "icepack")}[family]
+    arguments = [*options, f"--{pins}", f"pins.{pins}", placed, "design.cfg", "--seed", str(seed)]
+    files = _run(family, arguments, {f"pins.{pins}": constraints}, _mapped(name, text, family), ["design.cfg", "report.json"])
     clock = min(clock["achieved"] for clock in json.loads(files["report.json"])["fmax"].values())
     with tempfile.TemporaryDirectory(prefix="overq-") as folder:
-        (Path(folder) / packed[0]).write_text(files["design.cfg"], encoding="utf-8")
-        _started([*_command(family, tool), *packed], Path(folder), tool)
-        return (Path(folder) / packed[1]).read_bytes(), round(clock, 2)
+        (Path(folder) / "design.cfg").write_text(files["design.cfg"], encoding="utf-8")
+        _started([*_command(family, tool), "design.cfg", "design.bit"], Path(folder), tool)
+        return (Path(folder) / "design.bit").read_bytes(), round(clock, 2)
 
 
 def device_of(device: str) -> tuple[str, tuple[str, ...]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from overq.rtl import axis
-from overq.rtl.testbench import literal
+from overq.rtl.testbench import filling
 from overq.rtl.vectors import LayerVectors
-from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits
 
 _TEXT = """\
 // Streams {source} through overq_axis, twice: once for the sums, once for t. All six streams pause at random.
@@ -140,21 +139,11 @@ def text(layer: LayerVectors) -> str:
     """testbench_axis.v; it reads the hex files that `testbench.files` makes of the same layer."""
     config, size = layer.config, axis.sizes(layer.config)
     return _TEXT.format(
-        source=layer.source.replace("\n", " "),
-        rows=config.rows,
-        columns=config.columns,
-        tiles=len(layer.tiles),
-        vectors=layer.vectors,
-        weight_bits=config.weight_bits,
-        t_bits=config.t_bits,
-        sum_bits=config.psum_bits,
+        **filling(layer),
         w8=8 * size["weight"],
         t8=8 * size["t"],
         s8=8 * size["sum"],
         user=2 + (config.rows if config.edges else 0),
         starts="tile_starts[i / VECTORS], " if config.edges else "",
         sign="$signed" if config.format.signed else "$unsigned",
-        multipliers=literal(layer.multipliers, MULTIPLIER_BITS),
-        biases=literal(layer.biases, bias_bits(config.psum_bits)),
-        shifts=literal(layer.shifts, SHIFT_BITS),
     )

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from overq.errors import InputError
 from overq.rtl import testbench
 from overq.rtl.vectors import LayerVectors
-from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits
 
 
 @dataclass(frozen=True)
@@ -137,17 +136,11 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
         _memory("expected_t", ts, data["next_t.hex"]),
     ]
     board = _BOARD.format(
-        source=layer.source.replace("\n", " "),
-        rows=config.rows,
-        tiles=len(layer.tiles),
-        vectors=layer.vectors,
+        **testbench.filling(layer),
         sums=sums,
         ts=ts,
         memories="\n".join(memories),
         starts="\n    .in_starts(starts[tile])," if config.edges else "",
-        multipliers=_literal(layer.multipliers, MULTIPLIER_BITS),
-        biases=_literal(layer.biases, bias_bits(config.psum_bits)),
-        shifts=_literal(layer.shifts, SHIFT_BITS),
     )
     limit = 1000 + 4 * len(layer.tiles) * (layer.vectors + 3 * config.rows + config.columns)
     return {"board.v": board, "testbench.v": _TEST.format(limit=limit)}
@@ -156,8 +149,3 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
 def _memory(name: str, bits: int, words: Sequence[str]) -> str:
     lines = [f"  reg [{bits}-1:0] {name} [0:{len(words) - 1}];", "  initial begin"]
     return "\n".join([*lines, *(f"    {name}[{i}] = {bits}'h{word};" for i, word in enumerate(words)), "  end"])
-
-
-def _literal(values: Sequence[int], bits: int) -> str:
-    packed = sum((value & ((1 << bits) - 1)) << (i * bits) for i, value in enumerate(values))
-    return f"{len(values) * bits}'h{packed:x}"

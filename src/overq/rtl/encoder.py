@@ -131,7 +131,7 @@ class OverwriteEncoder(wiring.Component):
         s2 = [self._delay(m, advance, lane, signals) for lane, signals in enumerate(s1)]
         serve = self._choose(m, advance, s1) if self.config.format.cascade else {}
         self._place(m, advance, s2, serve)
-        return held(m, self.config, getattr(self, "enable", None))
+        return held(m, getattr(self, "enable", None))
 
     # Stage 0 -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Both read the testbench's hex files, so each line is one transfer: a reader sees
 
 from __future__ import annotations
 
-from overq.rtl.testbench import packed
+from overq.rtl.testbench import filling, packed
 from overq.rtl.vectors import LayerVectors
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits
 
@@ -225,10 +225,7 @@ def files(layer: LayerVectors) -> dict[str, str]:
     config = layer.config
     held = ("enable", "out_ready", "t_ready") if config.stalls else ()
     fields = {
-        "source": layer.source.replace("\n", " "),
-        "rows": config.rows,
-        "tiles": len(layer.tiles),
-        "vectors": layer.vectors,
+        **filling(layer),
         "multipliers": packed(layer.multipliers, MULTIPLIER_BITS),
         "biases": packed(layer.biases, bias_bits(config.psum_bits)),
         "shifts": packed(layer.shifts, SHIFT_BITS),

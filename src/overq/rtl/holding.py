@@ -13,9 +13,9 @@ def enable_port(config: ArrayConfig) -> dict[str, Member]:
     return {"enable": In(1)} if config.stalls else {}
 
 
-def held(m: Module, config: ArrayConfig, enable: Value | None) -> Module | Fragment:
-    """The elaborated module; with stalls, its clocked statements take place where `enable` is high. A reset takes place anyway."""
-    if not config.stalls or enable is None:
+def held(m: Module, enable: Value | None) -> Module | Fragment:
+    """The elaborated module; with an `enable`, its clocked statements take place where that is high. A reset takes place anyway."""
+    if enable is None:
         return m
     fragment = Fragment.get(m, None)
     if "sync" in fragment.statements:

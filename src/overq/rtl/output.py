@@ -78,4 +78,4 @@ class OutputStage(wiring.Component):
                 out_t.eq(clamped(level, low, high)),
             ]
             m.d.comb += self.out_t[column].eq(out_t)
-        return held(m, self.config, getattr(self, "enable", None))
+        return held(m, getattr(self, "enable", None))

@@ -91,7 +91,7 @@ class ProcessingElement(wiring.Component):
         m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + addend)]
         if self.has_state:
             m.d.sync += self.state_out.eq(self.state_in)
-        return held(m, self.config, getattr(self, "enable", None))
+        return held(m, getattr(self, "enable", None))
 
     def own_weight(self, m: Module) -> Signal:
         """The weight register, and what fills it."""

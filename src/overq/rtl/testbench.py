@@ -151,6 +151,24 @@ def literal(values: Sequence[int], bits: int) -> str:
     return f"{len(values) * bits}'h{packed(values, bits):x}"
 
 
+def filling(layer: LayerVectors) -> dict[str, str | int]:
+    """What the texts about a layer's vectors, here and in `axis_bench` and `board`, have in their blanks alike."""
+    config = layer.config
+    return {
+        "source": layer.source.replace("\n", " "),
+        "rows": config.rows,
+        "columns": config.columns,
+        "tiles": len(layer.tiles),
+        "vectors": layer.vectors,
+        "t_bits": config.t_bits,
+        "weight_bits": config.weight_bits,
+        "sum_bits": config.psum_bits,
+        "multipliers": literal(layer.multipliers, MULTIPLIER_BITS),
+        "biases": literal(layer.biases, bias_bits(config.psum_bits)),
+        "shifts": literal(layer.shifts, SHIFT_BITS),
+    }
+
+
 def write(layer: LayerVectors, folder: Path, *, relu: bool = True) -> list[Path]:
     """testbench.v and its hex files under `folder`, all or none."""
     return write_all(folder, files(layer, relu=relu))
@@ -161,23 +179,13 @@ def files(layer: LayerVectors, *, relu: bool = True) -> dict[str, str]:
     config = layer.config
     rows, columns = config.rows, config.columns
     text = _TEMPLATE.format(
-        source=layer.source.replace("\n", " "),
-        rows=rows,
-        columns=columns,
-        tiles=len(layer.tiles),
-        vectors=layer.vectors,
+        **filling(layer),
         double=int(config.double_buffered),
         starts="\n    .in_starts(in_starts)," if config.edges else "",
         held="\n    .enable(1'b1), .out_ready(1'b1), .t_ready(1'b1), .in_tag(1'b0)," if config.stalls else "",
         first="\n    .in_first(in_first)," if config.double_buffered else "",
         protocol=protocol.instance(config, held=False),
-        t_bits=config.t_bits,
-        weight_bits=config.weight_bits,
-        sum_bits=config.psum_bits,
         next_bits=config.t_bits,
-        multipliers=literal(layer.multipliers, MULTIPLIER_BITS),
-        biases=literal(layer.biases, bias_bits(config.psum_bits)),
-        shifts=literal(layer.shifts, SHIFT_BITS),
     )
     blank = [0] * columns
     weights = [row for tile in layer.tiles for row in [*tile.weights, *[blank] * (rows - tile.lanes)]]

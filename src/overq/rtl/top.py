@@ -151,7 +151,7 @@ class Accelerator(wiring.Component):
             self.t_valid.eq(t & ~t_taken),
             run.eq(self.enable & (~self.out_valid | self.out_ready) & (~self.t_valid | self.t_ready)),
         ]
-        whole = Fragment.get(held(m, self.config, run), None)
+        whole = Fragment.get(held(m, run), None)
         whole.add_statements("sync", sums_taken.eq(~run & (sums_taken | (self.out_valid & self.out_ready))))
         whole.add_statements("sync", t_taken.eq(~run & (t_taken | (self.t_valid & self.t_ready))))
         return whole

@@ -32,9 +32,13 @@ def shares(fmt: Format, zeros: float, outliers: float, channels: int) -> Shares:
 
     channels   of one vector; vectors are cut at the format's `lanes`
     """
+    _check(zeros, outliers)
+    return _counted(fmt, zeros, outliers, min(channels, LANES))
+
+
+def _check(zeros: float, outliers: float) -> None:
     if zeros < 0 or outliers < 0 or zeros + outliers > 1:
         raise InputError(f"rates of zeros and outliers are 0 to 1, together too, not {zeros} and {outliers}")
-    return _counted(fmt, zeros, outliers, min(channels, LANES))
 
 
 @lru_cache(maxsize=256)
@@ -74,8 +78,7 @@ def _level(fmt: Format, rng: random.Random, zeros: float, outliers: float) -> in
 def drawn(zeros: float, outliers: float, bits: int, signed: bool, vectors: int, lanes: int) -> np.ndarray:
     """Values [vectors, lanes] in steps of a digit of `bits`: zero with probability `zeros`, else half a step and more, exponentially
     distributed, so that the share `outliers` of all is above what the digit holds. The same values for every format that meets them."""
-    if zeros < 0 or outliers < 0 or zeros + outliers > 1:
-        raise InputError(f"rates of zeros and outliers are 0 to 1, together too, not {zeros} and {outliers}")
+    _check(zeros, outliers)
     rng = np.random.default_rng(SEED)
     most = 2 ** (bits - signed) - 0.5
     tail = max(outliers, 1e-6) / max(1 - zeros, 1e-6)
