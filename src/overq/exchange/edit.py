@@ -9,8 +9,9 @@ from torch import nn
 
 from overq.errors import InputError
 from overq.exchange.exact import IN_FLOAT64
-from overq.exchange.layers_out import INT4_OPSET, OPSET, LayersOut
+from overq.exchange.layers_out import INT4_OPSET, LayersOut
 from overq.exchange.network import OnnxNetwork, Origin, digest
+from overq.exchange.overwriting import OPSET
 from overq.exchange.reading import library, opened
 from overq.exchange.widening import replaced, widened
 from overq.nn.quantized import Quantized

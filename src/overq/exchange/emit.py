@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overq.errors import InputError
-from overq.exchange.layers_out import OPSET, Affine, LayersOut
+from overq.exchange.layers_out import Affine, LayersOut
+from overq.exchange.overwriting import OPSET, REDUCE_AXES
 from overq.nn import kinds
 from overq.nn.graph import Graph, Node
 from overq.nn.layers import kind
@@ -26,7 +27,6 @@ HINT = "export the float model with torch.onnx.export, read that with overq.from
 SAME_NAMES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "reciprocal": "Reciprocal",
               "sin": "Sin", "cos": "Cos", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "sign": "Sign", "softsign": "Softsign",
               "selu": "Selu", "round": "Round"}  # fmt: skip
-REDUCE_AXES = 18  # opset from which on the axes of every reduction are an input
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAST = np.iinfo(np.int64).max
 PADS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
@@ -147,12 +147,18 @@ def _layer(out: Emitted, node: Node, x: list[Any]) -> Any:
 
 def _affine(norm: Any) -> Affine:
     """What a batch norm does, in float64."""
-    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
-    weight, bias = ones if norm.weight is None else norm.weight, zeros if norm.bias is None else norm.bias
-    given = (t.detach().cpu().double().numpy() for t in (weight, bias, norm.running_mean, norm.running_var))
-    slope, shift, mean, variance = given
+    slope, shift, mean, variance = (t.detach().cpu().double().numpy() for t in _parts(norm).values())
     factor = slope / np.sqrt(variance + float(norm.eps))
     return Affine(factor, shift - mean * factor)
+
+
+def _parts(norm: Any) -> dict[str, Tensor]:
+    """Slope, shift and statistics of a batch norm; without a slope 1, without a shift 0."""
+    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
+    return {
+        "weight": ones if norm.weight is None else norm.weight, "bias": zeros if norm.bias is None else norm.bias,
+        "running_mean": norm.running_mean, "running_var": norm.running_var,
+    }  # fmt: skip
 
 
 def _pads(layer: Any) -> list[int]:
@@ -171,12 +177,7 @@ def _norm(out: Emitted, node: Node, x: list[Any]) -> Any:
         return x[0]
     if not _has_statistics(norm):
         raise refused(node, "it keeps no statistics")
-    ones, zeros = torch.ones_like(norm.running_mean), torch.zeros_like(norm.running_mean)
-    parts = {
-        "weight": ones if norm.weight is None else norm.weight, "bias": zeros if norm.bias is None else norm.bias,
-        "running_mean": norm.running_mean, "running_var": norm.running_var,
-    }  # fmt: skip
-    given = [out.constant(f"{node.target}.{part}", tensor.detach().float()) for part, tensor in parts.items()]
+    given = [out.constant(f"{node.target}.{part}", tensor.detach().float()) for part, tensor in _parts(norm).items()]
     return out.op("BatchNormalization", x[0], *given, epsilon=float(norm.eps))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from overq.errors import InputError
-from overq.exchange.overwriting import DOMAIN, SINGLE, Nodes
+from overq.exchange.overwriting import SINGLE, Nodes
 from overq.nn.rotation import factors, mixing, signs
 from overq.spec import Format
 
@@ -47,9 +47,7 @@ def pieces(fmt: Format, weights: np.ndarray, name: str) -> Pieces:
 def _function(n: Nodes, name: str, inputs: list[Any], outputs: list[Any], doc: str) -> Any:
     for place, output in enumerate(outputs):
         output.name = f"y{place}"
-    graph = n.ir.Graph(inputs, outputs, nodes=n.nodes, opset_imports={"": 13}, name=name)
-    graph.doc_string = doc
-    return n.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+    return n.function(name, inputs, outputs, doc)
 
 
 def cut_function(name: str, cut: Pieces) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from overq.errors import InputError
 from overq.exchange.exact import Pieces, cut_function, pieces, rotate_function, settle_function
-from overq.exchange.overwriting import DOMAIN, exact_type, lane_counts, overwrite_function, rows, tiles_of
+from overq.exchange.overwriting import DOMAIN, OPSET, exact_type, lane_counts, overwrite_function, rows, tiles_of
 from overq.exchange.reading import library
 from overq.exchange.vector_steps import overwrite_each_function
 from overq.kernels.scale import Dynamic, factors
@@ -23,7 +23,7 @@ from overq.spec import Format
 
 FORMS = ("exact", "qdq", "integer")
 NIBBLE = 4
-OPSET, INT4_OPSET = 13, 21
+INT4_OPSET = 21
 
 
 Multiply = Callable[[Any, Any, Any], Any]  # of input, weight, and bias or None: one convolution or matrix product

@@ -14,9 +14,9 @@ from overq.exchange.edit import edited
 from overq.exchange.emit import Emitted, emit, shapes_of
 from overq.exchange.exact import IN_FLOAT64
 from overq.exchange.integers_out import Integers, emit_integers
-from overq.exchange.layers_out import FORMS, INT4_OPSET, NIBBLE, OPSET, LayersOut
+from overq.exchange.layers_out import FORMS, INT4_OPSET, NIBBLE, LayersOut
 from overq.exchange.network import OnnxNetwork
-from overq.exchange.overwriting import DOMAIN
+from overq.exchange.overwriting import DOMAIN, OPSET
 from overq.exchange.reading import library
 from overq.exchange.widening import widened
 from overq.integer import integer_network

@@ -28,6 +28,8 @@ from overq.spec import Format
 
 DOMAIN = "overq"
 NONE = -1e18  # below every key
+OPSET = 13  # of functions, unless they need another
+REDUCE_AXES = 18  # opset from which on the axes of every reduction are an input
 SINGLE, DOUBLE = 1 << 24, 1 << 53  # up to which integers float32 and float64 hold every one
 
 
@@ -80,6 +82,12 @@ class Nodes:
     def ints(self, values: Sequence[int]) -> Any:
         return self("Constant", value=self.ir.tensor(np.array(values, np.int64)))
 
+    def function(self, name: str, inputs: list[Any], outputs: list[Any], doc: str, opset: int = OPSET) -> Any:
+        """The row as a model-local function, an onnx_ir.Function."""
+        graph = self.ir.Graph(inputs, outputs, nodes=self.nodes, opset_imports={"": opset}, name=name)
+        graph.doc_string = doc
+        return self.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+
 
 def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any, worth: bool = True) -> Any:
     """onnx_ir.Function (x, rate, back, shape, count) -> y for float32 x; one for all layers of a format.
@@ -104,9 +112,7 @@ def overwrite_function(name: str, fmt: Format, short: Tiles | None, exact: Any, 
     y = n("Where", nan, single, n("Mul", E, back) if worth else E)
     y.name = "y"
     inputs = [x, rate, *([back] if worth else []), *([shape, count] if fmt.cascade else [])]
-    graph = n.ir.Graph(inputs, [y], nodes=n.nodes, opset_imports={"": 13}, name=name)
-    graph.doc_string = f"{fmt.label}, policy {fmt.policy}"
-    return n.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+    return n.function(name, inputs, [y], f"{fmt.label}, policy {fmt.policy}")
 
 
 def whole(n: Nodes, x: Any, t: Any, shape: Any, count: Any, fmt: Format, short: Tiles | None, exact: Any) -> Any:

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from overq.exchange.fields import check_fields
-from overq.exchange.overwriting import DOMAIN, Nodes, Tiles, whole
+from overq.exchange.overwriting import REDUCE_AXES, Nodes, Tiles, whole
 from overq.kernels.scale import GREATEST, LEAST
 from overq.spec import Format
 
-REDUCE_INPUTS = 18  # opset from which on the axes of every reduction are an input; of a sum from 13 on
-SUM_INPUTS = 13
+SUM_INPUTS = 13  # opset from which on the axes of a sum are an input, those of other reductions from REDUCE_AXES on
 
 
 def overwrite_each_function(
@@ -36,7 +35,7 @@ def overwrite_each_function(
     magnitude = n("Abs", laid)
     magnitude = n("Where", n("Less", magnitude, n.number(np.inf)), magnitude, n.number(0))  # NaN is not less
     if measure == "max":
-        found = _reduced(n, "ReduceMax", magnitude, axis, opset >= REDUCE_INPUTS)
+        found = _reduced(n, "ReduceMax", magnitude, axis, opset >= REDUCE_AXES)
     else:
         wide = n("Cast", magnitude, to=n.ir.DataType.DOUBLE)
         total = _reduced(n, "ReduceSum", n("Mul", wide, wide), axis, opset >= SUM_INPUTS)
@@ -53,9 +52,7 @@ def overwrite_each_function(
     for output, called in zip(outputs, ("y", "worth"), strict=False):
         output.name = called
     inputs = [x, alpha, *([shape, count] if fmt.cascade else [])]
-    graph = n.ir.Graph(inputs, outputs, nodes=n.nodes, opset_imports={"": opset}, name=name)
-    graph.doc_string = f"{fmt.label}, policy {fmt.policy}, a step for each vector by {measure}"
-    return n.ir.Function(DOMAIN, name, graph=graph, attributes=[])
+    return n.function(name, inputs, outputs, f"{fmt.label}, policy {fmt.policy}, a step for each vector by {measure}", opset)
 
 
 def _reduced(n: Nodes, op: str, x: Any, axis: int, by_input: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from overq.exchange.overwriting import DOMAIN
+from overq.exchange.overwriting import DOMAIN, REDUCE_AXES
 from overq.exchange.reading import library
 
 WIDE = set(
@@ -22,7 +22,6 @@ WIDE = set(
     """.split()  # noqa: SIM905
 )
 REWRITTEN = ("GlobalAveragePool", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu")  # which it lacks, but not what they are made of
-REDUCE_AXES = 18  # opset from which on the axes of every reduction are an input
 SMALL = 1 << 12  # numbers of a constant that is stored in float64; larger ones are cast when the file is loaded
 
 
