@@ -62,7 +62,7 @@ def _of_store(source: Path, study: str | None, areas: Path | None, arrays: Path 
         found, read_areas(areas) if areas else None, read_cycles(cycles, networks) if cycles else None,
         read_arrays(arrays, size) if arrays else None,
     ))  # fmt: skip
-    layers = tuple((s.cell.network.name, s.cell.setting.label, _layers(s)) for s in found if s.found.lanes)
+    layers = tuple((s.cell.network.name, s.cell.setting.label, s.found.layers()) for s in found if s.found.lanes)
     alike = Counter((row["network"], row["label"], row["state"], row["reason"] or "") for row in kept if row["state"] != "done")
     waits = _incomplete(kept, found)
     studies = ", ".join(dict.fromkeys(row["study"] for row in kept))
@@ -77,18 +77,6 @@ def _of_store(source: Path, study: str | None, areas: Path | None, arrays: Path 
         versions=versions_of(records),
         facts=_facts(records) + _network_facts(found),
     )
-
-
-def _layers(s: Settled) -> tuple[LayerCoverage, ...]:
-    from overq.spec import expected_coverage
-
-    return tuple(
-        LayerCoverage(
-            name, c.zero_rate, c.outlier_rate, c.coverage if c.outliers else None, expected_coverage(c.zero_rate, cascade),
-            *s.found.steps.get(name, ()),
-        )
-        for name, (c, cascade) in s.found.lanes.items()
-    )  # fmt: skip
 
 
 def _incomplete(rows: list[Any], found: list[Settled]) -> list[str]:

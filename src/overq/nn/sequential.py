@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from overq.errors import CalibrationError
 from overq.nn.call import Forward, run
-from overq.nn.convert import quantizable
+from overq.nn.convert import Progress, quantizable, quiet
 from overq.nn.fit import fit_tensor
 from overq.nn.observation import Observations, observe
 from overq.nn.padding import Mask
@@ -28,7 +28,7 @@ def observe_sequentially(
     forward: Forward = run,
     mask: Mask | None = None,
     seen: Observations | None = None,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = quiet,
 ) -> Observations:
     """What each layer sees if all layers before it are quantized as `recipe` says; for `quantize(model, observations, recipe)`.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from overq.errors import InputError
 from overq.records import Record
-from overq.report.means import Interval, gained, nearer
+from overq.report.means import gained, nearer, spelled
 from overq.report.names import OURS, family, parameters
 
 SLACK = 1e-9
@@ -39,7 +39,7 @@ def fronts(
             means = [f"{sum(r.sqnr or 0.0 for r in side) / len(side):.1f}" for side in (own, others)]
             on_it = sum((a.sqnr or 0.0) > (b.sqnr or 0.0) for a, b in each.values())
             gain = gained(list(each.values())) if all(r.right for pair in each.values() for r in pair) else None
-            start = [str(setting["head"]), _costs(own, cost), *means, _decibels(list(each.values())), _interval(gain, 2)]
+            start = [str(setting["head"]), _costs(own, cost), *means, _decibels(list(each.values())), spelled(gain, 2)]
             cells = [f"{_decibels([each[name]])} {_short(each[name][1])}" if name in each else "" for name in networks]
             lines.append([*start, f"{on_it} of {len(each)}", *cells])
     return lines, [record for each in pairs for pair in each.values() for record in pair]
@@ -90,8 +90,4 @@ def _short(record: Record) -> str:
 def _decibels(pairs: list[Pair]) -> str:
     """By how many dB ours is ahead; with the interval where the records tell."""
     more = sum((own.sqnr or 0.0) - (other.sqnr or 0.0) for own, other in pairs) / len(pairs)
-    return _interval(nearer(pairs), 1) or f"{more:+.1f}"
-
-
-def _interval(found: Interval | None, digits: int) -> str:
-    return "" if found is None else "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*found, d=digits)
+    return spelled(nearer(pairs), 1) or f"{more:+.1f}"

@@ -33,6 +33,11 @@ def mean_of(records: list[Record]) -> Record:
 Interval = tuple[float, float, float]  # a difference and its 95 % interval
 
 
+def spelled(found: Interval | None, digits: int) -> str:
+    """ "+1.2 [+0.9, +1.5]"; "" of None."""
+    return "" if found is None else "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*found, d=digits)
+
+
 def gained(pairs: list[tuple[Record, Record]]) -> Interval:
     """Top-1 of the first less the second, in points, in the mean over the networks."""
     return _together([_paired(record, base) for record, base in pairs])

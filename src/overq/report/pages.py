@@ -42,7 +42,7 @@ from overq.records import Record
 from overq.report import charts, render, vega
 from overq.report.costs import read_areas, read_arrays, read_cycles_of_arrays, with_energies
 from overq.report.fronts import fronts
-from overq.report.means import gained, mean_of, nearer
+from overq.report.means import gained, mean_of, nearer, spelled
 from overq.report.names import OURS
 from overq.report.records import read_csv
 
@@ -318,12 +318,11 @@ def _shown(records: list[Record], bases: list[Record], show: str) -> str:
     if show in ("paired", "gain"):
         if len(records) != len(bases):
             return ""
-        difference, low, high = gained(list(zip(records, bases, strict=True)))
-        return f"{difference:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if show == "paired" else "")
+        found = gained(list(zip(records, bases, strict=True)))
+        return spelled(found, 2) if show == "paired" else f"{found[0]:+.2f}"
     record = mean_of(records)
     if show == "nearer":
-        found = nearer(list(zip(records, bases, strict=True))) if len(records) == len(bases) else None
-        return "" if found is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*found)
+        return spelled(nearer(list(zip(records, bases, strict=True))), 1) if len(records) == len(bases) else ""
     if show == "more":
         base = mean_of(bases) if len(records) == len(bases) else None
         return "" if base is None or record.sqnr is None or base.sqnr is None else f"{record.sqnr - base.sqnr:+.1f}"

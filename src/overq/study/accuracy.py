@@ -17,11 +17,11 @@ import overq
 from overq import kernels
 from overq.errors import CalibrationError, InputError
 from overq.nn import Recipe
-from overq.records import Accuracy, Evaluation, LayerCoverage
-from overq.spec import Counts, Format, expected_coverage
+from overq.records import Accuracy, Evaluation
+from overq.spec import Format
 from overq.study.data import Images, at
 from overq.study.evaluate import correction_batch, observed, prepared
-from overq.study.measure import COVERAGE, TOP1, Fitted, coverage, measured, scores_of
+from overq.study.measure import COVERAGE, TOP1, coverage, measured, scores_of
 from overq.study.recipes import installed
 from overq.study.seen import inputs_of
 
@@ -129,7 +129,7 @@ def evaluate(
         results.append(replace(
             setting, correct=int(found.columns[TOP1].sum()), seconds=time.perf_counter() - start,
             coverage=mean.coverage, expected_coverage=mean.expected, zero_rate=mean.zero_rate, outlier_rate=mean.outlier_rate,
-            layers=tuple(_layer(name, counts, cascade, found.steps.get(name)) for name, (counts, cascade) in found.lanes.items()),
+            layers=found.layers(),
             right=np.packbits(found.columns[TOP1][:, 0] > 0).tobytes().hex(),
         ))  # fmt: skip
     corrected = ["bias corrected"] if plan.bias_correction else []
@@ -194,8 +194,3 @@ def _setting(name: str, recipe: Recipe | None, images: int) -> Accuracy:
         kind, fmt.bits, recipe.weight_bits, "+".join(fmt.modes), fmt.cascade, fmt.policy, 0, images, 0.0, recipe=name,
         format=fmt.label, stored_bits=fmt.bits + fmt.state_bits,
     )  # fmt: skip
-
-
-def _layer(name: str, counts: Counts, cascade: int, fitted: Fitted | None) -> LayerCoverage:
-    covered, expected = counts.coverage if counts.outliers else None, expected_coverage(counts.zero_rate, cascade)
-    return LayerCoverage(name, counts.zero_rate, counts.outlier_rate, covered, expected, *(fitted or ()))

@@ -24,7 +24,7 @@ from overq.nn import count_lanes, summary
 from overq.nn.call import run
 from overq.nn.report import LayerReport
 from overq.nn.trees import home, moved
-from overq.records import LayerInput
+from overq.records import LayerCoverage, LayerInput
 from overq.spec import Counts, expected_coverage
 from overq.study.data import Images, at
 from overq.study.models import function_of
@@ -56,6 +56,16 @@ class Measured:
 
     def value(self, measure: str) -> float:
         return float(value_of(measure, self.columns[measure].mean(0)))
+
+    def layers(self) -> tuple[LayerCoverage, ...]:
+        """The layers with lanes, in the order they run."""
+        return tuple(
+            LayerCoverage(
+                name, counts.zero_rate, counts.outlier_rate, counts.coverage if counts.outliers else None,
+                expected_coverage(counts.zero_rate, cascade), *self.steps.get(name, ()),
+            )
+            for name, (counts, cascade) in self.lanes.items()
+        )  # fmt: skip
 
 
 def layers_to_json(found: Measured) -> dict[str, Any]:
