@@ -1,8 +1,4 @@
-"""A PyTorch model, read by `nn.graph`, as an ONNX graph: convolutional networks and what stands around them.
-
-Shapes are those that the model has on a sample; which of their extents follow the batch is found by running it on two batches of
-different size. All others are constants of the file.
-"""
+"""A PyTorch model, read by `nn.graph`, as an ONNX graph: convolutional networks and what stands around them."""
 
 from __future__ import annotations
 
@@ -16,69 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overq.errors import InputError
-from overq.exchange.layers_out import Affine, LayersOut
-from overq.exchange.overwriting import OPSET, REDUCE_AXES
+from overq.exchange import windows_out
+from overq.exchange.emitted import Emitted, refused
+from overq.exchange.layers_out import Affine
 from overq.nn import kinds
 from overq.nn.graph import Graph, Node
 from overq.nn.layers import kind
 from overq.nn.quantized import Quantized
 
-HINT = "export the float model with torch.onnx.export, read that with overq.from_onnx, then quantize and export it"
 SAME_NAMES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "reciprocal": "Reciprocal",
               "sin": "Sin", "cos": "Cos", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "sign": "Sign", "softsign": "Softsign",
               "selu": "Selu", "round": "Round"}  # fmt: skip
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAST = np.iinfo(np.int64).max
-PADS = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
-
-
-def refused(node: Node, why: str = "") -> InputError:
-    reason = why or (node.op.why if isinstance(node.op, kinds.Unknown) else "")
-    return InputError(f"operation {node.name!r} ({node.what}) has no ONNX form here{f': {reason}' if reason else ''}; {HINT}")
-
-
-Shape = tuple[int | None, ...]  # None: an extent that follows the batch
-
-
-def shapes_of(graph: Graph, sample: Tensor) -> dict[str, Any]:
-    """By node: the Shape of its value, or several. sample: [1 or more, ...]."""
-
-    def run(count: int) -> dict[str, Any]:
-        batch = sample[:1].repeat(count, *[1] * (sample.ndim - 1))
-        return {node.name: _shape(value) for node, value in graph.run(batch)}
-
-    with torch.no_grad():
-        small, large = run(2), run(3)
-    return {name: _open(shape, large[name]) for name, shape in small.items()}
-
-
-def _shape(value: Any) -> Any:
-    return [_shape(v) for v in value] if isinstance(value, (tuple, list)) else tuple(value.shape) if isinstance(value, Tensor) else ()
-
-
-def _open(a: Any, b: Any) -> Any:
-    if isinstance(a, list):
-        return [_open(*pair) for pair in zip(a, b, strict=True)]
-    return tuple(i if i == j else None for i, j in zip(a, b, strict=True))
-
-
-class Emitted(LayersOut):
-    """shapes: by node, as `shapes_of` has them; norms: by the name of a quantized layer, the batch norm that alone reads it."""
-
-    shapes: dict[str, Any]
-
-    def __init__(self, form: str = "exact", opset: int = OPSET) -> None:
-        super().__init__(form, opset)
-        self.norms: dict[str, Node] = {}
-
-    def rank(self, name: str) -> int:
-        return len(self.shapes[name])
-
-    def reshaped(self, node: Node, x: Any) -> Any:
-        shape: Shape = self.shapes[node.name]
-        if sum(size is None for size in shape) > 1:
-            raise refused(node, "more than one of its extents follows the batch")
-        return self.op("Reshape", x, self.ints("shape", [-1 if size is None else size for size in shape]))
 
 
 def emit(graph: Graph, out: Emitted, inputs: dict[str, Any]) -> Any:
@@ -132,7 +78,7 @@ def _layer(out: Emitted, node: Node, x: list[Any]) -> Any:
         pads, count = _pads(layer), len(layer.kernel_size)
         if layer.padding_mode != "zeros" and any(pads):
             widths = [w for i in reversed(range(count)) for w in (pads[i], pads[count + i])]
-            source, pads = _padded(out, node, source, widths, layer.padding_mode, 0.0), [0] * 2 * count
+            source, pads = windows_out.padded(out, node, source, widths, layer.padding_mode, 0.0), [0] * 2 * count
         options: dict[str, Any] = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride)}
         options |= {"dilations": list(layer.dilation), "pads": pads, "group": layer.groups}
         return out.op("Conv", source, weight, *([] if bias is None else [bias]), **options)
@@ -184,22 +130,18 @@ def _norm(out: Emitted, node: Node, x: list[Any]) -> Any:
 # Value by value ------------------------------------------------------------------------------------------
 
 
-def _number(out: Emitted, value: float) -> Any:
-    return out.shared("number", np.float64(value) if out.form == "exact" else np.float32(value))
-
-
 def _clip(out: Emitted, node: Node, x: list[Any]) -> Any:
     op: Any = node.op
     if (op.low, op.high) == (0.0, math.inf):
         return out.op("Relu", x[0])
-    bounds = [None if math.isinf(bound) else _number(out, bound) for bound in (op.low, op.high)]
+    bounds = [None if math.isinf(bound) else out.number(bound) for bound in (op.low, op.high)]
     return out.op("Clip", x[0], *bounds)
 
 
 def _scale(out: Emitted, node: Node, x: list[Any]) -> Any:
     op: Any = node.op
-    y = x[0] if op.factor == 1.0 else out.op("Mul", x[0], _number(out, op.factor))
-    return y if op.offset == 0.0 else out.op("Add", y, _number(out, op.offset))
+    y = x[0] if op.factor == 1.0 else out.op("Mul", x[0], out.number(op.factor))
+    return y if op.offset == 0.0 else out.op("Add", y, out.number(op.offset))
 
 
 def _add(out: Emitted, node: Node, x: list[Any]) -> Any:
@@ -207,7 +149,7 @@ def _add(out: Emitted, node: Node, x: list[Any]) -> Any:
     first, second = x if len(x) == 2 else (x[0], x[0])
     if op.alpha == -1.0:
         return out.op("Sub", first, second)
-    return out.op("Add", first, second if op.alpha == 1.0 else out.op("Mul", second, _number(out, op.alpha)))
+    return out.op("Add", first, second if op.alpha == 1.0 else out.op("Mul", second, out.number(op.alpha)))
 
 
 def _pair(out: Emitted, node: Node, x: list[Any]) -> Any:
@@ -237,8 +179,8 @@ def _pointwise(out: Emitted, node: Node, x: list[Any]) -> Any:
         gate = out.op("HardSigmoid", x[0], alpha=1 / 6, beta=0.5)
         return gate if op.name == "hardsigmoid" else out.op("Mul", x[0], gate)
     if op.name == "gelu" and is_like(F.gelu):
-        half = out.op("Mul", x[0], _number(out, 0.5))
-        return out.op("Mul", half, out.op("Add", out.op("Erf", out.op("Mul", x[0], _number(out, math.sqrt(0.5)))), _number(out, 1.0)))
+        half = out.op("Mul", x[0], out.number(0.5))
+        return out.op("Mul", half, out.op("Add", out.op("Erf", out.op("Mul", x[0], out.number(math.sqrt(0.5)))), out.number(1.0)))
     if op.name == "softplus" and is_like(F.softplus):
         return out.op("Softplus", x[0])
     if op.name == "square":
@@ -255,103 +197,14 @@ def _in_numbers(out: Emitted, node: Node, x: Any) -> Any:
     op: Any = node.op
     if op.name == "leaky_relu":
         slope = -float(node.run(torch.tensor(-1.0, dtype=torch.float64)))
-        return out.op("Where", out.op("Less", x, _number(out, 0.0)), out.op("Mul", x, _number(out, slope)), x)
-    gate = out.op("Add", out.op("Mul", x, _number(out, 1 / 6)), _number(out, 0.5))
-    gate = out.op("Clip", gate, _number(out, 0.0), _number(out, 1.0))
+        return out.op("Where", out.op("Less", x, out.number(0.0)), out.op("Mul", x, out.number(slope)), x)
+    gate = out.op("Add", out.op("Mul", x, out.number(1 / 6)), out.number(0.5))
+    gate = out.op("Clip", gate, out.number(0.0), out.number(1.0))
     return gate if op.name == "hardsigmoid" else out.op("Mul", x, gate)
 
 
 def _same(out: Emitted, node: Node, x: list[Any]) -> Any:
     return x[0]
-
-
-# Windows -------------------------------------------------------------------------------------------------
-
-
-def _pad(out: Emitted, node: Node, x: list[Any]) -> Any:
-    op: Any = node.op
-    return _padded(out, node, x[0], list(op.widths), op.mode, op.value)
-
-
-def _padded(out: Emitted, node: Node, x: Any, widths: list[int], mode: str, value: float) -> Any:
-    """widths as torch has them."""
-    if mode not in PADS:
-        raise refused(node, f"padding mode {mode}")
-    count = len(widths) // 2
-    before, behind = [widths[2 * i] for i in reversed(range(count))], [widths[2 * i + 1] for i in reversed(range(count))]
-    lead = [0] * (out.rank(node.operands[0]) - count)
-    more = [_number(out, value)] if mode == "constant" else []
-    return out.op("Pad", x, out.ints("pads", [*lead, *before, *lead, *behind]), *more, mode=PADS[mode])
-
-
-def _pool(out: Emitted, node: Node, x: list[Any]) -> Any:
-    op: Any = node.op
-    options: dict[str, Any] = {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [*op.padding, *op.padding]}
-    if op.how == "greatest":
-        return out.op("MaxPool", x[0], dilations=list(op.dilation), ceil_mode=int(op.ceil), **options)
-    now = out.shapes[node.operands[0]]
-    fits = not any(extent is None or extent % size for size, extent in zip(op.kernel, now[-len(op.kernel) :], strict=True))
-    if out.form == "exact" and fits and not any(op.padding) and op.kernel == op.stride and op.divisor is None:
-        return _mean(out, x[0], now, op.kernel)
-    if op.ceil:
-        raise refused(node, "option ceil_mode=True of an average")
-    pooled = out.op("AveragePool", x[0], count_include_pad=int(op.include_pad or op.divisor is not None), **options)
-    return pooled if op.divisor is None else out.op("Mul", pooled, _number(out, math.prod(op.kernel) / op.divisor))
-
-
-def _adaptive(out: Emitted, node: Node, x: list[Any]) -> Any:
-    op: Any = node.op
-    pool = {"average": "AveragePool", "greatest": "MaxPool"}[op.how]
-    shape = out.shapes[node.operands[0]]
-    now = shape[-len(op.size) :]
-    if all(size == 1 for size in op.size):
-        if out.form == "exact" and op.how == "average" and None not in now:
-            return _mean(out, x[0], shape, now)
-        return out.op(f"Global{pool}", x[0])
-    wanted = [size if size is not None else extent for size, extent in zip(op.size, now, strict=True)]
-    if any(extent is None or extent % size for size, extent in zip(wanted, now, strict=True)):
-        raise refused(node, f"{list(now)} pixels do not divide into {wanted}")
-    window = [extent // size for size, extent in zip(wanted, now, strict=True)]
-    if out.form == "exact" and op.how == "average":
-        return _mean(out, x[0], shape, window)
-    return out.op(pool, x[0], kernel_shape=window, strides=window)
-
-
-def _mean(out: Emitted, x: Any, shape: Shape, window: Sequence[int]) -> Any:
-    """Of windows that lie side by side: float64 has no AveragePool."""
-    lead, count = list(shape[: -len(window)]), len(window)
-    blocks = [part for extent, size in zip(shape[-count:], window, strict=True) for part in (extent // size, size)]  # type: ignore[operator]
-    axes = [len(lead) + 2 * i + 1 for i in range(count)]
-    if all(extent == size for extent, size in zip(shape[-count:], window, strict=True)):
-        return _averaged(out, x, [len(lead) + i for i in range(count)], keep=True)
-    laid = out.op("Reshape", x, out.ints("shape", [-1 if size is None else size for size in (*lead, *blocks)]))
-    return _averaged(out, laid, axes, keep=False)
-
-
-def _averaged(out: Emitted, x: Any, axes: list[int], keep: bool) -> Any:
-    if out.opset >= REDUCE_AXES:
-        return out.op("ReduceMean", x, out.ints("axes", axes), keepdims=int(keep))
-    return out.op("ReduceMean", x, axes=axes, keepdims=int(keep))
-
-
-def _upsample(out: Emitted, node: Node, x: list[Any]) -> Any:
-    op: Any = node.op
-    factors = op.factors if isinstance(op.factors, tuple) else (op.factors,) * (out.rank(node.name) - 2)
-    scales = out.constant("scales", np.array([1, 1, *factors], np.float32))
-    return out.op("Resize", x[0], None, scales, mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric")
-
-
-def _reduce(out: Emitted, node: Node, x: list[Any]) -> Any:
-    op: Any = node.op
-    names = {"average": "ReduceMean", "sum": "ReduceSum", "greatest": "ReduceMax", "least": "ReduceMin"}
-    if op.how == "sum":
-        axes = [] if op.dims is None else [out.ints("axes", op.dims)]
-        return out.op("ReduceSum", x[0], *axes, keepdims=int(op.keep))
-    if out.opset >= REDUCE_AXES:
-        axes = [] if op.dims is None else [out.ints("axes", op.dims)]
-        return out.op(names[op.how], x[0], *axes, keepdims=int(op.keep))
-    given: dict[str, Any] = {} if op.dims is None else {"axes": list(op.dims)}
-    return out.op(names[op.how], x[0], keepdims=int(op.keep), **given)
 
 
 # Places --------------------------------------------------------------------------------------------------
@@ -424,8 +277,8 @@ def _unknown(out: Emitted, node: Node, x: list[Any]) -> Any:
 
 EMITTERS: dict[type[Any], Callable[[Emitted, Node, list[Any]], Any]] = {
     kinds.Conv: _layer, kinds.Linear: _layer, kinds.Norm: _norm, kinds.MatMul: _matmul, kinds.Clip: _clip, kinds.Pointwise: _pointwise,
-    kinds.Scale: _scale, kinds.Add: _add, kinds.Pair: _pair, kinds.Cat: _cat, kinds.Pad: _pad, kinds.Pool: _pool,
-    kinds.AdaptivePool: _adaptive, kinds.Upsample: _upsample, kinds.Reduce: _reduce, kinds.Flatten: _reshape, kinds.Reshape: _reshape,
-    kinds.Pick: _pick, kinds.Split: _split, kinds.Part: _part, kinds.Move: _move, kinds.Same: _same, kinds.Constant: _constant,
-    kinds.Unknown: _unknown,
+    kinds.Scale: _scale, kinds.Add: _add, kinds.Pair: _pair, kinds.Cat: _cat, kinds.Pad: windows_out.pad, kinds.Pool: windows_out.pool,
+    kinds.AdaptivePool: windows_out.adaptive, kinds.Upsample: windows_out.upsample, kinds.Reduce: windows_out.reduce,
+    kinds.Flatten: _reshape, kinds.Reshape: _reshape, kinds.Pick: _pick, kinds.Split: _split, kinds.Part: _part, kinds.Move: _move,
+    kinds.Same: _same, kinds.Constant: _constant, kinds.Unknown: _unknown,
 }  # fmt: skip

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from overq.errors import InputError
-from overq.exchange.emit import EMITTERS, Emitted, refused
+from overq.exchange.emit import EMITTERS
+from overq.exchange.emitted import Emitted, refused
 from overq.exchange.overwriting import Nodes, Tiles, exact_type, lane_counts, of_tiles, rows, tiles_of
 from overq.integer import IntegerLayer, IntegerNetwork, Scaling, scaling
 from overq.integer.network import LARGEST_AREA

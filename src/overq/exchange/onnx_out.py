@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from overq.errors import InputError, OverqWarning
 from overq.exchange.edit import edited
-from overq.exchange.emit import Emitted, emit, shapes_of
+from overq.exchange.emit import emit
+from overq.exchange.emitted import Emitted, shapes_of
 from overq.exchange.exact import IN_FLOAT64
 from overq.exchange.integers_out import Integers, emit_integers
 from overq.exchange.layers_out import FORMS, INT4_OPSET, NIBBLE, LayersOut

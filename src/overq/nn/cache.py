@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from overq.errors import InputError, ToolError
 from overq.nn.convert_sites import factors_of
 from overq.nn.products import RUNNING
-from overq.nn.quantized import spelled
 from overq.nn.sites import Factor
+from overq.nn.spelled import spelled
 
 KEYS = (("attention0", "key"), ("matmul0", "second"))  # of fused and of eager attention
 VALUES = (("attention0", "value"), ("matmul1", "second"))

@@ -37,11 +37,12 @@ from overq.nn.candidates import can_quantize
 from overq.nn.convert import attach, share_tensors, summary
 from overq.nn.convert_sites import convert_sites, described, factors_of, parameter_of
 from overq.nn.layers import Arrangement, weight_of
-from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias, lanes_of
+from overq.nn.quantized import Parts, Quantized, convert_layer, give_bias
 from overq.nn.recipe import LayerRule, Recipe
 from overq.nn.replica import ready
 from overq.nn.report import LayerReport, Summary
 from overq.nn.sites import Multiplies, Site
+from overq.nn.spelled import lanes_of
 from overq.output import staged
 
 VERSION = 3  # 3: the whole summary, any method; 2: lane_order, input_scale; recipes with reorder, equalize and bias_correction

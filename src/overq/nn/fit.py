@@ -14,11 +14,12 @@ from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
 from overq.nn.equalize import BALANCED, SMOOTH, SMOOTH_EXPONENT, balanced_scales, channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, adds_a_constant, input_groups, kind, suited, weight_of
-from overq.nn.quantized import Parts, lanes_of, parts_of
+from overq.nn.quantized import Parts, parts_of
 from overq.nn.recipe import GPTQ, LayerRule
 from overq.nn.reorder import lane_order, order_for
 from overq.nn.report import LayerReport
 from overq.nn.shift import mean_of
+from overq.nn.spelled import lanes_of
 from overq.nn.splits import splits
 from overq.nn.weights import weight_rows
 from overq.spec import Counts

@@ -11,7 +11,8 @@ from torch import nn
 
 from overq import kernels
 from overq.nn.layers import input_groups
-from overq.nn.quantized import Quantized, on_lanes
+from overq.nn.quantized import Quantized
+from overq.nn.spelled import on_lanes
 from overq.spec import Counts
 
 

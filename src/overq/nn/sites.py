@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from overq.errors import InputError
 from overq.methods import Fitted
 from overq.nn.products import RUNNING, argument, multiplied, product_of
-from overq.nn.quantized import lanes_of, spelled
 from overq.nn.shared import Shared
+from overq.nn.spelled import lanes_of, spelled
 
 
 @dataclass(frozen=True)
