@@ -1,12 +1,10 @@
-"""A quantized copy computes what its summary says, on every path of PyTorch and with everything that hangs on a layer."""
+"""A quantized copy computes what its summary says on every path of PyTorch, and a check of its own says where it does not."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import types
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,19 +12,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import overq
-from overq import Format, Recipe
-from overq.errors import CalibrationError, FidelityError, InputError, MostlyFloatWarning
+from fidelity import A2, A8, OVERQ, TOKENS, X, conv, net, ran, sqnr
+from overq import Recipe
+from overq.errors import FidelityError, InputError, MostlyFloatWarning
 from overq.methods import METHODS
-from overq.nn import Quantized
-
-A8 = Recipe(Format.plain(8), first=None, last=None)
-A2 = Recipe(Format.plain(2), first=None, last=None)
-OVERQ = Recipe(Format(3, 4), first=None, last=None)
-X = torch.randn(32, 8, 9, 9, generator=torch.Generator().manual_seed(0))
-TOKENS = torch.randn(16, 7, 32, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(autouse=True)
@@ -35,36 +26,6 @@ def _seeded() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=MostlyFloatWarning)
     warnings.filterwarnings("ignore", message=".*nested tensors is in prototype")
-
-
-def conv(channels: int = 8) -> nn.Conv2d:
-    return nn.Conv2d(8, channels, 3, padding=1)
-
-
-def net(first: nn.Module | None = None, last: nn.Module | None = None) -> nn.Sequential:
-    return nn.Sequential(first or conv(), nn.ReLU(), last or conv()).eval()
-
-
-def sqnr(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    wanted, got = wanted.detach(), got.detach()
-    noise = (got.double() - wanted.double()).square().sum()
-    return float(10 * torch.log10(wanted.double().square().sum() / noise)) if noise else float("inf")
-
-
-def ran(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What the call gives, and which quantizers it ran; told without hooks, which would switch fused paths off."""
-    names: list[str] = []
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, Quantized)]
-    for name, layer in layers:
-        layer.quantize_input = lambda x, name=name, layer=layer: (names.append(name), type(layer).quantize_input(layer, x))[1]
-    try:
-        return call(), names
-    finally:
-        for _, layer in layers:
-            del layer.quantize_input
-
-
-# Every path of PyTorch ------------------------------------------------------------------------------
 
 
 def encoder(**options: Any) -> nn.TransformerEncoder:
@@ -236,286 +197,6 @@ def test_merging_an_adapter_into_a_quantized_weight_is_noticed() -> None:
     for use in (overq.summary, lambda model: overq.save(model, "never")):
         with pytest.raises(InputError, match="layer '0': its weight was changed after it was quantized; quantize the float model anew"):
             use(q)
-
-
-# What hangs on a layer ------------------------------------------------------------------------------
-
-
-def hooked(kind: str) -> nn.Sequential:
-    model = net()
-    layer = model[0]
-    if kind == "forward hook":
-        layer.register_forward_hook(lambda m, a, out: out * 2)
-    if kind == "forward hook, always called":
-        layer.register_forward_hook(lambda m, a, k, out: out + k.get("more", 1), with_kwargs=True, always_call=True)
-    if kind == "pre-hook":
-        layer.register_forward_pre_hook(lambda m, a: (a[0] + 1,))
-    if kind == "pre-hook, keywords":
-        layer.register_forward_pre_hook(lambda m, a, k: ((), {"input": a[0].abs()}), with_kwargs=True)
-    if kind == "two hooks, prepended":
-        layer.register_forward_hook(lambda m, a, out: out + 1)
-        layer.register_forward_hook(lambda m, a, out: out * 3, prepend=True)
-    if kind == "conv_forward, tiles":
-        layer._conv_forward = types.MethodType(lambda self, v, w, b: F.conv2d(F.pad(v, (1, 1, 1, 1), mode="circular"), w, b), layer)
-    if kind == "conv_forward, a closure":
-        own = layer._conv_forward
-        layer._conv_forward = lambda v, w, b: own(v.flip(-1), w, b)
-    return model
-
-
-KEPT = (
-    "forward hook", "forward hook, always called", "pre-hook", "pre-hook, keywords", "two hooks, prepended", "conv_forward, tiles",
-    "conv_forward, a closure",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", KEPT)
-@pytest.mark.parametrize("recipe", [A8, A8.with_(reorder=True, equalize=0.5, bias_correction=True)], ids=["plain", "arranged"])
-def test_hooks_and_patched_convolutions_stay(kind: str, recipe: Recipe) -> None:
-    model = hooked(kind)
-    q = overq.quantize(model, X, recipe)
-    assert overq.summary(q).left_float == ()
-    with torch.no_grad():
-        assert sqnr(model(X), q(X)) > 33
-
-
-def patched(kind: str) -> nn.Sequential:
-    model = net()
-    layer = model[0]
-    if kind == "forward":
-        layer.forward = lambda v, f=layer.forward: f(v) * 2
-    if kind == "forward, a method":
-        layer.forward = types.MethodType(lambda self, v: F.conv2d(v, self.weight, self.bias, padding=1) * 2, layer)
-    if kind == "standardized weights":
-        layer._conv_forward = types.MethodType(lambda self, v, w, b: F.conv2d(v, w / w.std((1, 2, 3), keepdim=True), b, padding=1), layer)
-    if kind == "float weights":
-        weight = layer.weight
-        layer._conv_forward = lambda v, w, b: F.conv2d(v, weight, b, padding=1)
-    if kind == "squared input":
-        layer._conv_forward = lambda v, w, b: F.conv2d(v * v, w, b, padding=1)
-    if kind == "equal learning rates":
-        layer.scale = nn.Parameter(layer.weight.detach().clone())
-        del layer.weight
-        layer.register_forward_pre_hook(lambda m, a: setattr(m, "weight", m.scale * 0.5))
-        layer.weight = layer.scale * 0.5
-    return model
-
-
-@pytest.mark.parametrize(("kind", "reason"), [
-    ("forward", "patched forward"), ("forward, a method", "patched forward"),
-    ("standardized weights", "patched _conv_forward that does more than convolve"),
-    ("float weights", "patched _conv_forward that does more than convolve"),
-    ("squared input", "patched _conv_forward that does more than convolve"),
-    ("equal learning rates", "its weight is no parameter, but computed in a way that overq does not know"),
-])  # fmt: skip
-def test_what_cannot_be_kept_stays_float_and_says_why(kind: str, reason: str) -> None:
-    model = patched(kind)
-    q = overq.quantize(model, X, A8)
-    assert dict(overq.summary(q).left_float) == {"0": reason}
-    with torch.no_grad():
-        assert sqnr(model(X), q(X)) > 33
-
-
-class Scaled(nn.Conv2d):
-    """Keeps Conv2d's forward."""
-
-    gain = 3.0
-
-    def describe(self) -> str:
-        return f"scaled by {self.gain}"
-
-
-class Standardized(nn.Conv2d):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias, padding=1)
-
-
-def test_subclasses_keep_class_and_attributes_and_own_forwards_stay_float() -> None:
-    layer = Scaled(8, 8, 3, padding=1)
-    layer.tag = {"stage": 2}
-    q = overq.quantize(net(layer, Standardized(8, 8, 3)), X, A8)
-    assert isinstance(q[0], Scaled)
-    assert isinstance(q[0], Quantized)
-    assert (q[0].describe(), q[0].tag, type(q[0]).__name__) == ("scaled by 3.0", {"stage": 2}, "QuantizedScaled")
-    assert q[0].tag is not layer.tag
-    assert dict(overq.summary(q).left_float) == {"2": "Standardized has a forward of its own"}
-    assert isinstance(pickle.loads(pickle.dumps(q))[0], Scaled)
-    assert copy.deepcopy(q)[0].tag == layer.tag
-
-
-def test_backward_hooks_and_gradients_to_the_input() -> None:
-    model, seen = net(), []
-    model[0].register_full_backward_hook(lambda m, gi, go: seen.append(go[0].shape))
-    model[2].register_full_backward_pre_hook(lambda m, go: seen.append(go[0].shape))
-    for recipe in (A8, Recipe(METHODS["sparq"](), first=None, last=None)):
-        q = overq.quantize(model, X, recipe)
-        seen.clear()
-        x = X[:2].clone().requires_grad_()
-        q(x).sum().backward()
-        assert len(seen) == 2
-        assert x.grad.abs().sum() > 0
-
-
-REPARAMETRIZED = {
-    "weight_norm": weight_norm,
-    "spectral_norm": spectral_norm,
-    "l1_unstructured": lambda c: prune.l1_unstructured(c, "weight", 0.5),
-    "pruned twice, bias too": lambda c: prune.random_unstructured(
-        prune.ln_structured(prune.l1_unstructured(c, "weight", 0.3), "weight", 0.25, 2, 0), "bias", 0.5
-    ),
-    "new weight_norm": parametrizations.weight_norm,
-    "new spectral_norm": parametrizations.spectral_norm,
-    "own parametrization": lambda c: parametrize.register_parametrization(c, "weight", Halved()) and c,
-    "two parametrizations": lambda c: parametrize.register_parametrization(parametrizations.weight_norm(c), "weight", Halved()) and c,
-}
-
-
-class Halved(nn.Module):
-    def forward(self, w: torch.Tensor) -> torch.Tensor:
-        return w / 2
-
-
-@pytest.mark.parametrize("name", REPARAMETRIZED)
-@pytest.mark.parametrize("state", ["fresh", "run", "run, then loaded"])
-def test_weights_computed_by_hooks_are_those_that_the_model_computes_with(name: str, state: str) -> None:
-    trained = net(REPARAMETRIZED[name](conv())).state_dict()
-    model = net(REPARAMETRIZED[name](conv()))
-    with torch.no_grad():
-        if state != "fresh":
-            model(X)
-        if state == "run, then loaded":
-            model.load_state_dict(trained)
-    before = copy.deepcopy(model.state_dict())
-    q = overq.quantize(model, X, A8)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert overq.summary(q).left_float == ()
-    with torch.no_grad():
-        assert sqnr(model(X), q(X)) > 33
-        assert torch.equal(q(X), q(X))
-
-
-def test_reparametrized_models_are_saved_and_loaded(tmp_path: Any) -> None:
-    model = net(weight_norm(conv()), parametrizations.spectral_norm(conv()))
-    q = overq.quantize(model, X, A8)
-    overq.save(q, tmp_path / "m.safetensors")
-    assert torch.equal(overq.load(tmp_path / "m.safetensors", model)(X), q(X))
-
-
-class Tied(nn.Module):
-    """An embedding and a head with one weight, as language models have; and a framework that ties them again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.mix, self.head = nn.Embedding(40, 16), nn.Linear(16, 16), nn.Linear(16, 40, bias=False)
-        self.tie_weights()
-
-    def tie_weights(self) -> None:
-        self.head.weight = self.embedding.weight
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.relu(self.mix(self.embedding(ids))))
-
-
-@pytest.mark.parametrize("recipe", [A8, A8.with_(weight_bits=4), A8.with_(reorder=True, equalize=0.5, bias_correction=True)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_tied_weights_stay_what_they_are_when_tied_again(recipe: Recipe, dtype: torch.dtype) -> None:
-    model, ids = Tied().eval(), torch.randint(40, (64, 5))
-    q = overq.quantize(model, ids, recipe).to(dtype)
-    wanted = q(ids)
-    q.tie_weights()
-    assert torch.equal(q(ids), wanted)
-    assert isinstance(q.head, Quantized)
-    assert len(overq.summary(q)) == 2
-    with torch.no_grad():
-        q.embedding.weight.copy_(torch.randn(40, 16))
-    with pytest.raises(InputError, match="cannot be replaced by another one: quantize the float model anew"):
-        q.tie_weights()
-    assert model.head.weight is model.embedding.weight
-
-
-def test_two_layers_with_one_weight_are_quantized_each_on_its_own() -> None:
-    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)).eval()
-    model[2].weight = model[0].weight
-    x = torch.randn(64, 16)
-    q = overq.quantize(model, x, A8.with_(equalize=0.5))
-    assert sqnr(model(x), q(x)) > 30
-    assert model[2].weight is model[0].weight
-
-
-# Weights that are read without a call ---------------------------------------------------------------
-
-
-class Functional(nn.Module):
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.first, self.second, self.how = nn.Linear(16, 16), nn.Linear(16, 16), how
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.first(x).to(self.second.weight.dtype))  # asking for the dtype is no use of it
-        if self.how == "linear":
-            return F.linear(x, self.second.weight, self.second.bias)
-        if self.how == "matmul":
-            return x @ self.second.weight.T
-        if self.how == "called and transposed":
-            return F.linear(self.second(x), self.second.weight.t())
-        if self.how == "addmm":
-            return torch.addmm(self.second.bias, x, self.second.weight)
-        return self.second(x)
-
-
-@pytest.mark.parametrize(("how", "reason"), [
-    ("linear", "called as a function: its weight is read by linear"),
-    ("matmul", "called as a function: its weight is read by T"),
-    ("addmm", "called as a function: its weight is read by addmm"),
-    ("called and transposed", "not only called: its weight is read by t"),
-    ("called", None),
-])  # fmt: skip
-def test_layers_used_as_functions_stay_float_and_say_so(how: str, reason: str | None) -> None:
-    model, x = Functional(how).eval(), torch.randn(64, 16)
-    q = overq.quantize(model, x, A8.with_(reorder=True, equalize=0.5))
-    assert dict(overq.summary(q).left_float) == ({"second": reason} if reason else {})
-    assert sqnr(model(x), q(x)) > 30
-
-
-class Closure(nn.Module):
-    """Calls one layer by an attribute that deepcopy takes along as it is, a function that knows the original."""
-
-    def __init__(self, function: bool) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
-        second = self.second
-        self.then = (lambda x: F.linear(x, second.weight, second.bias)) if function else (lambda x: second(x))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.then(torch.relu(self.first(x)))
-
-
-@pytest.mark.parametrize(("function", "reason"), [
-    (False, "called through a reference to the original model, e.g. in a closure, that no copy follows"),
-    (True, "called as a function: its weight is read by linear"),
-])  # fmt: skip
-def test_layers_called_out_of_closures_say_so(function: bool, reason: str) -> None:
-    model, x = Closure(function).eval(), torch.randn(64, 16)
-    q = overq.quantize(model, x, A8)
-    assert dict(overq.summary(q).left_float) == {"second": reason}
-    assert sqnr(model(x), q(x)) > 30
-    with pytest.raises(CalibrationError, match="the samples ran layer 'first' of the given model, not of its copy: `forward` must run"):
-        overq.quantize(model, x, A8, forward=lambda m, batch: model(batch))
-
-
-def test_a_layer_that_no_sample_reaches_says_that_and_only_that() -> None:
-    model = Functional("called")
-    model.never = nn.Linear(3, 3)
-    q = overq.quantize(model, torch.randn(8, 16), A8)
-    assert overq.summary(q).left_float == (("never", "the samples never ran this Linear"),)
-
-
-def test_a_quantized_model_is_not_quantized_again() -> None:
-    with pytest.raises(InputError, match="layer '0' is quantized already: quantize the float model"):
-        overq.quantize(overq.quantize(net(), X, A8), X, A8)
-
-
-# The self-check -------------------------------------------------------------------------------------
 
 
 class OwnFastPath(nn.Module):
