@@ -115,6 +115,8 @@ class LayersOut:
             )
         if layer.input_shift is not None:
             raise InputError(f"layer {name!r}: an input that is shifted vector by vector has no ONNX form")
+        if layer.dead_zone is not None:
+            raise InputError(f"layer {name!r}: a dead zone has no ONNX form")
         if self.form != "exact" and layer.rotation is not None:
             raise InputError(f"layer {name!r}: a rotation of the input at run time has no ONNX form but exact")
         if self.form != "exact" and layer.format is None:

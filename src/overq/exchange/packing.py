@@ -99,7 +99,8 @@ def _record(name: str, layer: Any, tensors: dict[str, Tensor], stage: tuple[np.n
     if fmt is None or not isinstance(layer.step, float):
         raise FormatError(f"layer {name!r}: a packed file holds formats of OverQ and plain ones, not {layer.fitted.describe()}")
     check_fields(fmt, "has no place in a packed file", f"layer {name!r}: ")
-    turned = "a rotated input" if layer.rotation is not None else "a shifted input" if layer.input_shift is not None else ""
+    refused = {"a rotated input": layer.rotation, "a shifted input": layer.input_shift, "a dead zone": layer.dead_zone}
+    turned = next((what for what, part in refused.items() if part is not None), "")
     if (base := layers.kind(layer)) not in KINDS or turned or "_conv_forward" in vars(layer):
         what = turned or f"a {type(layer).__name__} as this one"
         raise InputError(f"layer {name!r}: a packed file cannot say {what}; it holds {', '.join(kind.__name__ for kind in KINDS)}")

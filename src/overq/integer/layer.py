@@ -128,6 +128,8 @@ def integer_layer(name: str, layer: Quantized, weight_bits: int) -> IntegerLayer
         raise FormatError(f"layer {name!r}: its input is rotated at run time, which integers do not do")
     if layer.input_shift is not None:
         raise FormatError(f"layer {name!r}: its input is shifted vector by vector, which integers do not do")
+    if layer.dead_zone is not None:
+        raise FormatError(f"layer {name!r}: its input has a dead zone, which integers do not know")
     one = layer.step / (1 << fmt.fraction_bits)
     scale = [one * float(s) for s in layer.weight_scale]
     weights = layer.weight_integers.detach().cpu().to(torch.int64)

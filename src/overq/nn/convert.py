@@ -26,7 +26,6 @@ from overq.nn.convert_sites import (
     of_products,
     parameter_of,
     stand_in,
-    untransformed,
 )
 from overq.nn.fit import LayerFit, fit_tensor
 from overq.nn.grams import grams as grams_of
@@ -133,7 +132,7 @@ def quantize(
         report = fits[name].report
         known = _joined(report.note, *layer_notes(name, layers[name], report.format, seen))
         if name in weighted:
-            known = _joined(known, *(["a function: channels as they are"] if untransformed(rules[name]) != rules[name] else []))
+            known = _joined(known, *(["a function: channels as they are"] if rules[name].untransformed != rules[name] else []))
             reports.append(replace(report, kind="function", note=known, macs=macs_of(weighted[name], (), work)))
         else:
             reports.append(replace(report, note=known, macs=of_layer(seen.count, name)))
@@ -172,10 +171,10 @@ def _fit(
     grams: Mapping[str, torch.Tensor],
 ) -> dict[str, LayerFit]:
     """Layers and functions' products that read one tensor, together; apart where the layers' channels are moved, as functions' are not."""
-    if not any(name in weighted and untransformed(rules[name]) != rules[name] for name in readers):
+    if not any(name in weighted and rules[name].untransformed != rules[name] for name in readers):
         return fit_tensor(readers, observed, rules, known, grams)
     functions = {name: layer for name, layer in readers.items() if name in weighted}
-    as_they_are = {name: untransformed(rules[name]) for name in functions}
+    as_they_are = {name: rules[name].untransformed for name in functions}
     rest = {name: layer for name, layer in readers.items() if name not in weighted}
     return fit_tensor(functions, observed, as_they_are, known) | (fit_tensor(rest, observed, rules, known, grams) if rest else {})
 

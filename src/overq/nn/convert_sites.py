@@ -34,11 +34,6 @@ def parameter_of(site: Site, model: nn.Module) -> nn.Parameter:
     return parameter
 
 
-def untransformed(rule: LayerRule) -> LayerRule:
-    """The rule as far as a product has it that is no layer: its channels stay as they are."""
-    return replace(rule, reorder=False, equalize=0.0, rotate=False, shift=False)
-
-
 def factor_rules(recipe: Recipe, seen: Observations) -> dict[str, LayerRule]:
     """The rule of each factor of a product of two activations; none where the recipe leaves them float.
 

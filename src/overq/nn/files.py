@@ -11,8 +11,8 @@ The manifest stands in the file's metadata under the key "overq":
     sha256    of every tensor's name, dtype, shape and bytes, in order of name, and of the rest of the manifest
 
 Tensors are the model's state_dict; a quantized layer stores `weight_integers` (int8; int16 of split channels) and `weight_scale` in place
-of `weight`, and where it has them `lane_order` (int64), `input_scale`, `rotation` (int64) and `input_shift`. A bias that correction gave
-to a layer without one is there too.
+of `weight`, and where it has them `lane_order` (int64), `input_scale`, `rotation` (int64), `input_shift` and `dead_zone`. A bias
+that correction gave to a layer without one is there too.
 
 Version 2 had `layers` and `float` in place of `summary`, and no `inputs`: format and step of a layer are what it computes with. Its
 recipes held a format, no method.
@@ -199,7 +199,10 @@ def _arrangement(tensors: dict[str, torch.Tensor], prefix: str, integers: torch.
     shift = tensors.get(prefix + "input_shift")
     if shift is not None and (shift.shape != (lanes,) or not bool(shift.isfinite().all())):
         raise ModelFileError(f"{path}: {prefix + 'input_shift'!r} is not {lanes} finite numbers")
-    return Arrangement(scale, order, rotation, shift)
+    dead = tensors.get(prefix + "dead_zone")
+    if dead is not None and (dead.shape != (2,) or not bool((dead.isfinite() & (dead >= 0)).all())):
+        raise ModelFileError(f"{path}: {prefix + 'dead_zone'!r} is not two finite numbers that are not negative")
+    return Arrangement(scale, order, rotation, shift, dead)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from overq import calib, kernels
 from overq.calib import Observed
 from overq.methods import Dynamic, Fitted, Method
+from overq.nn.dead_zone import THRESHOLDS, WORSE, dead_zone
 from overq.nn.equalize import BALANCED, SMOOTH, SMOOTH_EXPONENT, balanced_scales, channel_scales, output_error
 from overq.nn.layers import AS_IT_IS, Arrangement, FloatLayer, adds_a_constant, input_groups, kind, suited, weight_of
 from overq.nn.quantized import Parts, parts_of
@@ -70,7 +72,8 @@ def fit_tensor(
     first = next(iter(readers))
     rule = rules[first]
     key = (tuple(readers), rule.of_input)
-    weighted = isinstance(rule.equalize, str) or rule.shift or rule.range_bits == "auto" or rule.calibration in calib.WITH_WEIGHT
+    by_outputs = rule.shift or "auto" in (rule.dead_zone, rule.range_bits) or rule.calibration in calib.WITH_WEIGHT
+    weighted = isinstance(rule.equalize, str) or by_outputs
     found = None if known is None or weighted else known.get(key)
     if found is None:
         found = _found([(module, rules[name].weight_bits) for name, module in readers.items()], observed, rule)
@@ -117,13 +120,42 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
     if rule.reorder and observed.largest and method.neighbours and observed.sample.shape[1] > 1:
         fitted, arrangement = _reordered(readers, observed, rule, method, fitted, arrangement)
         notes.append("reordered")
-    sample = arrangement.vectors(observed.sample)
-    decoded, counts = _decoded(fitted, sample)
-    whole = sample if arrangement.shift is None else replace(arrangement, shift=None).vectors(observed.sample)
+    if rule.dead_zone and observed.largest and observed.sample.shape[1] > 1:
+        fitted, arrangement = _with_dead_zone(readers, observed, rule, method, fitted, arrangement)
+        notes += [] if arrangement.dead_zone is None else ["dead zone {:.3g} + {:.3g} rms".format(*arrangement.dead_zone.tolist())]
+    decoded, counts = _decoded(fitted, arrangement.vectors(observed.sample))
+    sample = replace(arrangement, dead_zone=None).vectors(observed.sample)
+    whole = sample if arrangement.shift is None else replace(arrangement, shift=None, dead_zone=None).vectors(observed.sample)
     signal = float(np.square(whole).sum())
     noise = float(np.square(decoded - sample).sum())
     sqnr = 10 * np.log10(signal / noise).item() if signal and noise else float("inf")
     return Found(fitted, arrangement, tuple(notes), counts, sqnr)
+
+
+def _with_dead_zone(
+    readers: Readers, observed: Observed, rule: LayerRule, method: Method, fitted: Fitted, arrangement: Arrangement
+) -> tuple[Fitted, Arrangement]:
+    """The rule's dead zone and the step behind it; for "auto" that of least error of the layers' outputs, perhaps none."""
+    sample = arrangement.vectors(observed.sample)
+    each = isinstance(method, Dynamic) or method.stepless
+
+    def behind(threshold: float) -> tuple[Fitted, Arrangement]:
+        made = replace(arrangement, dead_zone=dead_zone(threshold, sample, each))
+        return calibrated(readers, observed, rule, method, made), made
+
+    if rule.dead_zone != "auto":
+        return behind(float(rule.dead_zone))
+    first = least = _output_error(readers, observed, arrangement, fitted)
+    found = fitted, arrangement
+    for threshold in THRESHOLDS:
+        if _output_error(readers, observed, replace(arrangement, dead_zone=dead_zone(threshold, sample, each)), fitted) == first:
+            continue  # it clears what was zero already
+        trial = behind(threshold)
+        if (error := _output_error(readers, observed, trial[1], trial[0])) > WORSE * least:
+            break
+        if error < least:
+            found, least = trial, error
+    return found
 
 
 def calibrated(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> Fitted:
@@ -164,11 +196,7 @@ def _split(readers: Readers, observed: Observed, rule: LayerRule, method: Method
     """The method with the second digits of least error of the layers' outputs on the sample, each with the step that it gets."""
     signed = observed.signed or not (arrangement.rotation is None and arrangement.shift is None)
     fitted = [calibrated(readers, observed, rule, trial, arrangement) for trial in splits(method, signed)]
-
-    def error(one: Fitted) -> float:
-        return sum(output_error(weight_of(module), observed.sample, arrangement, one, bits) for module, bits in readers)
-
-    return min(fitted, key=error).method
+    return min(fitted, key=partial(_output_error, readers, observed, arrangement)).method
 
 
 def _arranged(readers: Readers, observed: Observed, rule: LayerRule, method: Method) -> tuple[Arrangement, list[str]]:
@@ -199,7 +227,10 @@ def _scaled(readers: Readers, observed: Observed, rule: LayerRule, method: Metho
 
 def _error(readers: Readers, observed: Observed, rule: LayerRule, method: Method, arrangement: Arrangement) -> float:
     """Of the layers' outputs on the sample."""
-    fitted = calibrated(readers, observed, rule, method, arrangement)
+    return _output_error(readers, observed, arrangement, calibrated(readers, observed, rule, method, arrangement))
+
+
+def _output_error(readers: Readers, observed: Observed, arrangement: Arrangement, fitted: Fitted) -> float:
     return sum(output_error(weight_of(module), observed.sample, arrangement, fitted, bits) for module, bits in readers)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from overq.methods import Fitted, Method, OverQ, Uniform
+from overq.nn.dead_zone import cleared
 from overq.nn.rotation import rotated
 from overq.nn.shift import shifts
 from overq.spec import Format
@@ -107,12 +108,14 @@ class Arrangement:
     order     int64 [K]: lane i carries channel order[i], of the rotated ones where there is a rotation
     rotation  int64 []: the seed of the rotation of the scaled inputs and of the weights (`nn.rotation`)
     shift     float32 [K], by channel: vectors nearer to it than to zero are quantized without it, and get it back (`nn.shift`)
+    dead_zone float32 [2]: which small values of what the lanes get are made zeros first (`nn.dead_zone`)
     """
 
     scale: torch.Tensor | None = None
     order: torch.Tensor | None = None
     rotation: torch.Tensor | None = None
     shift: torch.Tensor | None = None
+    dead_zone: torch.Tensor | None = None
 
     @property
     def moves(self) -> bool:
@@ -122,7 +125,7 @@ class Arrangement:
     @property
     def parts(self) -> tuple[torch.Tensor | None, ...]:
         """All that it consists of."""
-        return self.scale, self.order, self.rotation, self.shift
+        return self.scale, self.order, self.rotation, self.shift, self.dead_zone
 
     def cpu(self) -> Arrangement:
         """The same, its tensors on the CPU."""
@@ -139,15 +142,21 @@ class Arrangement:
     def around(self, quantized: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, dim: int) -> torch.Tensor:
         """`quantized` of what the lanes get of x, and what was shifted given back: it stands for `inputs`."""
         if self.shift is None:
-            return quantized(self.inputs(x, dim))
+            return quantized(self.cleared(self.inputs(x, dim), dim))
         away = shifts(x, self.shift, dim)
-        return quantized(self.inputs(x - away, dim)) + self.inputs(away, dim)
+        return quantized(self.cleared(self.inputs(x - away, dim), dim)) + self.inputs(away, dim)
+
+    def cleared(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """`inputs` with zeros for the small values of each vector along `dim`."""
+        return x if self.dead_zone is None else cleared(x, self.dead_zone, dim)
 
     def vectors(self, sample: np.ndarray) -> np.ndarray:
         """Channel vectors float32 [M, K] as the lanes get them."""
         if self.shift is not None:
             sample = sample - shifts(torch.from_numpy(sample), self.shift, -1).numpy()
-        return np.ascontiguousarray(self.inputs(torch.from_numpy(sample), -1).numpy()) if self.moves else sample
+        if not self.moves and self.dead_zone is None:
+            return sample
+        return np.ascontiguousarray(self.cleared(self.inputs(torch.from_numpy(sample), -1), -1).numpy())
 
     def decoded(self, fitted: Fitted, sample: np.ndarray) -> np.ndarray:
         """What a layer multiplies with in place of channel vectors float32 [M, K]."""

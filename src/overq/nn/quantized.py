@@ -38,8 +38,8 @@ from overq.nn.spelled import Lanes, lanes_of, spelled
 from overq.nn.weights import dequantize_weight
 from overq.spec import Format
 
-ARRANGED = ("input_scale", "lane_order", "rotation", "input_shift")  # the parts of an arrangement, as a layer's buffers
-FLOAT32 = ("weight_scale", "input_scale", "input_shift")  # whatever the model is cast to
+ARRANGED = ("input_scale", "lane_order", "rotation", "input_shift", "dead_zone")  # the parts of an arrangement, as a layer's buffers
+FLOAT32 = ("weight_scale", "input_scale", "input_shift", "dead_zone")  # whatever the model is cast to
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Quantized(nn.Module):
     shared                with the other layers that read the same tensor, which is quantized once for all; None where there are none
     rotation              int64 [] or None: seed of the rotation of each group's channels and of the weights (`nn.rotation`)
     input_shift           float32 [K] or None: vectors nearer to it than to zero are quantized without it (`nn.shift`)
+    dead_zone             float32 [2] or None: which small values are made zeros first (`nn.dead_zone`)
 
     Scales stay float32 whatever the model is cast to. The state_dict holds method and step beside the tensors (as bytes of JSON); loading
     one of another method, width or arrangement is refused with the layer's name.
@@ -101,6 +102,7 @@ class Quantized(nn.Module):
     input_scale: torch.Tensor | None
     rotation: torch.Tensor | None
     input_shift: torch.Tensor | None
+    dead_zone: torch.Tensor | None
     channel_dim: int
     float_class: type[nn.Module]
     shared: Shared | None = None
@@ -115,13 +117,19 @@ class Quantized(nn.Module):
         return arrangement.inputs(x.unflatten(self.channel_dim, (input_groups(self), -1)), self.channel_dim).reshape(x.shape)
 
     def laid(self, x: torch.Tensor) -> torch.Tensor:
-        """What its lanes get of the input: arranged, without what is shifted away."""
-        return self.arranged(x if self.input_shift is None else x - shifts(x, self.input_shift, self.channel_dim))
+        """What its lanes get of the input: arranged, without what is shifted away and without small values."""
+        return self._cleared(self.arranged(x if self.input_shift is None else x - shifts(x, self.input_shift, self.channel_dim)))
+
+    def _cleared(self, x: torch.Tensor) -> torch.Tensor:
+        if self.dead_zone is None:
+            return x
+        grouped = x.unflatten(self.channel_dim, (input_groups(self), -1))
+        return self.arrangement.cleared(grouped, self.channel_dim).reshape(x.shape)
 
     @property
     def arrangement(self) -> Arrangement:
         """Of the input's channels; its tensors lie where the layer does."""
-        return Arrangement(self.input_scale, self.lane_order, self.rotation, self.input_shift)
+        return Arrangement(self.input_scale, self.lane_order, self.rotation, self.input_shift, self.dead_zone)
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
         """The input as the lanes spell it, scaled and in lane order: same shape and dtype. Other layers may read it, too."""
@@ -133,7 +141,7 @@ class Quantized(nn.Module):
         if x.is_nested:
             return _each(x, self._overwritten)
         if self.input_shift is None:
-            return spelled(self.arranged(x), self.fitted, self.lanes, self.channel_dim, input_groups(self))
+            return spelled(self._cleared(self.arranged(x)), self.fitted, self.lanes, self.channel_dim, input_groups(self))
         return self.arrangement.around(lambda y: spelled(y, self.fitted, self.lanes, self.channel_dim), x, self.channel_dim)
 
     def forward(self, input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # the float layers' keyword

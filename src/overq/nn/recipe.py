@@ -17,6 +17,7 @@ from overq.spec import Format
 
 WEIGHT_BITS = (4, 8)
 NEAREST, GPTQ = WEIGHT_ROUNDING = ("nearest", "gptq")
+WIDEST = 4  # dead zone, in units of the rms
 SOURCES = ("images", "statistics", "distilled")  # of steps: samples; or none: batch norm statistics, or images made from them
 
 
@@ -80,6 +81,7 @@ class LayerRule:
     range_bits: str | None = None
     weight_rounding: str = NEAREST
     shift: bool = False
+    dead_zone: float | str = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -99,6 +101,9 @@ class LayerRule:
         exponent = self.equalize if self.equalize not in ("auto", "smooth", "balanced") else 0
         if isinstance(exponent, (bool, str)) or not isinstance(exponent, (int, float)) or not 0 <= exponent <= 1:
             raise FormatError(f'equalize must be an exponent from 0 (off) to 1, "auto", "smooth" or "balanced", not {self.equalize!r}')
+        width = self.dead_zone if self.dead_zone != "auto" else 0
+        if isinstance(width, (bool, str)) or not isinstance(width, (int, float)) or not 0 <= width <= WIDEST:
+            raise FormatError(f'dead_zone must be a part of the rms from 0 (off) to {WIDEST}, or "auto", not {self.dead_zone!r}')
         if not isinstance(self.calibration, str):
             raise FormatError(f"calibration must be a name, not {self.calibration!r}")
         calib.get(self.calibration)
@@ -113,6 +118,11 @@ class LayerRule:
     def of_input(self) -> LayerRule:
         """What it says of the layer's input: layers that read one tensor have that in common."""
         return replace(self, weight_bits=8, weight_rounding=NEAREST)
+
+    @property
+    def untransformed(self) -> LayerRule:
+        """As far as a product has it that is no layer: the values that its lanes get stay as they are."""
+        return replace(self, reorder=False, equalize=0.0, rotate=False, shift=False, dead_zone=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -154,6 +164,8 @@ class Recipe:
     weight_rounding  "nearest", or "gptq": each weight's error is made up for by weights still to be rounded (`nn.gptq`)
     shift        quantize vectors without the mean of all where that is nearer than zero, and where it makes the error of the layers'
                  outputs smaller (`nn.shift`); not in front of convolutions that pad or have groups
+    dead_zone    make zeros of values below this part of the rms: of each vector where the method's steps are dynamic or by blocks, else of
+                 the sample; "auto": the part of least error of the layers' outputs, often 0 (`nn.dead_zone`)
     source       "images": the samples that `quantize` gets; "statistics" or "distilled": what `overq.datafree.seen` gives without any
     """
 
@@ -174,6 +186,7 @@ class Recipe:
     range_bits: str | None = None
     weight_rounding: str = NEAREST
     shift: bool = False
+    dead_zone: float | str = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", _method(self.method))
@@ -203,8 +216,8 @@ class Recipe:
 
     @property
     def default(self) -> LayerRule:
-        shared = {name: getattr(self, name) for name in ("reorder", "equalize", "rotate", "range_bits", "weight_rounding", "shift")}
-        return LayerRule(self.method, self.weight_bits, self.calibration, **shared)
+        shared = ("reorder", "equalize", "rotate", "range_bits", "weight_rounding", "shift", "dead_zone")
+        return LayerRule(self.method, self.weight_bits, self.calibration, **{name: getattr(self, name) for name in shared})
 
     @property
     def format(self) -> Format:
@@ -232,9 +245,7 @@ class Recipe:
                 rule = override
         if rule.calibration in calib.WITH_WEIGHT:
             raise FormatError(f"{name!r} is multiplied with activations, and calibration {rule.calibration!r} needs weights")
-        return replace(
-            rule, weight_bits=8, reorder=False, equalize=0.0, rotate=False, range_bits=None, weight_rounding=NEAREST, shift=False
-        )
+        return replace(rule.untransformed, weight_bits=8, range_bits=None, weight_rounding=NEAREST)
 
     def rules(self, names: list[str]) -> dict[str, LayerRule]:
         """The rule of each of the layers reached, given in the order in which they run."""

@@ -37,6 +37,7 @@ _DEFAULTS = [
         "policy": "first", "calibration": "format-mse", "reorder": False, "equalize": 0.0, "bias_correction": False, "sequential": False,
         "source": "images", "rotate": False, FOLDED: False, "reorder_network": False, "integers": False, "edges": True,
         "unit": "stored", "loss": "mse", "mix": "overq", "evict": 0, "weight_rounding": "nearest", "shift": False,
+        "dead_zone": 0.0,
     }.items()
 ]  # fmt: skip
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
