@@ -167,6 +167,37 @@ def short(n: int, how: str, state: tuple[str, str, str] = ONE_BIT) -> str:
     return element(state, AND_OR + kind + chosen, ADD)
 
 
+def placed_rows(r: int, f: int) -> str:
+    """Second digits stand where their bits count: the digit's top r rows are placed r higher there, its lowest f rows f lower."""
+    wide, parts, names = 12 + r + f, "wire [3:0] own = digit_in & {4{~second}}, other = digit_in & {4{second}}; ", []
+    for i in range(4):
+        there = i + f + r if i >= 4 - r else i if i < f else None
+        places = [("digit_in", i + f)] if there is None else [("own", i + f), ("other", there)]
+        for k, (gate, place) in enumerate(places):
+            parts += f"wire signed [7:0] g{i}{k} = {{8{{{gate}[{i}]}}}} & w; wire signed [{wide - 1}:0] p{i}{k} = g{i}{k} <<< {place}; "
+        parts += f"wire signed [{wide - 1}:0] r{i} = {' | '.join(f'p{i}{k}' for k in range(len(places)))}; "
+        names.append(f"r{i}")
+    product = f"wire signed [{wide - 1}:0] product = {' + '.join(names)};"
+    return element(ONE_BIT, AND_OR + parts + product, "sum_out <= sum_in + product;")
+
+
+def placed_top(r: int) -> str:
+    """Range alone, the high digit in the digit's top r bits: the product is shifted by r, and its lowest bits, 0 there, need no gate."""
+    low = ", ".join(f"product[{i}]" if i < 4 - r else f"product[{i}] & ~second" for i in reversed(range(r)))
+    high = f"wire signed [11:0] down = product >>> {r}, high = ({{12{{second}}}} & product) | ({{12{{~second}}}} & down); "
+    return element(ONE_BIT, AND_OR + rows("w") + high + f"wire signed [{11 + r}:0] shifted = {{high, {low}}};", ADD)
+
+
+def placed_fraction(r: int) -> str:
+    """A fraction of one bit in the digit's lowest, a high digit in its top r bits: the fraction's row joins behind the shift by r."""
+    gated = "wire signed [7:0] r0 = {8{digit_in[0] & ~second}} & w, half = {8{digit_in[0] & second}} & w; "
+    gated += " ".join(f"wire signed [7:0] r{i} = {{8{{digit_in[{i}]}}}} & w;" for i in (1, 2, 3)) + ROWS_OF
+    wide = 13 + r
+    gated += f"wire signed [{wide - 1}:0] own = product <<< 1, up = product <<< {r + 1}, low = half; "
+    gated += f"wire signed [{wide - 1}:0] shifted = (({{{wide}{{second}}}} & up) | ({{{wide}{{~second}}}} & own)) | low;"
+    return element(ONE_BIT, AND_OR + gated, ADD)
+
+
 PLAIN_ROWS = plain(rows("weight_out"), "sum_out <= sum_in + product;")
 RANGE_ROWS = element(DERIVED, AND_OR + rows("w") + SHIFT, ADD)
 FULL_ROWS = element(DERIVED_FULL, AND_OR + rows("w") + SHIFT_FULL, ADD)
@@ -293,6 +324,12 @@ IDEAS: dict[str, tuple[str, str, str]] = {
         for n in (1, 2, 3)
     },
     **{f"21 second digits last, r = f = {n}": ("they join in a last multiplexer", PLAIN_ROWS, short(n, "second last")) for n in (1, 2)},
+    "28 second digits placed by row, r = f = 1": ("the top row counts twice, the lowest half; no shift", PLAIN_ROWS, placed_rows(1, 1)),
+    "28 the same, r = 1": ("range alone", PLAIN_ROWS, placed_rows(1, 0)),
+    "28 the same, r = 2, f = 1": ("", PLAIN_ROWS, placed_rows(2, 1)),
+    "28 the same, r = f = 2": ("", PLAIN_ROWS, placed_rows(2, 2)),
+    **{f"29 high digit in the top bits, r = {r}": ("range alone, shift by r", PLAIN_ROWS, placed_top(r)) for r in (2, 3)},
+    "30 fraction's row joins behind the shift, r = 2, f = 1": ("", PLAIN_ROWS, placed_fraction(2)),
 }
 
 

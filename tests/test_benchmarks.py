@@ -12,6 +12,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+from overq.spec import Format
+from overq.spec.encode import give_way
 
 ROOT = Path(__file__).parents[1]
 NET = """
@@ -47,8 +51,8 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 
 def test_every_script_is_here() -> None:
     here = {
-        "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "energy", "fpga", "gpu", "kernels",
-        "language", "real_onnx", "study",
+        "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "energy",
+        "fpga", "giving_way", "gpu", "kernels", "language", "real_onnx", "study",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
@@ -165,6 +169,25 @@ def test_cycles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(script("cycles"), monkeypatch, f"{folder}/nets.py:tiny", *[folder / "images.npz"] * 2, "--rows", 8, "--columns", 8, "--csv", out)
     with out.open(newline="") as file:
         assert len({row["format"] for row in csv.DictReader(file) if int(row["cycles"]) > 0}) >= 5
+
+
+def test_giving_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rules for whole arrays are the definition's, and no rule serves more than it says can be."""
+    module = script("giving_way")
+    rng = np.random.default_rng(7)
+    for evict in range(4):
+        for cascade in (1, 4):
+            fmt = Format(4, cascade, 3, 3, "largest", bool(evict % 2), evict=evict)
+            t = rng.choice([0, 16, 40, 90, 200, 400, 900], (200, 12)) * (rng.choice([1, -1], (200, 12)) if fmt.signed else 1)
+            assert module.give_way(t, fmt, str(evict)).tolist() == [give_way(row, fmt) for row in t.tolist()]
+    monkeypatch.setattr(module, "load_model", lambda _: (sys.path.insert(0, str(folder)), __import__("nets").tiny())[1])
+    monkeypatch.setattr(module, "DATA", folder)
+    (folder / "cifar10").mkdir()
+    (folder / "images.npz").rename(folder / "cifar10" / "calibration1000.npz")
+    with torch.no_grad():
+        found = list(module.rows("tiny", 0))
+    assert [(r["cascade"], r["rule"]) for r in found] == [(c, rule) for c in (4, 8) for rule in module.RULES]
+    assert all(0 < r["coverage"] <= r["at_most"] for r in found)
 
 
 def test_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

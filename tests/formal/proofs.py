@@ -55,9 +55,13 @@ def element_harness(config: ArrayConfig) -> str:
         cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {left});")
         legal.append(f"code == {int(code)}")
     # What the page says of the wires: a bit for all but OWN; a kind bit beside it, or in the top bit of a second digit that leaves it free.
+    # Range alone, and second digits of one bit: the high digit in the digit's top bits, the fraction in its lowest.
     bits = f"{{code == {int(PRECISION)}, code != 0}}" if fmt.kind == "pair" else "code != 0"
-    field = f"(code == {int(RANGE)} || code == {int(PRECISION)}) ? {{code == {int(PRECISION)}, digit[{b - 2}:0]}} : digit"
-    field = field if fmt.kind == "digit" else "digit"
+    field = "digit"
+    if fmt.range_on and (not fmt.precision_on or (fmt.range_bits == fmt.fraction_bits == 1 and not fmt.signed)):
+        field = f"code == {int(RANGE)} ? digit << {b - fmt.range_bits} : digit"
+    elif fmt.kind == "digit":
+        field = f"(code == {int(RANGE)} || code == {int(PRECISION)}) ? {{code == {int(PRECISION)}, digit[{b - 2}:0]}} : digit"
     for code, width in ((RANGE, fmt.range_bits), (PRECISION, fmt.fraction_bits)):
         low = -(1 << width >> 1) if fmt.signed else 0
         legal.append(f"(code != {int(code)} || ($signed({digit}) >= {low} && $signed({digit}) <= {low + (1 << width) - 1}))")

@@ -32,6 +32,10 @@ ELEMENTS = {
     "full signed": Format(4, 4, 4, 4, signed=True),
     "r3 f3": Format(4, 4, 3, 3),
     "r1 f1": Format(4, 4, 1, 1),
+    "r1 f1 of two bits": Format(2, 4, 1, 1),
+    "r1": Format(4, 4, 1, 0),
+    "f1": Format(3, 2, 0, 1, "largest"),
+    "r2 range, signed": Format(4, 4, 2, 0, signed=True),
     "r2 f3 c1": Format(4, 1, 2, 3),
     "r2 f1 signed": Format(4, 4, 2, 1, signed=True),
 }

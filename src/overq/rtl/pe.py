@@ -1,6 +1,7 @@
 """ProcessingElement: one weight, one multiplication a cycle (design, section 2).
 
     sum_out = sum_in + ((digit · (previous ? weight of the row before : own weight)) << shift)      shift: 0, f or f + b
+                                                                       (f + r where the digit's top r bits hold a high digit)
 
 Weights enter through a chain: while `load` is high every element takes its upper neighbour's weight. The same wire is
 the neighbour's weight that OverQ needs, so the array gains no weight wiring at all.
@@ -123,13 +124,18 @@ class ProcessingElement(wiring.Component):
         ]
         digit = Signal(digit_shape(self.config), name="payload")
         m.d.comb += digit.eq(self._payload(second))
+        if self.state.one_bit:
+            return self._product_of_placed_bits(m, weight, digit, second)
         shifts = self._shifts(second)
         if self.config.target == "fpga":  # the few bits before the multiplier, whose width costs nothing, not the many behind it
             return self._product(m, *self._operands(m, weight, self._place(m, digit, shifts)))
         weight, digit = self._operands(m, weight, digit)
-        if self.config.pipeline == MAX_PIPELINE:
-            shifts = {left: _register(m, here, f"p_shift_{left}") for left, here in shifts.items()}
+        shifts = {left: self._later(m, here, f"shift_{left}") for left, here in shifts.items()}
         return self._place(m, self._product(m, weight, digit), shifts)
+
+    def _later(self, m: Module, value: Value, name: str) -> Value:
+        """A control of the shift, behind a register where the pipeline has one before the product."""
+        return value if self.config.pipeline < MAX_PIPELINE else _register(m, value, f"p_{name}")
 
     def _operands(self, m: Module, weight: Signal, digit: Signal) -> tuple[Signal, Signal]:
         """What is multiplied, behind a register where the pipeline has one there."""
@@ -140,19 +146,21 @@ class ProcessingElement(wiring.Component):
     def _payload(self, second: Value) -> Value:
         """The digit without the kind bit that a second digit's top bit may be."""
         fmt, top = self.config.format, self.digit_in[-1]
-        if fmt.kind != "digit":
+        if fmt.kind != "digit" or self.state.placed:
             return self.digit_in
         rest = self.digit_in[:-1]
         return Cat(rest, Mux(second, rest[-1], top)).as_signed() if fmt.signed else Cat(rest, top & ~second)
 
     def _shifts(self, second: Value) -> dict[int, Value]:
-        """By how much the state shifts: 0, f or f + b -> whether."""
+        """By how much the state shifts: 0, f or f + b -> whether; r alone where the digit's top r bits hold the high digit."""
         fmt = self.config.format
         fine: Value = second if fmt.precision_on else C(0, 1)
         if fmt.kind == "digit":
             fine = second & self.digit_in[-1]
         elif fmt.kind == "pair":
             fine = self.state_in[1]
+        if self.state.placed:
+            return {0: ~second, fmt.range_bits: second}
         wanted: dict[int, Value] = {0: fine, fmt.fraction_bits + fmt.bits: second & ~fine} if fmt.range_on and fmt.precision_on else {}
         if not wanted:
             wanted = {0: second} if fmt.precision_on else {fmt.bits: second}
@@ -167,27 +175,61 @@ class ProcessingElement(wiring.Component):
         for left, here in wanted.items():
             part = Signal(placed.shape(), name=f"by_{left}")
             m.d.comb += part.eq(value << left)
-            parts.append(part.as_unsigned() & here.replicate(placed.shape().width))
+            free = self._free if left == 0 else 0
+            parts.append(part.as_unsigned() & Cat(C((1 << free) - 1, free), here.replicate(placed.shape().width - free)))
         m.d.comb += placed.eq(functools.reduce(operator.or_, parts))
         return placed
+
+    @property
+    def _free(self) -> int:
+        """How many of the lowest bits need no gate to be placed unshifted: those that a high digit at the digit's top leaves 0."""
+        fmt = self.config.format
+        return fmt.bits - fmt.range_bits if self.state.placed else 0
+
+    def _product_of_placed_bits(self, m: Module, weight: Signal, digit: Signal, second: Value) -> Signal:
+        """digit · weight where second digits are one bit each: nothing is shifted behind the product."""
+        if self.config.target == "fpga":
+            places = functools.reduce(operator.or_, self._places(digit, second))
+            bits = Signal(len(places), name="placed_digit")
+            m.d.comb += bits.eq(Cat(places[i] for i in range(len(places))))
+            return self._product(m, *self._operands(m, weight, bits))
+        weight, digit = self._operands(m, weight, digit)
+        rows = self._places(digit, self._later(m, second, "second"))
+        return self._rows(m, weight, rows, max(rows[-1]) + 1)
+
+    def _places(self, digit: Value, second: Value) -> list[dict[int, Value]]:
+        """What each bit of the digit counts for, place -> whether: in a second digit the lowest bit half, the top bit twice."""
+        fmt = self.config.format
+        places: list[dict[int, Value]] = [{fmt.fraction_bits + i: bit} for i, bit in enumerate(digit)]
+        for on, i, place in ((fmt.precision_on, 0, 0), (fmt.range_on, -1, fmt.fraction_bits + fmt.bits)):
+            if on:
+                ((own, bit),) = places[i].items()
+                places[i] = {own: bit & ~second, place: bit & second}
+        return places
 
     def _product(self, m: Module, weight: Signal, digit: Value) -> Signal:
         """digit · weight. For an FPGA a `*`, which takes one of its multipliers; else a sum of shifted weights, one for each bit of the
         digit: synthesizes smaller and faster than `*`, which gives an unsigned digit a sign of its own (docs/hardware.md, idea 12)."""
         shape = Shape.cast(digit.shape())
-        product = Signal(signed(shape.width + self.config.weight_bits), name="product")
         if self.config.target == "fpga":
+            product = Signal(signed(shape.width + self.config.weight_bits), name="product")
             m.d.comb += product.eq(digit * weight)
             return product
+        return self._rows(m, weight, [{i: digit[i]} for i in range(shape.width)], shape.width, shape.signed)
+
+    def _rows(self, m: Module, weight: Signal, rows: list[dict[int, Value]], digit_bits: int, top_is_negative: bool = False) -> Signal:
+        """The sum of the rows; each is the weight at one of the row's places, place -> whether, or nothing."""
+        product = Signal(signed(digit_bits + self.config.weight_bits), name="product")
         total: Value | None = None
-        for i in range(shape.width):
+        for i, places in enumerate(rows):
             row = Signal(product.shape(), name=f"row_{i}")
-            m.d.comb += row.eq((weight & digit[i].replicate(self.config.weight_bits).as_signed()) << i)
+            parts = [(weight & here.replicate(self.config.weight_bits).as_signed()) << place for place, here in places.items()]
+            m.d.comb += row.eq(functools.reduce(operator.or_, parts))
             if total is None:
                 total = row
                 continue
             before, total = total, Signal(row.shape(), name=f"rows_to_{i}")
-            m.d.comb += total.eq(before - row if shape.signed and i == shape.width - 1 else before + row)
+            m.d.comb += total.eq(before - row if top_is_negative and i == len(rows) - 1 else before + row)
         m.d.comb += product.eq(total)
         return product
 

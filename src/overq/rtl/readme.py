@@ -11,6 +11,7 @@ from overq.rtl.array import SystolicArray
 from overq.rtl.encoder import OverwriteEncoder, latency
 from overq.rtl.output import OutputStage, output_latency
 from overq.rtl.pe import ProcessingElement
+from overq.rtl.state import RowState
 from overq.rtl.top import Accelerator
 from overq.rtl.verilog import meanings
 from overq.spec import ArrayConfig
@@ -118,6 +119,8 @@ _MULTIPLIER = {
 _KIND = {
     "known": "A second digit's kind is known: at most one mode is on.",
     "digit": "A second digit's top bit on the array's `digits` says its kind: 0 RANGE, 1 PRECISION; its payload is in the bits below.",
+    "placed": "A second digit stands on the array's `digits` where its bits count: a high digit in the top {r} of the {b} bits, a fraction "
+    "in the lowest; which it is makes no difference there.",
     "pair": "`fine` (bit 1) says that a second digit is a PRECISION one.",
 }
 _STARTS = """
@@ -217,7 +220,7 @@ def text(config: ArrayConfig, axi: bool = False) -> str:
         tables="\n".join(tables),
         latency=chain,
         output=output_latency(config),
-        kind_bit=_KIND[fmt.kind],
+        kind_bit=_KIND["placed" if RowState(fmt).placed else fmt.kind].format(r=fmt.range_bits, b=fmt.bits),
         registers=kind["registers"],
         multiplier=_MULTIPLIER[config.target],
         loading=kind["loading"],

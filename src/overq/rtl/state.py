@@ -15,7 +15,10 @@ class RowState:
 
     bit 0  previous  the element uses the weight of the row before (any state but OWN)
     bit 1  fine      PRECISION; only where both second digits fill all b bits (`Format.kind` "pair"): elsewhere the second digit's kind
-                     is known or stands in its top bit
+                     is known, stands in its top bit, or does not matter
+
+    A short second digit that has the row's digit to itself stands where its bits count (`placed`): a high digit of r bits in the top r,
+    a fraction in the lowest. The element then shifts it by r instead of b, and tells one kind from the other by nothing.
 
     A second digit always follows an OWN lane and a MOVED one never does, so MOVED is `previous` here and `previous` in the row before:
     the third state costs no register, only a wire from the element above.
@@ -35,10 +38,23 @@ class RowState:
     def has_moved(self) -> bool:
         return State.MOVED in self.format.states
 
+    @property
+    def placed(self) -> bool:
+        """Range alone, or second digits of one bit. (Of longer ones together the element gets no smaller by it: docs/hardware.md.)"""
+        return self.one_bit or (self.format.range_on and not self.format.precision_on)
+
+    @property
+    def one_bit(self) -> bool:
+        """Each bit of the digit then has one place for first digits and moved values, and one for second digits."""
+        fmt = self.format
+        return fmt.cascade > 0 and not fmt.signed and fmt.range_bits <= 1 and fmt.fraction_bits <= 1
+
     def wires(self, lane: Lane) -> tuple[int, int]:
         """(what stands on the digit's port, the row bits) of a lane."""
         digit, state = lane
         bits = int(state != State.OWN) | (2 if self.has_fine and state == State.PRECISION else 0)
+        if self.placed:
+            return digit << (self.format.bits - self.format.range_bits if state == State.RANGE else 0), bits
         if self.format.kind == "digit" and state in SECOND:
             half = self.format.base // 2
             digit = digit % half + (half if state == State.PRECISION else 0)
@@ -52,6 +68,9 @@ class RowState:
             return Lane(digit, State.OWN)
         if self.has_moved and previous_above:
             return Lane(digit, State.MOVED)
+        if self.placed:
+            high = digit >> (fmt.bits - fmt.range_bits)
+            return Lane(high, State.RANGE) if high or not fmt.precision_on else Lane(digit, State.PRECISION)
         if fmt.kind == "known":
             return Lane(digit, State.RANGE if fmt.range_on else State.PRECISION)
         if fmt.kind == "pair":

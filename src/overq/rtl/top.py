@@ -190,7 +190,10 @@ class Accelerator(wiring.Component):
             ]
             if state.width:
                 code = encoder.out_states[row]
-                if self.config.format.kind == "digit":
+                if state.placed:
+                    with m.If(code == State.RANGE):
+                        m.d.comb += field.eq(encoder.out_digits[row] << (self.config.format.bits - self.config.format.range_bits))
+                elif self.config.format.kind == "digit":
                     with m.If((code == State.RANGE) | (code == State.PRECISION)):
                         m.d.comb += field[-1].eq(code == State.PRECISION)
                 bits = Signal(state.width, name=f"state_{row}")
