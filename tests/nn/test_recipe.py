@@ -6,7 +6,7 @@ import pytest
 
 from overq import Format, LayerRule, Recipe
 from overq.errors import FormatError, InputError
-from overq.methods import METHODS
+from overq.methods import METHODS, Dynamic, Uniform
 from overq.nn.recipe import read_recipe
 
 
@@ -100,3 +100,9 @@ def test_recipe_files(tmp_path) -> None:
 def test_senseless_recipes_are_refused_by_name(make, message: str) -> None:
     with pytest.raises(FormatError, match=f"^{message}"):
         make()
+
+
+def test_weights_cannot_weigh_the_errors_of_groups_of_lanes() -> None:
+    with pytest.raises(FormatError, match=r"calibration 'output-mse' weighs whole vectors .* not a step for each 8 lanes by max"):
+        Recipe(Dynamic(Uniform(4), group=8), calibration="output-mse")
+    assert Recipe(Dynamic(Uniform(4)), calibration="output-mse").calibration == "output-mse"

@@ -11,8 +11,8 @@ each vector or block, where it is a constant number of steps; d[0] those of one 
 In hardware: one comparison a value, in front of the encoder.
 
 Search: for each threshold the step is calibrated behind it; a value made zero decodes as zero under every step, so its error does not
-depend on the step, and both are found together. Thresholds are tried in turn until the layers' outputs err clearly more; the one of least
-error stays (`nn.fit`).
+depend on the step, and both are found together. Thresholds are tried in turn until, at the step that was found without one,
+the layers' outputs err clearly more; that of least error stays (`nn.fit`).
 
 Source: thresholds that make zeros of small activations without training are those of TEAL (Liu et al. 2024, arXiv 2408.14690), there for
 speed, and in proportion to a layer's distribution; that the zeros pay in the other values' bits, and the rule by error, are ours.
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 THRESHOLDS = (0.1, 0.12, 0.14, 0.16, 0.18, 0.21, 0.24, 0.28, 0.32, 0.37, 0.43, 0.5, 0.58)  # of the rms, tried in turn
-WORSE = 1.05  # times the least error so far: the search ends
+WORSE = 1.1  # times the error without one, at the same step: the search ends
 
 
 def dead_zone(threshold: float, sample: np.ndarray, each: bool) -> torch.Tensor:

@@ -148,12 +148,13 @@ def _with_dead_zone(
     first = least = _output_error(readers, observed, arrangement, fitted)
     found = fitted, arrangement
     for threshold in THRESHOLDS:
-        if _output_error(readers, observed, replace(arrangement, dead_zone=dead_zone(threshold, sample, each)), fitted) == first:
+        same_step = _output_error(readers, observed, replace(arrangement, dead_zone=dead_zone(threshold, sample, each)), fitted)
+        if same_step == first:
             continue  # it clears what was zero already
-        trial = behind(threshold)
-        if (error := _output_error(readers, observed, trial[1], trial[0])) > WORSE * least:
+        if same_step > WORSE * first:
             break
-        if error < least:
+        trial = behind(threshold)
+        if (error := _output_error(readers, observed, trial[1], trial[0])) < least:
             found, least = trial, error
     return found
 

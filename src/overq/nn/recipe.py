@@ -28,6 +28,8 @@ def check_calibration(method: Any, calibration: str) -> None:
             f'{method.describe()} finds its step by the least squared error of what it decodes (calibration "format-mse"); '
             f"{calibration!r} is for overq and uniform"
         )
+    if isinstance(method, Dynamic) and method.group is not None and calibration in calib.WITH_WEIGHT:
+        raise FormatError(f"calibration {calibration!r} weighs whole vectors by the weights that read them, not {method.rule}")
 
 
 def _method(given: Any) -> Method:
