@@ -19,7 +19,7 @@ from overq.nn import LayerRule, observe, observe_sequentially, summary
 from overq.study import cell, digits, evaluate, recipes
 from overq.study.element import element
 from overq.study.plan import Network, Setting, Study, expand, read
-from overq.study.recipes import canonical, install_recipe, recipe_of
+from overq.study.recipes import canonical, install_recipe, lean, recipe_of
 from overq.tune import reorder_network
 from overq.tune.assign import best_assignment
 from overq.tune.sensitivity import sensitivity
@@ -240,6 +240,7 @@ def test_dynamic_steps_are_two_more_keys_of_every_method():
     assert made.method == Dynamic(OverQ(4, 8), "max", 32)
     assert recipe_of({"bits": 5, "dynamic": "rms"}, 8, method="olive").method == Dynamic(METHODS["olive"](5), "rms")
     assert list(canonical({"dynamic": "max", "cascade": 0, "bits": 4})) == ["bits", "cascade", "dynamic"]
+    assert canonical({"dynamic": "", "bits": 4}) == lean({"dynamic": "", "bits": 4}) == {"bits": 4}
     with pytest.raises(FormatError, match='group 32 is of dynamic steps: give dynamic = "max" or "rms", too'):
         recipe_of({"bits": 4, "group": 32}, 8)
     with pytest.raises(FormatError, match="takes its scales from each block"):

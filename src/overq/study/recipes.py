@@ -37,7 +37,7 @@ _DEFAULTS = [
         "policy": "first", "calibration": "format-mse", "reorder": False, "equalize": 0.0, "bias_correction": False, "sequential": False,
         "source": "images", "rotate": False, FOLDED: False, "reorder_network": False, "integers": False, "edges": True,
         "unit": "stored", "loss": "mse", "mix": "overq", "evict": 0, "weight_rounding": "nearest", "shift": False,
-        "dead_zone": 0.0,
+        "dead_zone": 0.0, "dynamic": "",
     }.items()
 ]  # fmt: skip
 _PLAIN = tuple(Format.plain(bits) for bits in range(2, 9))
@@ -61,7 +61,8 @@ def canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def lean(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Of a method's own parameters and a recipe's beside them, without those that are the recipe's default: reorder = false is no setting
     of its own."""
-    return {key: value for key, value in parameters.items() if key not in RECIPE_KEYS or (key, value, str(value)) not in _DEFAULTS}
+    shared = (*RECIPE_KEYS, *DYNAMIC_KEYS)
+    return {key: value for key, value in parameters.items() if key not in shared or (key, value, str(value)) not in _DEFAULTS}
 
 
 def recipe_of(parameters: Mapping[str, Any], weight_bits: int, seed: int = 0, method: str = RECIPE) -> Recipe:
