@@ -16,11 +16,13 @@ from overq.eda import yosys
 from overq.eda.energy import MemoryEnergy
 from overq.eda.liberty import Library
 from overq.output import write
+from overq.rtl.rivals import RIVALS
 from overq.sim.memory import Memory, cost
 from overq.sim.rates import shares
 from overq.sim.workload import topology
 from overq.spec import ArrayConfig, Format
-from overq.study.energy import blocks_at_rates, priced, synthesized
+from overq.study.choices import Choice, beside
+from overq.study.energy import designs_at_rates, priced
 from overq.study.version import commit, package
 from overq.text import csv_text
 
@@ -33,11 +35,12 @@ def table(library: Library, shapes: Path, size: int, bandwidth: float, formats: 
     """One line a format."""
     work = topology(shapes)
     depth = max(layer.layer().depth for layer in work)
-    machines = [ArrayConfig(fmt, 8, size, size, max(depth, size), segments=True) for fmt in formats]
+    config = ArrayConfig(Format(), 8, size, size, max(depth, size), segments=True)
     memory, energies = Memory(bandwidth=bandwidth), MemoryEnergy()
-    found = {m.format.label: [cost(w, m, memory, shares(m.tile, ZEROS, OUTLIERS, w.channels)) for w in work] for m in machines}
-    parts = synthesized(machines, library)
-    made = priced(found, machines, blocks_at_rates(machines, parts, library, ZEROS, OUTLIERS, BITS), memory, energies)
+    machines = {choice: choice.on(config) for choice in [*map(Choice, formats), *beside(RIVALS, BITS)]}
+    none = shares(Format.plain(4), ZEROS, OUTLIERS, 64)  # what compression would save stands nowhere here
+    found = {choice: [cost(layer, machine, memory, none, code=choice.code) for layer in work] for choice, machine in machines.items()}
+    made = priced(designs_at_rates(found, machines, library, (ZEROS, OUTLIERS, BITS)), memory, energies)
     lines = []
     for one in made:
         e, layers = one.energy, [layer for layer, _ in one.layers]

@@ -1,66 +1,92 @@
 """Accelerators placed and routed on FPGAs: the table of docs/hardware.md.
 
-    python benchmarks/fpga.py [--only 4x4 --only 8x8 …] [--pipeline 2] [--seeds 5]
+    python benchmarks/fpga.py [--only "ecp5 4x4" …] [--format "A4 plain" …]
 
-Writes benchmarks/results/fpga_placed.csv: the whole accelerator (encoder, skew, array, output stage) with 8-bit weights and sums as wide
-as a dot product of 4,608 lanes (ResNet-50's deepest) needs in each format, alone on the smallest ECP5 that holds it. Median of the seeds.
-OVERQ_CACHE names a folder that remembers results.
+Writes benchmarks/results/fpga_placed.csv, all of it anew: the whole accelerator (encoder, skew, array, output stage) with 8-bit weights and
+sums as wide as a dot product of 4,608 lanes (ResNet-50's deepest) needs in each format, alone on the device. Median of the seeds. Designs
+of no seeds are mapped and not placed: no device holds them. OVERQ_CACHE names a folder that remembers results.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 from overq.eda import yosys
-from overq.eda.fpga import place, version
+from overq.eda.fpga import device_of, place, resources, version
+from overq.output import write
 from overq.rtl import verilog
 from overq.spec import ArrayConfig, Format
 from overq.study.version import commit, package
+from overq.text import csv_text
 
 FILE = Path(__file__).parent / "results" / "fpga_placed.csv"
 DEPTH = 4608
-SIZES = {"4x4": (4, 4, "ecp5-25k"), "8x8": (8, 8, "ecp5-85k"), "16x8": (16, 8, "ecp5-85k")}
 FORMATS = (Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3), Format.plain(5), Format.plain(8))
+FEW = (*FORMATS[:2], FORMATS[3])
 
 
-def row(fmt: Format, size: str, pipeline: int, seeds: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class Run:
+    """Designs of one size on one device, with so many registers in each element (`pipelines`)."""
+
+    rows: int
+    columns: int
+    device: str
+    pipelines: tuple[int, ...]
+    seeds: int
+    formats: tuple[Format, ...]
+
+
+RUNS = {
+    "ecp5 4x4": Run(4, 4, "ecp5-25k", (2, 0), 5, FORMATS),
+    "ecp5 8x8": Run(8, 8, "ecp5-85k", (2,), 3, FEW),
+    "ecp5 16x16": Run(16, 16, "ecp5-85k", (2,), 0, FEW),
+    "gowin 4x4": Run(4, 4, "gowin-gw2a-18", (2,), 5, FEW),
+    "ice40 4x2": Run(4, 2, "ice40-hx8k", (2, 0), 5, FEW),
+}
+
+
+def row(fmt: Format, run: Run, pipeline: int) -> dict[str, object]:
     """One line of the file."""
-    rows, columns, device = SIZES[size]
-    config = ArrayConfig(fmt, 8, rows, columns, DEPTH, target="fpga", pipeline=pipeline)
-    found = place("overq_top", "\n".join(verilog.design(config).values()), device, range(1, seeds + 1))
+    device = device_of(run.device)
+    target = "fpga" if device.multipliers else "asic"
+    config = ArrayConfig(fmt, 8, run.rows, run.columns, DEPTH, target=target, pipeline=pipeline)
+    text = "\n".join(verilog.design(config).values())
+    if run.seeds:
+        found = place("overq_top", text, run.device, range(1, run.seeds + 1)).row()
+    else:
+        mapped = resources("overq_top", text, device.family, device.multipliers)
+        found = {"luts": mapped.luts + 2 * mapped.carries, "flip_flops": mapped.flip_flops, "multipliers": mapped.multipliers}
+        found |= {"memories": mapped.memories, "fmax_median": "", "fmax_least": "", "fmax_most": "", "seeds": 0}
     return {
         "format": fmt.label,
-        "array": f"{rows} × {columns}",
+        "array": f"{run.rows} × {run.columns}",
         "pipeline": pipeline,
         "sum_bits": config.psum_bits,
-        **found.row(),
-        "device": device,
+        **found,
+        "device": run.device,
         "yosys": yosys.version(),
-        "nextpnr": version("ecp5"),
+        "nextpnr": version(device.family),
         "commit": commit(package()),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=SIZES, help="sizes; default: all")
+    parser.add_argument("--only", action="append", choices=RUNS, help="runs; default: all")
     parser.add_argument("--format", action="append", choices=[fmt.label for fmt in FORMATS], help="formats; default: all")
-    parser.add_argument("--pipeline", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--csv", type=Path, default=FILE)
     args = parser.parse_args()
-    for size in args.only or SIZES:
-        for fmt in FORMATS:
-            if args.format and fmt.label not in args.format:
-                continue
-            made = row(fmt, size, args.pipeline, args.seeds)
-            with FILE.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(made), lineterminator="\n")
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(made)
-            print(*made.values(), flush=True)
+    made = []
+    for run in (RUNS[name] for name in args.only or RUNS):
+        for pipeline in run.pipelines:
+            for fmt in run.formats:
+                if not args.format or fmt.label in args.format:
+                    made.append(row(fmt, run, pipeline))
+                    print(*made[-1].values(), flush=True)
+    write(args.csv, csv_text(list(made[0]), made))
 
 
 if __name__ == "__main__":

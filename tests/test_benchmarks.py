@@ -7,8 +7,10 @@ import importlib.util
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> 
 def test_every_script_is_here() -> None:
     here = {
         "area", "area_ideas", "area_page", "calibration_time", "cycles", "cycles_networks", "decoder", "energy",
-        "fpga", "giving_way", "gpu", "kernels", "language", "real_onnx", "study",
+        "energy_networks", "fpga", "giving_way", "gpu", "kernels", "language", "real_onnx", "study",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == here, "a new script needs a test"
 
@@ -65,39 +67,73 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     assert "Llama block" in capsys.readouterr().out
 
 
-def test_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines that it writes, ResNet-50's cycles among them; blocks themselves are tested where they are."""
+def blocks_of(costs: Any, machines: Any) -> list[Any]:
+    """Designs whose blocks all take the same, so that nothing is synthesized."""
     from overq.eda.energy import BlockEnergy
+    from overq.study.energy import Design
 
-    module = script("energy")
     blocks = BlockEnergy(400.0, 200.0, 300.0, 100.0, 900.0, 9.0, 8.0, 100, 1e6, 2000.0, 3000.0, 1e6, "made up", 1.1)
-    monkeypatch.setattr(module, "Library", lambda path: None)
-    monkeypatch.setattr(module, "synthesized", lambda machines, library: [[] for _ in machines])
-    monkeypatch.setattr(module, "blocks_at_rates", lambda machines, *rest: [blocks for _ in machines])
-    monkeypatch.setattr(module, "FORMATS", module.FORMATS[:1])
-    monkeypatch.setattr(module.table, "__defaults__", (module.FORMATS,))
-    run(module, monkeypatch, "cells.lib", "--bandwidth", "1e9", "--csv", tmp_path / "e.csv")
-    (line,) = csv.DictReader((tmp_path / "e.csv").open(encoding="utf-8"))
-    assert (line["format"], line["clock_ns"], line["topology"]) == ("A4 plain", "2.0", "resnet50")
-    assert int(line["cycles"]) >= 916544  # with buffers that hold all; 256 kB of sums cut some folds
+    return [Design(choice.label, tuple((cost, machines[choice], blocks) for cost in layers), blocks) for choice, layers in costs.items()]
+
+
+def check_energy(line: dict[str, str]) -> None:
     parts = sum(float(line[name]) for name in ("elements", "edge", "leakage", "buffers", "dram"))
     assert float(line["energy"]) == pytest.approx(parts, abs=1e-3)
-    assert float(line["edp"]) == pytest.approx(float(line["energy"]) * float(line["latency_ms"]), rel=1e-3)
+    assert float(line["edp"]) == pytest.approx(float(line["energy"]) * float(line["latency_ms"]), rel=1e-3, abs=1e-4)
+
+
+def test_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that it writes, ResNet-50's cycles among them; blocks themselves are tested where they are."""
+    module = script("energy")
+    monkeypatch.setattr(module, "Library", lambda path: None)
+    monkeypatch.setattr(module, "designs_at_rates", lambda costs, machines, library, rates: blocks_of(costs, machines))
+    monkeypatch.setattr(module.table, "__defaults__", (module.FORMATS[:1],))
+    run(module, monkeypatch, "cells.lib", "--bandwidth", "1e9", "--csv", tmp_path / "e.csv")
+    line, *rivals = csv.DictReader((tmp_path / "e.csv").open(encoding="utf-8"))
+    assert (line["format"], line["clock_ns"], line["topology"]) == ("A4 plain", "2.0", "resnet50")
+    assert int(line["cycles"]) >= 916544  # with buffers that hold all; 256 kB of sums cut some folds
+    assert [rival["format"] for rival in rivals] == ["A4 SPARQ", "A4 OliVe"]
+    check_energy(line)
+
+
+def test_energy_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each format's line, read as a study's table of costs; rivals are left out of a network whose layers see negative values."""
+    from overq.report.costs import with_energies
+    from overq.report.records import read_csv
+
+    module = script("energy_networks")
+    (folder / "nets.py").write_text(NET + NET.replace("tiny", "both").replace("nn.ReLU()", "nn.Tanh()"))
+    monkeypatch.setattr(module, "Library", lambda path: None)
+    monkeypatch.setattr(module.Met, "designs", lambda met, costs, library: blocks_of(costs, {c: c.on(met.machine) for c in costs}))
+    specs = [f"{name}:{folder / 'images.npz'}:{folder / 'images.npz'}:0" for name in ("tiny", "both")]
+    run(module, monkeypatch, "cells.lib", folder / "nets.py", *specs, "--rows", 8, "--csv", folder / "e.csv")
+    found = list(csv.DictReader((folder / "e.csv").open(encoding="utf-8")))
+    of = {name: [line["format"] for line in found if line["network"] == name] for name in ("tiny", "both")}
+    assert of["both"] == of["tiny"][: len(module.FORMATS)]
+    assert of["tiny"][len(module.FORMATS) :] == ["A3 SPARQ", "A3 OliVe", "A4 SPARQ", "A4 OliVe"]
+    for line in found:
+        check_energy(line)
+    first = read_csv(ROOT / "studies" / "results" / "readme.csv")[0]
+    records = [replace(first, network="tiny", weight_bits=8, element=name) for name in ("A4 sparq", "A4 pwlq")]
+    known, unknown = with_energies(records, folder / "e.csv")
+    assert known.energy == next(float(line["energy"]) for line in found if line["format"] == "A4 SPARQ")
+    assert unknown.energy is unknown.edp is None
 
 
 def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines that it writes; placement itself is tested where it is."""
-    from overq.eda.fpga import Placed
+    from overq.eda.fpga import Placed, Resources
 
     module = script("fpga")
-    monkeypatch.setattr(module, "FILE", tmp_path / "placed.csv")
     monkeypatch.setattr(module, "place", lambda name, text, device, seeds: Placed(1000, 900, 24, 0, tuple(90.0 + s for s in seeds)))
+    monkeypatch.setattr(module, "resources", lambda name, text, family, multipliers: Resources(1000, 50, 900, 288, 0))
     monkeypatch.setattr(module.verilog, "design", lambda config: {"overq_top": config.label})
     monkeypatch.setattr(module, "version", lambda family: family)
-    run(module, monkeypatch, "--only", "4x4", "--seeds", 3)
+    run(module, monkeypatch, "--only", "ecp5 8x8", "--only", "ecp5 16x16", "--csv", tmp_path / "placed.csv")
     lines = (tmp_path / "placed.csv").read_text().splitlines()
-    assert len(lines) == 1 + len(module.FORMATS)
-    assert lines[1].startswith("A4 plain,4 × 4,2,25,1000,900,24,0,92.0,91.0,93.0,3,ecp5-25k,")
+    assert len(lines) == 1 + 2 * len(module.FEW)
+    assert lines[1].startswith("A4 plain,8 × 8,2,25,1000,900,24,0,92.0,91.0,93.0,3,ecp5-85k,")
+    assert lines[-1].startswith("A5 plain,16 × 16,2,26,1100,900,288,0,,,,0,ecp5-85k,")
 
 
 def test_real_onnx_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

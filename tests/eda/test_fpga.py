@@ -39,5 +39,5 @@ def test_the_fpga_target_keeps_the_multiplier(fmt):
 
 
 def test_unknown_families_are_refused():
-    with pytest.raises(InputError, match=r"^no FPGA family 'abacus'; known: ecp5, xilinx, ice40$"):
+    with pytest.raises(InputError, match=r"^no FPGA family 'abacus'; known: ecp5, xilinx, ice40, gowin$"):
         resources("x", "module x; endmodule", "abacus")

@@ -16,7 +16,10 @@ from overq.eda.synth import FAST, mapped
 from overq.errors import InputError
 from overq.rtl.energy import Vectors, block_energies
 from overq.rtl.parts import compared
+from overq.rtl.rivals import RIVALS, rival_parts
 from overq.spec import ArrayConfig, Format
+from overq.study.choices import beside
+from overq.study.energy import sample_at_rates, watched
 
 pytestmark = pytest.mark.yosys
 ADD = "module add(input clk, input [5:0] a, input [5:0] b, output reg [6:0] q); always @(posedge clk) q <= a + b; endmodule\n"
@@ -111,3 +114,32 @@ def test_options_that_make_no_sense_are_refused(tmp_path, options, words):
     shown = CliRunner().invoke(app, ["shapes", "--topology", str(tmp_path / "t.csv"), *options])
     assert isinstance(shown.exception, InputError)
     assert words in str(shown.exception)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_lanes_through_their_elements(library, name):
+    """An element's netlist adds what its lane spells; the block's energy is that of such streams, and nothing is encoded for it."""
+    (rival,) = beside([name], 4)
+    config = rival.on(ArrayConfig(Format.plain(8), 8, 8, 4, 64))
+    sample = sample_at_rates(config, 0.5, 0.05, 4)
+    parts = rival_parts(name, 4, config, library)
+    netlist = parts[0].netlist
+    lanes, total = rival.lanes(sample.values, 4), 1000
+    stream = [dict.fromkeys((*netlist.inputs,), 0) | {"load": 1, "weight_in": -37}]
+    stream += [
+        dict.fromkeys(netlist.inputs, 0) | {k: v for k, v in given.items() if k in netlist.inputs}
+        for digit, shift, other in (row[3] for row in lanes)
+        for given in [{"digit_in": digit, "shift_in": shift, "other_in": other, "partner_weight": 90, "weight_in": -37, "sum_in": total}]
+    ]
+    for given in stream:
+        given.pop("clk")
+    outputs, _ = netlist.run([*stream, stream[-1]])
+    width = config.psum_bits
+    for (digit, shift, other), seen in zip((row[3] for row in lanes), outputs[2:], strict=True):
+        assert seen["sum_out"] == (total + (digit << shift) * (90 if other else -37)) % 2**width
+    found = watched(rival, config, parts, library, sample)
+    assert found.encode == 0
+    assert found.element > found.idle > 0
+    assert found.area == pytest.approx(sum(part.total for part in parts))
+    quiet = watched(rival, config, parts, library, replace(sample, values=0 * sample.values))
+    assert quiet.element < found.element

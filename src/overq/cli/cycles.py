@@ -10,12 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from overq.cli.hardware import Bits, Cascade, Columns, FractionBits, Modes, Policy, RangeBits
+from overq.cli.hardware import Bits, Cascade, Columns, Evict, FractionBits, Modes, Policy, RangeBits
 from overq.cli.inputs import built_in_digits, format_of, network_of, numbers
+from overq.cli.memory import (
+    BANDWIDTH,
+    BUFFERS,
+    BURST,
+    Arrays,
+    Bandwidth,
+    Buffers,
+    Burst,
+    Dataflow,
+    EncodeOnRead,
+    Plain,
+    Rivals,
+    Wait,
+    choices_of,
+    memory_of,
+    show_totals,
+)
+from overq.cli.priced import Clock, DramEnergy, Liberty, check_energy, library_of, memory_energy, show_energy
 from overq.cli.progress import prepare_kernels, progress
 from overq.cli.report import Report, check_report, facts, this_command, versions_here, write_report
 from overq.errors import InputError
 from overq.output import check_outputs, write
+from overq.spec import ArrayConfig
 from overq.text import add_row, console, csv_text, visible
 
 if TYPE_CHECKING:
@@ -45,28 +64,53 @@ def cycles(
     range_bits: RangeBits = None,
     fraction_bits: FractionBits = None,
     policy: Policy = "first",
+    evict: Evict = 0,
+    plain: Plain = None,
+    rival: Rivals = None,
     weight_bits: Annotated[int, typer.Option(help="Weight bits, 4 to 8.")] = 8,
     calibration: Annotated[str, typer.Option(help="As in `overq evaluate`.")] = "format-mse",
     rows: Annotated[int, typer.Option(min=2, help="Rows: lanes of one tile.")] = 16,
     columns: Columns = 16,
     double_buffer: Annotated[bool, typer.Option("--double-buffer", help="Load the next weights while vectors stream.")] = False,
     segments: Annotated[bool, typer.Option("--segments/--no-segments", help="Whole pixels of several kernel taps share a tile.")] = True,
+    dataflow: Dataflow = "ws",
+    encode_on_read: EncodeOnRead = False,
+    buffers: Buffers = BUFFERS,
+    bandwidth: Bandwidth = BANDWIDTH,
+    burst: Burst = BURST,
+    arrays: Arrays = 1,
+    liberty: Liberty = None,
+    clock: Clock = None,
+    dram_energy: DramEnergy = None,
+    wait: Wait = False,
     check: Annotated[bool, typer.Option("--check", help="Compare every sum of the array with the integer layer's.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything; - is standard output.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line per layer; - is standard output.")] = None,
+    formats_file: Annotated[
+        Path | None, typer.Option("--formats", help="Write one line per format and layer, as `overq shapes --csv` does; - is standard output.")
+    ] = None,
     report: Report = None,
 ) -> None:  # fmt: skip
-    """Cycles, utilization and traffic of every layer on the weight-stationary array, from real activations.
+    """Cycles, utilization and traffic of every layer on the weight-stationary array, from real activations; then the same with buffers,
+    DRAM and stalls, with --liberty energy and area, plain and OverQ side by side, as `overq shapes` has it.
 
-    The first layer and the classifier have 8 plain bits; their cycles are those of an array whose elements take 8-bit digits.
+    The first layer and the classifier have 8 plain bits, in every format; their cycles and energy are those of an array whose elements take
+    8-bit digits. Plain formats beside meet the same values, in steps that cover the same range.
     """
     import overq
+    from overq.sim.memory import Plan
     from overq.study.cycles import network_cycles, recipe
     from overq.study.data import Preprocess, open_images, some_of
+    from overq.study.met import Met
 
-    check_outputs(json_file, csv_file, report)
+    check_outputs(json_file, csv_file, formats_file, report)
     check_report(report)
-    plan = recipe(format_of(bits, cascade, modes, policy, False, range_bits, fraction_bits), rows, weight_bits, calibration)
+    check_energy(liberty, clock, dram_energy, dataflow)
+    fmt = format_of(bits, cascade, modes, policy, False, range_bits, fraction_bits, evict)
+    plan = recipe(fmt, rows, weight_bits, calibration)
+    memory, around = memory_of(buffers, bandwidth, burst, wait), Plan(dataflow, False, encode_on_read, arrays=arrays)
+    machine = ArrayConfig(fmt, weight_bits, rows, columns, double_buffered=double_buffer, segments=segments)
+    met = Met(choices_of(fmt, plain, rival), fmt, machine)
     network, name = network_of(model, weights, images, "cpu")
     if images is None:
         shown, seen = built_in_digits()
@@ -91,11 +135,29 @@ def cycles(
             segments=segments,
             check=check,
             names=(name, shown.name),
+            watch=met.see,
             progress=lambda layer: update(layer, next(ran), total),
         )
-    _show(result, checked=check, quiet=Path("-") in (json_file, csv_file))
+    costs = met.costs(memory, around)
+    lines = [{"format": choice.label} | asdict(one) | {"dram": one.dram} for choice, layers in costs.items() for one in layers]
+    quiet = Path("-") in (json_file, csv_file, formats_file)
+    _show(result, checked=check, quiet=quiet)
+    if not quiet:
+        show_totals(costs, f"with memory, {visible(f'{arrays} arrays, ') if arrays > 1 else ''}{dataflow}: all layers")
+    if liberty:
+        from overq.study.energy import priced
+
+        with library_of(liberty) as (library, told):
+            designs = met.designs(costs, library, told)
+        table = memory_energy(dram_energy)
+        made = priced(designs, memory, table, clock and clock * 1000)
+        lines = [line | more for line, more in zip(lines, (more for one in made for more in one.lines()), strict=True)]
+        if not quiet:
+            show_energy(made, table, f"values of {visible(shown.name)}, for each kind of layer those of its largest")
     if json_file is not None:
-        write(json_file, json.dumps(result.to_json(), indent=1) + "\n")
+        write(json_file, json.dumps(result.to_json() | {"formats": lines}, indent=1) + "\n")
+    if formats_file is not None:
+        write(formats_file, csv_text(list(lines[0]), lines))
     if csv_file is not None:
         write(csv_file, csv_text(list(asdict(result.layers[0])), map(asdict, result.layers)))
     if report is not None:

@@ -37,7 +37,9 @@ def fpga(
     board: Annotated[str | None, typer.Option(help="Make a bitstream for this board (ulx3s-12f), in which the array tests itself.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the bitstream and all that it is made of.")] = None,
     vectors: Annotated[Path | None, typer.Option(help="Layer vectors as JSON for the board; default: random ones.")] = None,
-    device: Annotated[str, typer.Option(help="What to place on: ecp5-12k, -25k, -45k or -85k; ice40-up5k.")] = "ecp5-25k",
+    device: Annotated[
+        str, typer.Option(help="What to place on: ecp5-12k, -25k, -45k or -85k; ice40-up5k or -hx8k; gowin-gw2a-18.")
+    ] = "ecp5-25k",
     seeds: Annotated[int, typer.Option(min=1, help="Placements of each design; the clock is their median.")] = 5,
     csv: Annotated[Path | None, typer.Option(help="Write one line per design; - is standard output.")] = None,
     bits: Bits = 4,
@@ -58,11 +60,14 @@ def fpga(
 
     Yosys maps, nextpnr places (pip install 'overq[fpga]'). What was placed once is remembered.
     """
+    from overq.eda.fpga import device_of
+
     if (board is None) != (out is None):
         raise InputError("--board and --out go together: a bitstream and where to put it")
     check_outputs(csv)
     fmt = format_of(bits, cascade, modes, policy, signed, range_bits, fraction_bits, evict)
-    config = ArrayConfig(fmt, weight_bits, rows, columns, depth, target="fpga", pipeline=pipeline)
+    target = "fpga" if board is not None or device_of(device).multipliers else "asic"
+    config = ArrayConfig(fmt, weight_bits, rows, columns, depth, target=target, pipeline=pipeline)
     if board is not None and out is not None:
         _bitstream(board, out, vectors, config)
     elif vectors is not None:
@@ -116,7 +121,7 @@ def _placed(configs: list[ArrayConfig], device: str, seeds: int, csv: Path | Non
     from overq.eda.remembered import keep
     from overq.rtl import verilog
 
-    family, _ = device_of(device)
+    family = device_of(device).family
     keep()
     lines: list[dict[str, object]] = []
     with progress() as update:

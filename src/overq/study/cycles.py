@@ -107,6 +107,7 @@ def network_cycles(
     segments: bool = True,
     check: bool = False,
     names: tuple[str, str] = ("", ""),
+    watch: Callable[[IntegerLayer, Tensor, ArrayLayer], None] = lambda layer, x, work: None,
     progress: Callable[[str], None] = lambda layer: None,
 ) -> NetworkCycles:
     """Run images through a quantized model and every layer's input through the cycle model.
@@ -116,12 +117,13 @@ def network_cycles(
     segments   whole channel vectors of several kernel taps share a tile (plain formats: any lanes), see sim.ArrayLayer
     check   also compare the array's sums with the integer layer's, all of them; a difference raises OverqError
     names   (model, data), for the record
+    watch   is given each layer, its real input and what the array makes of it
     """
     bits = {report.name: report.weight_bits for report in summary(model).layers}
     rows_seen: list[LayerCycles] = []
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def watch(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def met(module: nn.Module, args: tuple[Any, ...]) -> None:
             assert isinstance(module, Quantized)  # hooks are put on these alone
             layer = integer_layer(name, module, bits[name])
             seen = args[0].detach().cpu()
@@ -129,10 +131,12 @@ def network_cycles(
             t = layer.fixed(seen)
             fmt = layer.format.with_(lanes=None)
             machine = ArrayConfig(fmt, layer.weight_bits, rows, columns, double_buffered=double_buffered, segments=segments)
-            rows_seen.append(layer_cycles(layer, t, machine, check=check))
+            work = array_layer(layer, t)
+            rows_seen.append(layer_cycles(layer, t, work, machine, check=check))
+            watch(layer, seen, work)
             progress(name)
 
-        return watch
+        return met
 
     hooks = [m.register_forward_pre_hook(hook(name)) for name, m in model.named_modules() if isinstance(m, Quantized)]
     try:
@@ -144,14 +148,13 @@ def network_cycles(
     return NetworkCycles(*names, len(x), rows, columns, double_buffered, tuple(rows_seen))
 
 
-def layer_cycles(layer: IntegerLayer, t: Tensor, machine: ArrayConfig, *, check: bool = False) -> LayerCycles:
-    """One layer, given its integer input."""
+def layer_cycles(layer: IntegerLayer, t: Tensor, work: ArrayLayer, machine: ArrayConfig, *, check: bool = False) -> LayerCycles:
+    """One layer, given its integer input and that as the array meets it."""
     channels = layer.weights.shape[1]
     if layer.format.cascade and channels > machine.rows and layer.format.lanes != machine.rows:
         raise OverqError(
             f"layer {layer.name!r} was quantized in tiles of {layer.format.lanes or channels} lanes, but the array has {machine.rows} rows"
         )
-    work = array_layer(layer, t)
     ran = fast.run(work, machine)
     if check:
         total = layer.accumulate(t)
