@@ -15,7 +15,9 @@ from pathlib import Path
 
 from overq.eda import function
 from overq.eda.cells import Arc, Cell, Pin, Table
-from overq.eda.liberty_text import Group, Span, line_of, outline, parse, read, statements, write
+from overq.eda.liberty_cell import WITH, causes_of, clock_of, pin_names, quiet_pins, unusual
+from overq.eda.liberty_plain import plain_text
+from overq.eda.liberty_text import Group, Span, line_of, outline, parse, read, statements
 from overq.errors import InputError
 
 _SECONDS = {"s": 1e12, "ms": 1e9, "us": 1e6, "ns": 1e3, "ps": 1.0, "fs": 1e-3}
@@ -180,24 +182,24 @@ class _File:
         where = f"cell {name}"
         pins: dict[str, Pin] = {}
         for pin in group.named("pin"):
-            pins |= {one: self._pin(pin, one, where) for one in _split(pin.args)}
+            pins |= {one: self._pin(pin, one, where) for one in pin_names(pin.args)}
         area = self._number(group.first("area", "0"), f"{where}: area")
-        cell = Cell(name, area, pins, leakage=self._leakage(group, where), unusual=_unusual(group))
+        cell = Cell(name, area, pins, leakage=self._leakage(group, where), unusual=unusual(group))
         flip_flops = group.named("ff")
         if not flip_flops:
             return cell
         ff = flip_flops[0]
-        clock, falling = _clock(ff.first("clocked_on"))
+        clock, falling = clock_of(ff.first("clocked_on"))
         if clock not in pins or len(ff.args) != 2 or len(flip_flops) > 1:
             return replace(cell, unusual=cell.unusual or "a flip-flop with more than a clock pin and two inner values")
         data = ff.first("next_state")
         setup = 0.0
         for pin in group.named("pin"):
-            if set(_split(pin.args)) & set(function.names(data)):
+            if set(pin_names(pin.args)) & set(function.names(data)):
                 wanted = [t for t in pin.named("timing") if t.first("timing_type") == f"setup_{'falling' if falling else 'rising'}"]
                 tables = [self._table(t, self.time, where) for timing in wanted for t in timing.named("rise_constraint", "fall_constraint")]
                 setup = max([setup, *(table.at(SETUP_SLEW, SETUP_SLEW) for table in tables)])
-        quiet = _quiet(ff) if cell.unusual.startswith(_WITH) else ()
+        quiet = quiet_pins(ff) if cell.unusual.startswith(WITH) else ()
         return replace(cell, clock=clock, falling=falling, data=data, states=(ff.args[0], ff.args[1]), setup=setup, asynchronous=quiet)
 
     def _pin(self, group: Group, name: str, where: str) -> Pin:
@@ -213,8 +215,8 @@ class _File:
                 elif table.name in ("rise_transition", "fall_transition"):
                     slew[edge] = self._table(table, self.time, where)
             if delay:
-                causes = {edge: came for edge, came in _causes(timing).items() if edge in delay and edge in slew}
-                arcs += [Arc(source, causes, delay, slew) for source in _split([timing.first("related_pin")])]
+                causes = {edge: came for edge, came in causes_of(timing).items() if edge in delay and edge in slew}
+                arcs += [Arc(source, causes, delay, slew) for source in pin_names([timing.first("related_pin")])]
         energy: list[Table] = []
         for power in group.named("internal_power"):
             tables = power.named("rise_power", "fall_power", "power")
@@ -296,108 +298,7 @@ class _File:
     # For other tools -----------------------------------------------------------------------------------
 
     def plain_text(self) -> str:
-        """The library as Yosys and ABC need it. ABC leaves out cells without delays: unless all gates have some, none are passed on."""
+        """The library as Yosys and ABC need it."""
         cells = [self.group(span) for span in self.groups if span.name == "cell"]
-        keep = ["pin", "ff", "latch", "statetable", "bus", "bundle"]
-        if not any(_untimed(cell) for cell in cells):
-            keep += ["timing", *_TABLES]
-        library = _only(replace(self.header, args=[self.name]), ())
-        also = [self.group(span) for span in self.groups if span.name.endswith("template") or span.name == "operating_conditions"]
-        library.groups = [_only(group, ()) for group in also]
-        library.groups += [_only(cell, keep) for cell in cells]
-        return write(library) + "\n"
-
-
-_TABLES = ("cell_rise", "cell_fall", "rise_transition", "fall_transition")
-
-
-def _untimed(cell: Group) -> bool:
-    """A gate with an output that has a function of pins but not the four tables."""
-    if cell.named("ff") or _unusual(cell):
-        return False
-    for pin in cell.named("pin"):
-        if function.names(pin.first("function", "0")):
-            found = {table.name for timing in pin.named("timing") for table in timing.named(*_TABLES)}
-            if len(found) < len(_TABLES):
-                return True
-    return False
-
-
-# What other tools need of each kind of group, and which of it are functions.
-_FUNCTIONS = ("function", "three_state", "clocked_on", "next_state", "clear", "preset", "enable", "data_in")
-_KEPT = (
-    *("delay_model", "time_unit", "voltage_unit", "nom_voltage", "default_operating_conditions", "voltage", "default_input_pin_cap"),
-    *("area", "dont_use", "direction", "capacitance", "rise_capacitance", "fall_capacitance", "clock"),
-    *("related_pin", "timing_sense", "timing_type", "variable_1", "variable_2", "variable_3"),
-)
-_KEPT_LISTS = ("capacitive_load_unit", "index_1", "index_2", "index_3", "values")
-
-
-def _only(group: Group, keep: Sequence[str]) -> Group:
-    simple = {name: values for name, values in group.simple.items() if name in _KEPT}
-    for name in _FUNCTIONS:
-        if name in group.simple:
-            simple[name] = [function.expression(group.first(name), invert="!")]
-    lists = {name: values for name, values in group.complex.items() if name in _KEPT_LISTS}
-    groups = [_only(one, keep) for child in group.groups if child.name in keep for one in _one_by_one(child)]
-    return replace(group, simple=simple, complex=lists, groups=groups)
-
-
-def _one_by_one(group: Group) -> list[Group]:
-    """A group of several pins as one of each."""
-    return [replace(group, args=[name]) for name in _split(group.args)] if group.name == "pin" else [group]
-
-
-def _split(texts: Sequence[str]) -> list[str]:
-    """Pin names in arguments or one string."""
-    return [name for text in texts for name in re.split(r"[\s,]+", text.strip()) if name]
-
-
-def _clock(text: str) -> tuple[str, bool]:
-    """(pin, falling edge) of `clocked_on`; ("", …) where it is more than one pin."""
-    if not text:
-        return "", False
-    pins = function.names(text)
-    if len(pins) != 1:
-        return "", False
-    on, off = (function.evaluate(text, {pins[0]: value}) for value in (True, False))
-    return (pins[0] if on != off else ""), off
-
-
-_WITH = "a flip-flop with "
-
-
-def _quiet(ff: Group) -> tuple[tuple[str, bool], ...]:
-    """The pins of clear and preset, each with the value at which it does nothing; none where more than one pin decides."""
-    found = []
-    for text in filter(None, (ff.first("clear"), ff.first("preset"))):
-        pins = function.names(text)
-        if len(pins) != 1:
-            return ()
-        found.append((pins[0], not function.evaluate(text, {pins[0]: True})))
-    return tuple(found)
-
-
-def _unusual(group: Group) -> str:
-    for name in ("latch", "latch_bank", "ff_bank", "statetable", "bus", "bundle"):
-        if group.named(name):
-            return f"a {name}"
-    kinds = [name for ff in group.named("ff") for name in ("clear", "preset") if ff.first(name)]
-    if kinds:
-        return f"{_WITH}{kinds[0]}"
-    if any(pin.first("three_state") for pin in group.named("pin")):
-        return "a three-state output"
-    return ""
-
-
-def _causes(timing: Group) -> dict[str, tuple[str, ...]]:
-    kind = timing.first("timing_type", "combinational")
-    if kind.endswith("_edge"):
-        return {"rise": (kind[: kind.index("_")],), "fall": (kind[: kind.index("_")],)}
-    unate: dict[str, dict[str, tuple[str, ...]]] = {
-        "positive_unate": {"rise": ("rise",), "fall": ("fall",)},
-        "negative_unate": {"rise": ("fall",), "fall": ("rise",)},
-    }
-    causes = unate.get(timing.first("timing_sense"), {"rise": ("rise", "fall"), "fall": ("rise", "fall")})
-    edge = kind.removeprefix("combinational").strip("_")
-    return {edge: causes[edge]} if edge else causes
+        beside = [self.group(span) for span in self.groups if span.name.endswith("template") or span.name == "operating_conditions"]
+        return plain_text(replace(self.header, args=[self.name]), cells, beside)
