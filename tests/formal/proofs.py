@@ -42,7 +42,8 @@ def disproved(harness: str, design: str, steps: str) -> bool:
 
 
 def element_harness(config: ArrayConfig) -> str:
-    """sum_out is always sum_in + digit << shift(state) · weight of the right row, for every input and every weight."""
+    """sum_out is always sum_in + digit << shift(state) · weight of the right row, for every input and every weight; the digit came as
+    many cycles before sum_in as the element has registers inside (`pipeline`)."""
     fmt, state = config.format, RowState(config.format)
     b, w, s = fmt.bits, config.weight_bits, config.psum_bits
     double = config.double_buffered
@@ -52,7 +53,7 @@ def element_harness(config: ArrayConfig) -> str:
     for code in fmt.states:
         left = shift(code, fmt)
         weight = "own_weight" if code == OWN else "weight_in"
-        cases.append(f"      {int(code)}: expected <= sum_in + (({s}'sd0 + {digit} * {weight}) <<< {left});")
+        cases.append(f"      {int(code)}: addend_0 = ({s}'sd0 + {digit} * {weight}) <<< {left};")
         legal.append(f"code == {int(code)}")
     # What the page says of the wires: a bit for all but OWN; a kind bit beside it, or in the top bit of a second digit that leaves it free.
     # Range alone, and second digits of one bit: the high digit in the digit's top bits, the fraction in its lowest.
@@ -85,19 +86,23 @@ def element_harness(config: ArrayConfig) -> str:
 module proof(input clk, input load, input swap, input [1:0] code, input above, input {sign} [{b - 1}:0] digit,
              input signed [{w - 1}:0] chain_in, weight_in, input signed [{s - 1}:0] sum_in);
   reg signed [{w - 1}:0] own_weight, loaded;
-  reg signed [{s - 1}:0] expected;
+  reg signed [{s - 1}:0] expected, addend_0, addend_1, addend_2;
   wire signed [{w - 1}:0] weight_out, chain_out;
   wire signed [{s - 1}:0] sum_out;
   overq_element dut(.clk(clk), .load(load), .digit_in({field}), .sum_in(sum_in), .sum_out(sum_out){ports});
   always @* assume ({" || ".join(legal)});
   always @* assume ({payloads});
   always @* assume (code == 0 || ({follow}));
-  always @(posedge clk) begin
-    {filled}
+  always @*
     case (code)
 {chr(10).join(cases)}
-      default: expected <= 0;
+      default: addend_0 = 0;
     endcase
+  always @(posedge clk) begin
+    {filled}
+    addend_1 <= addend_0;
+    addend_2 <= addend_1;
+    expected <= sum_in + addend_{config.pipeline};
   end
   {held}
   always @* assert (sum_out == expected);

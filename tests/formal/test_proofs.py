@@ -58,6 +58,20 @@ def test_element_adds_its_shifted_product(name):
     prove(element_harness(config), element_design(config), ELEMENT_STEPS)
 
 
+@pytest.mark.parametrize(
+    ("name", "pipeline", "target"), [("plain", 2, "asic"), ("r1 f1", 1, "fpga"), ("r3 f3", 2, "fpga"), ("full c4", 2, "asic")]
+)
+def test_element_with_registers_inside_adds_the_product_of_an_earlier_lane(name, pipeline, target):
+    """The same equation, `pipeline` cycles later, with products as gated rows and as `*`."""
+    config = ArrayConfig(ELEMENTS[name], 4, rows=8, pipeline=pipeline, target=target)
+    prove(element_harness(config), element_design(config), ELEMENT_STEPS)
+
+
+def test_the_solver_rejects_a_sum_that_does_not_wait_for_its_product():
+    config = ArrayConfig(ELEMENTS["r1 f1"], 4, rows=8, pipeline=1)
+    assert disproved(element_harness(config.with_(pipeline=0)), element_design(config), ELEMENT_STEPS)
+
+
 @pytest.mark.parametrize("name", ["range c4", "full c4"])
 def test_element_with_two_weight_registers_uses_the_swapped_one(name):
     """The same equation double buffered: own weight is what was loaded when `swap` came, and loading disturbs nothing."""

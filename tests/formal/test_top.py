@@ -10,6 +10,7 @@ from overq.eda import yosys
 from overq.errors import ToolError
 from overq.rtl import Accelerator, protocol, verilog
 from overq.rtl.encoder import latency
+from overq.rtl.output import output_latency
 from overq.spec import ArrayConfig, Format
 
 pytestmark = pytest.mark.yosys
@@ -22,6 +23,9 @@ PROTOCOLS = {
     "two registers": ArrayConfig(ONE_BIT, 2, 3, 2, double_buffered=True),
     "two registers, stalls": ArrayConfig(ONE_BIT, 2, 3, 2, double_buffered=True, stalls=True),
     "two registers, plain": ArrayConfig(Format.plain(2), 2, 2, 3, double_buffered=True, stalls=True),
+    "pipeline 1": ArrayConfig(ONE_BIT, 2, 2, 2, pipeline=1),
+    "pipeline 2, stalls": ArrayConfig(ONE_BIT, 2, 2, 2, stalls=True, target="fpga", pipeline=2),
+    "pipeline 2, two registers": ArrayConfig(ONE_BIT, 2, 2, 2, double_buffered=True, target="fpga", pipeline=2),
 }
 
 
@@ -68,12 +72,15 @@ chformal -lower
 
 def prove_protocol(config, change=lambda text: text):
     """By induction: the checker's books are the design's registers. They begin as whatever those hold before the first reset."""
-    late = latency(config) + config.rows + config.columns - 1
-    pairs = {"top.flying": "flying", "top.output_stage.s1_valid": "scaling", "top.output_stage.out_valid": "scaled"}
+    late, stages = latency(config) + config.pipeline + config.rows + config.columns - 1, output_latency(config)
+    pairs = {"top.flying": "flying", f"top.output_stage.s{stages - 1}_valid": "scaling", "top.output_stage.out_valid": "scaled"}
     pairs[_delays("last", late)] = "last"
+    if config.pipeline:
+        pairs["top.output_stage.s2_valid,top.output_stage.s1_valid"] = "early"
     if config.stalls:
         pairs |= {"top.sums_taken": "sums_taken", "top.t_taken": "t_taken"}
-        pairs |= {_delays("tag", late): "tag", "top.t_tag_d1": "scaling_tag", "top.t_tag_d2": "scaled_tag"}
+        pairs |= {_delays("tag", late): "tag", f"top.t_tag_d{stages - 1}": "scaling_tag", f"top.t_tag_d{stages}": "scaled_tag"}
+        pairs |= {"top.t_tag_d2,top.t_tag_d1": "early_tag"} if config.pipeline else {}
     if config.double_buffered:
         pairs |= {"top.moved": "loaded"}
     same = [f"{ours} protocol.{theirs}" for ours, theirs in pairs.items()]
@@ -108,7 +115,7 @@ def definition(config):
     """What leaves a 2-row accelerator with one weight register, written from the page: two lanes, of which the second, if it is a zero,
     serves the first. What each vector must give waits as long as the accelerator takes."""
     fmt, tb, wb, sb, columns = config.format, config.t_bits, config.weight_bits, config.psum_bits, config.columns
-    f, late = fmt.fraction_bits, latency(config) + config.rows + config.columns - 1
+    f, late = fmt.fraction_bits, latency(config) + config.pipeline + config.rows + config.columns - 1
     read = "$signed" if fmt.signed else "$unsigned"
     sums = []
     for j in range(columns):
@@ -147,6 +154,8 @@ WHOLE = {
     "r1 f1": ArrayConfig(ONE_BIT, 2, 2, 2),
     "full": ArrayConfig(FULL, 2, 2, 2),
     "range, signed": ArrayConfig(Format(2, 1, 2, 0, signed=True), 2, 2, 1),
+    "r1 f1, pipeline 1": ArrayConfig(ONE_BIT, 2, 2, 1, pipeline=1),
+    "r1 f1, pipeline 2": ArrayConfig(ONE_BIT, 2, 2, 1, target="fpga", pipeline=2),
 }
 
 
