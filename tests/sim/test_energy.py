@@ -93,3 +93,15 @@ def test_drawn_values_have_the_rates_they_were_asked_for(signed: bool) -> None:
     assert ((levels > digit.digit_max) | (levels < -digit.digit_max)).mean() == pytest.approx(0.03, abs=0.006)
     finer = fixed(values, 4, Format.plain(8, signed))
     assert (finer != 0).mean() == pytest.approx(0.6, abs=0.02)
+
+
+def test_a_buffer_too_small_for_the_sums_never_makes_wider_sums_faster() -> None:
+    """The vectors are cut into equal parts: what is streamed twice is the last part's rest alone."""
+    work, small = Work("product", 40, 4, 1000), Memory(2**30, 2**30, 1500, 1e9, 1)
+    all_of = [cost(work, machine(Format.plain(bits)), small, ALL) for bits in range(2, 9)]
+    assert [one.cycles for one in all_of] == sorted(one.cycles for one in all_of)
+    folds = 40 // 4
+    for one in all_of:
+        parts = one.folds // folds
+        assert parts > 1
+        assert one.cycles - one.stalls == folds * parts * (2 * 4 + 4 - 2) + folds * parts * -(-1000 // parts)

@@ -245,8 +245,8 @@ def _scheduled(
         if length < 1:
             raise InputError(f"a sum buffer of {memory.sums} bytes holds not one row of {machine.columns} sums of {psum} bits")
         parts = -(-one.length // length)
-        if parts > 1:
-            compute = compute - one.length + length  # the last part may be shorter: counted as long as the others
+        length = -(-one.length // parts)  # parts as long as each other, but for the last vectors
+        compute += length - one.length
     if machine.double_buffered and not rows:
         first, compute = compute + 1, max(length + machine.gap, machine.rows)
     else:
