@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -23,6 +24,7 @@ from overq.eda.fpga import FAMILIES, resources
 from overq.eda.liberty import Library
 from overq.eda.synth import RECIPES, Point, Recipe, mapped, smallest, synthesize
 from overq.errors import InputError
+from overq.output import write
 from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
 from overq.rtl.parts import FEW, parts
 from overq.rtl.rivals import RIVALS
@@ -145,8 +147,8 @@ def arrays(library: Library, size: int, fmts: Iterable[Format] = UNSIGNED) -> It
 def encoders(library: Library) -> Iterable[dict[str, object]]:
     """The encoder of 16 lanes, and what it takes where values may give way."""
     base = 0.0
-    for evict in range(4):
-        fmt = Format(4, 4, 3, 3, evict=evict)
+    better = Format(4, 8, 3, 3, "largest")
+    for fmt in (*(Format(4, 4, 3, 3, evict=evict) for evict in range(4)), better, better.with_(evict=2)):
         point = synthesize(*verilog.named(OverwriteEncoder(config=ArrayConfig(fmt, 8, ROWS, 1))), library, FEW)[0]
         base = base or point.area
         yield {
@@ -203,16 +205,21 @@ def energy(library: Library, layer: LayerVectors) -> Iterable[dict[str, object]]
         yield {"element": fmt.label, "recipe": best.recipe, "area": best.area, "fJ_per_vector": round(total, 1), "vectors": layer.source}
 
 
-def save(name: str, rows: Iterable[dict[str, object]], library: Library | None = None) -> None:
-    """Each row as soon as it is there: the whole takes an hour."""
+def save(name: str, step: str, rows: Iterable[dict[str, object]], library: Library | None = None) -> None:
+    """Each row as soon as it is there: the whole takes an hour. The first replaces what an earlier run of the step left."""
+    path, kept = RESULTS / name, []
     RESULTS.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = [row for row in csv.DictReader(file) if row.get("step") != step]
     for row in rows:
-        full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version(), "commit": commit(package())}
-        with (RESULTS / name).open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(full), lineterminator="\n")
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(full)
+        full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version(), "commit": commit(package()), "step": step}
+        kept.append({key: str(value) for key, value in full.items()})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(kept[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write(path, text.getvalue())
         print(*row.values(), flush=True)
 
 
@@ -248,19 +255,16 @@ def steps(libraries: list[Library]) -> dict[str, tuple[str, Callable[[], Iterabl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("liberty", nargs="+", help="a library each; files of one library with commas between")
-    parser.add_argument("--only", action="append", help="a step of those that a first run names; its rows join those that are there")
+    parser.add_argument("--only", action="append", help="a step of those that a first run names; its rows replace those of its last run")
     options = parser.parse_args()
     todo = steps([Library([Path(name) for name in names.split(",")]) for names in options.liberty])
     unknown = set(options.only or []) - set(todo)
     if unknown:
         raise InputError(f"no step {min(unknown)}; there are {', '.join(todo)}")
-    if not options.only:
-        for name in {name for name, *_ in todo.values()}:
-            (RESULTS / name).unlink(missing_ok=True)
     for step in options.only or todo:
         name, rows, library = todo[step]
         print(f"{step}:", flush=True)
-        save(name, rows(), library)
+        save(name, step, rows(), library)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the tables of docs/hardware.md, language.md and cycles.md from benchmarks/results: python benchmarks/area_page.py"""
+"""Write the tables of docs/hardware.md, language.md, cycles.md and format.md from benchmarks/results: python benchmarks/area_page.py"""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from overq.errors import InputError
+
 ROOT = Path(__file__).parents[1]
-PAGES = tuple(ROOT / "docs" / name for name in ("hardware.md", "language.md", "cycles.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("hardware.md", "language.md", "cycles.md", "format.md"))
 Row = dict[str, str]
 NONE = "Not measured on today's element; `make area` does."
 
@@ -19,6 +21,15 @@ def rows(name: str, kind: str = "area_") -> list[Row]:
         return []
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def one_version(found: list[Row], made: str) -> str:
+    """The table with the commit that its rows are of; InputError where they are of several."""
+    commits = sorted({r["commit"] for r in found if r.get("commit")})
+    if len(commits) > 1:
+        what = ", ".join(sorted({r.get("step", "") or "an earlier step" for r in found}))
+        raise InputError(f"one table of {len(commits)} commits ({', '.join(commits)}): run {what} of benchmarks/area.py anew")
+    return f"{made}\n\nCommit {commits[0]}." if commits else made
 
 
 def table(head: list[str], body: list[list[str]]) -> str:
@@ -43,7 +54,7 @@ def elements(found: list[Row]) -> str:
         cells = [f"{r['element']} W{r['weight_bits']}", r["sums"], r["sum_bits"], r["flip_flops"], number(r["area"])]
         cells += [number(r["period_ps"]), signed(r["over_plain_percent"]), number(r["no_slower_area"])]
         body.append([*cells, signed(r["no_slower_over_plain_percent"])])
-    return table(head, body)
+    return one_version(found, table(head, body))
 
 
 def a4w8() -> str:
@@ -69,7 +80,7 @@ def others() -> str:
     rest = [r for r in own if not ((r["activation_bits"], r["weight_bits"]) == ("4", "8") and nangate(r))]
     parts = []
     for library in dict.fromkeys(r["library"] for r in rest):
-        parts.append(f"{library}:\n\n{elements([r for r in rest if r['library'] == library])}")
+        parts.append(f"{library.split('+')[0]}:\n\n{elements([r for r in rest if r['library'] == library])}")
     return "\n\n".join(parts) or NONE
 
 
@@ -86,7 +97,7 @@ def rivals() -> str:
         name = r["element"] if " " in r["element"] else f"{r['element']} A{r['activation_bits']}"
         cells = [name, r["library"].split("_")[0], *(r[k] for k in keys), number(r["area"])]
         body.append([*cells, number(r["period_ps"]), signed(r["over_plain_percent"])])
-    return table(head, body)
+    return one_version(found, table(head, body))
 
 
 def clock() -> str:
@@ -94,14 +105,14 @@ def clock() -> str:
     found = rows("clock")
     if not found:
         return NONE
-    plain, *names = [key for key in found[0] if key not in ("period_ps", "library", "yosys", "commit") and not key.endswith("%")]
+    plain, *names = [key for key in found[0] if key not in ("period_ps", "library", "yosys", "commit", "step") and not key.endswith("%")]
     body: list[list[str]] = []
     for r in found:
         others = [f"{number(r[n])} ({signed(r[f'{n} over plain %'])})" if r[n] else "–" for n in names]
         line = [number(r[plain]), *others]
         if not body or body[-1][1:] != line:
             body.append([number(r["period_ps"]), *line])
-    return table(["clock, ps", f"{plain} µm²", *(f"{name} µm²" for name in names)], body)
+    return one_version(found, table(["clock, ps", f"{plain} µm²", *(f"{name} µm²" for name in names)], body))
 
 
 def ideas() -> str:
@@ -119,20 +130,43 @@ def arrays(name: str) -> str:
     """Thousands of µm² by part."""
     head = ["array, W8", "size", "sum bits", "elements", "encoder", "output stages", "skew, control", "all", "over A4 plain"]
     body = []
-    for r in sorted(rows(name), key=lambda r: int(r["size"])):
+    found = rows(name)
+    for r in sorted(found, key=lambda r: int(r["size"])):
         areas = [f"{float(r[key]) / 1000:.0f}" for key in ("element", "encoder", "output_stage", "skew_and_control", "all")]
         body.append([r["array"], f"{r['size']} × {r['size']}", r["sum_bits"], *areas, signed(r["over_A4_plain_percent"])])
-    return table(head, body)
+    return one_version(found, table(head, body))
 
 
 def energy() -> str:
     head = ["element A4W8, 24-bit sums", "library", "fJ per vector", "vectors"]
-    return table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in rows("energy")])
+    found = rows("energy")
+    return one_version(
+        found, table(head, [[r["element"], r["library"].split("_")[0], number(r["fJ_per_vector"]), r["vectors"]] for r in found])
+    )
 
 
 def encoders() -> str:
     head = ["encoder, 16 lanes", "flip-flops", "µm²", "over the first"]
-    return table(head, [[r["encoder"], r["flip_flops"], number(r["area"]), signed(r["over_first_percent"])] for r in rows("encoders")])
+    found = rows("encoders")
+    body = [[r["encoder"], r["flip_flops"], number(r["area"]), signed(r["over_first_percent"])] for r in found]
+    return one_version(found, table(head, body))
+
+
+def giving_way() -> str:
+    """Coverage and decibels by rule; the last column is what no rule can pass."""
+    path = ROOT / "benchmarks" / "results" / "giving_way.csv"
+    if not path.exists():
+        return NONE
+    with path.open(encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    networks = list(dict.fromkeys(r["network"] for r in found))
+    by = {(r["network"], r["cascade"], r["rule"]): r for r in found}
+    body = []
+    for cascade, rule in dict.fromkeys((r["cascade"], r["rule"]) for r in found):
+        name = {"gain": "any level up to what is clipped", "any": "whatever is next"}.get(rule, f"`evict={rule}`")
+        some = [by[network, cascade, rule] for network in networks]
+        body.append([cascade, name, *(f"{r['coverage']} of {r['at_most']}, {float(r['decibels']):.1f} dB" for r in some)])
+    return one_version(found, table(["c", "who gives way", *networks], body))
 
 
 def fpga() -> str:
@@ -171,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "signed": partial(arrays, "signed"),
     "energy": energy,
     "encoders": encoders,
+    "giving-way": giving_way,
     "fpga": fpga,
     "placed": placed,
     "energies": energies,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from overq.errors import InputError
 from overq.spec import Format
 from overq.spec.encode import give_way
 
@@ -248,6 +249,12 @@ def test_the_pages_of_areas_are_made_of_their_records() -> None:
     for page in module.PAGES:
         text = page.read_text(encoding="utf-8")
         assert module.made(text) == text
+
+
+def test_a_table_of_two_versions_is_refused() -> None:
+    module = script("area_page")
+    with pytest.raises(InputError, match="2 commits"):
+        module.one_version([{"commit": "a", "step": "rivals"}, {"commit": "b", "step": "rivals"}], "")
 
 
 def test_the_table_of_decoder_layers_is_what_the_model_says() -> None:

@@ -117,10 +117,11 @@ def element_design(config: ArrayConfig) -> str:
     return verilog.to_verilog(ProcessingElement(config=config))
 
 
-def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
+def encoder_harness(config: ArrayConfig, equal: bool = True, contract: bool = False) -> str:
     """The encoder's lanes, three cycles later (four where values may give way), are those of a left-to-right reading of the definition.
 
-    properties=True asserts the contract in words instead of equality:
+    equal     asserts that; a variable of the reading is as wide as its values need, which halves the time a proof takes
+    contract  asserts in words
       - every channel's digits spell its rounded value, its value to f fraction bits, or (not served) its clipped value;
       - a second digit stands behind an OWN lane, a moved value behind a second digit or a moved value, lane 0 is OWN;
       - a lane that is switched off is digit 0, OWN; a lane where a segment starts is OWN.
@@ -156,10 +157,11 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
 """ * (fmt.evict > 0)
 
     model = f"""
-  integer i, z, d, chosen, kind, worst, value, low;
+  integer i, z, d;
+  reg signed [{tb + 3}:0] chosen, kind, worst, value, low;
   reg gone [0:{n - 1}];
-  integer t [0:{n - 1}], level [0:{n - 1}], clipped [0:{n - 1}], error [0:{n - 1}];
-  integer digit [0:{n - 1}], state [0:{n - 1}];
+  reg signed [{tb + 3}:0] t [0:{n - 1}], level [0:{n - 1}], clipped [0:{n - 1}], error [0:{n - 1}];
+  reg signed [{tb + 3}:0] digit [0:{n - 1}], state [0:{n - 1}];
   reg inside;
   always @* begin
     for (i = 0; i < {n}; i = i + 1) begin
@@ -213,9 +215,17 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
     end
   end
 """
-    checks = []
-    for i in range(n):
-        if properties:
+    body = ""
+    if equal:
+        checks = []
+        for i in range(n):
+            checks.append(f"  always @* assert (digit[{i}] == $signed({{{pad}digits[{i * b} +: {b}]}}));")
+            if c:
+                checks.append(f"  always @* assert (state[{i}] == states[{2 * i} +: 2]);")
+        body = "\n".join(checks)
+    if contract:
+        checks = []
+        for i in range(n):
             share = (
                 f"out_state[{i}] == 1 ? out_digit[{i}] * {1 << b + f} : out_state[{i}] == 3 ? out_digit[{i}] : out_digit[{i}] * {1 << f}"
             )
@@ -223,12 +233,6 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
                 f"    out_digit[{i}] = $signed({{{pad}digits[{i * b} +: {b}]}}); out_state[{i}] = {f'states[{2 * i} +: 2]' if c else 0};"
             )
             checks.append(f"    share[{i}] = {share};")
-        else:
-            checks.append(f"  always @* assert (digit[{i}] == $signed({{{pad}digits[{i * b} +: {b}]}}));")
-            if c:
-                checks.append(f"  always @* assert (state[{i}] == states[{2 * i} +: 2]);")
-    body = "\n".join(checks)
-    if properties:
         lines = []
         for i in range(n):
             effective = f"(out_state[{i}] == 0 ? share[{i}] : 0)" + (
@@ -254,9 +258,10 @@ def encoder_harness(config: ArrayConfig, properties: bool = False) -> str:
                 lines.append(f"  always @* assert (out_state[{i}] != 2 || {previous} != 0);")
                 legal = " || ".join(f"out_state[{i}] == {int(code)}" for code in fmt.states)
                 lines.append(f"  always @* assert ({legal});")
-        body = (
-            f"  integer out_digit [0:{n - 1}], out_state [0:{n - 1}], share [0:{n - 1}], effective [0:{n - 1}];\n"
-            f"  always @* begin\n{body}\n  end\n" + "\n".join(lines)
+        width = f"reg signed [{tb + b + 3}:0]"
+        body += (
+            f"\n  {width} out_digit [0:{n - 1}], out_state [0:{n - 1}], share [0:{n - 1}], effective [0:{n - 1}];\n"
+            f"  always @* begin\n{chr(10).join(checks)}\n  end\n" + "\n".join(lines)
         )
     first = "d0" if fmt.evict else "in"  # a register more
     states = f"wire [{2 * n - 1}:0] states;" if c else ""

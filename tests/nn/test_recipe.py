@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,10 @@ def test_what_json_leaves_out_has_its_default_and_recipes_from_before_methods_ar
     old = {"format": fmt, "first": None, "overrides": [["a*", {"format": fmt, "skip": True}]]}
     ranged = Format(3, 2, range_bits=3, fraction_bits=0)
     assert Recipe.from_json(old) == Recipe(ranged, first=None, overrides=(("a*", LayerRule(ranged, skip=True)),))
+
+
+def test_the_better_setting_of_the_format_page_is_a_file() -> None:
+    assert read_recipe(Path(__file__).parents[2] / "studies" / "better.json") == Recipe(Format(4, 8, policy="largest", evict=2))
 
 
 def test_recipe_files(tmp_path) -> None:
