@@ -136,12 +136,13 @@ def store(options: argparse.Namespace) -> None:
             begin = time.perf_counter()
             made.add("s", cells)
             added = len(cells) / (time.perf_counter() - begin)
-            held, done, begin, cpu = made.claim(keys, 512), 0, time.perf_counter(), time.process_time()
-            while done < 40 * size:
-                batch, held = held[:size], held[size:]
-                done += made.finish(dict.fromkeys(batch, result))
-                held += made.claim(keys, size)
-            rate, of_cpu = done / (time.perf_counter() - begin), done / (time.process_time() - cpu)
+            with made.alive():
+                held, done, begin, cpu = made.claim(keys, 512), 0, time.perf_counter(), time.process_time()
+                while done < max(400, 40 * size):
+                    batch, held = held[:size], held[size:]
+                    done += made.finish(dict.fromkeys(batch, result))
+                    held += made.claim(keys, size)
+                rate, of_cpu = done / (time.perf_counter() - begin), done / (time.process_time() - cpu)
             made.close()
         load = os.getloadavg()[0]
         print(

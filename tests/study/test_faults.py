@@ -100,7 +100,7 @@ def test_an_image_that_breaks_off_fails_its_own_shard_only(folder: Path) -> None
     store.add("faults", cells)
     tally = run(store, cells, Inline())
     assert (tally.done, tally.failed) == (4, 1)
-    assert [(r["state"], r["reason"]) for r in store.rows()][1] == ("failed", f"InputError: {broken}: not a readable image (OSError)")
+    assert next((r["state"], r["reason"]) for r in store.rows()) == ("failed", f"InputError: {broken}: not a readable image (OSError)")
 
 
 def test_cells_out_of_memory_and_killed_workers_are_marked_and_the_rest_goes_on(folder: Path) -> None:

@@ -42,10 +42,12 @@ def test_resources_are_a_networks_own_or_those_for_all(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("resources = 3", "[resources]: resources must be a table"),
-        ("[resources]\ncores = 3", "[resources]: no key 'cores'; there are cpus, gpus, memory"),
+        ("[resources]\ncores = 3", "[resources]: no key 'cores'; there are cpus, gpus, memory, observers"),
         ("[resources]\ncpus = -1", "[resources]: cpus must be a number from 0 on, not -1"),
         ("[resources]\ncpus = true", "[resources]: cpus must be a number from 0 on, not True"),
         ("[resources]\ncpus = 1.5", "[resources]: more than one core or graphics card must be a whole number, not 1.5"),
+        ("[resources]\nobservers = 0", "[resources]: observers must be a whole number from 1 on, not 0"),
+        ("[resources]\nobservers = 1.5", "[resources]: observers must be a whole number from 1 on, not 1.5"),
         ("[resources]\ncpus = 0", "[resources]: a cell needs cpus, or a part of one"),
         ("[resources.gone]\ncpus = 1", "[resources]: the study has no network 'gone', only net"),
     ],

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 ROOM = 80 << 20  # bytes of a node's object store, the least that Ray takes
 SMALL = """
 shards = 4
-samples = 16
+samples = 40
 limit = 96
 batch_size = 8
 [[networks]]
@@ -69,7 +69,7 @@ def cluster(nodes: int) -> Iterator[Any]:
 def on_ray(store: Store, cells: list[Cell], address: str | None, progress: Any = lambda tally: None) -> Tally:
     from overq.study.ray_workers import RayWorkers
 
-    workers = RayWorkers({cell.network.name: Resources() for cell in cells}, 2, address)
+    workers = RayWorkers({cell.network.name: Resources(observers=2) for cell in cells}, 2, address)
     return run(store, cells, workers, progress)
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_run_is_said_in_one_line(capsys: Any, monkeypatch: pytest.Mo
     words = "study", "run", tmp_path / "s.toml", "--store", tmp_path / "s.sqlite", "--engine", "ray"
     code, _, err = command(capsys, monkeypatch, *words)
     assert code == 2
-    assert "overq: no node of the cluster has room for a cell of digits: Resources(cpus=1, gpus=7, memory=0)\n" in err
+    assert "overq: no node of the cluster has room for a cell of digits: Resources(cpus=1, gpus=7, memory=0, observers=1)\n" in err
     code, _, err = command(capsys, monkeypatch, *words, "--address", "ray://far:10001")
     assert (code, err.splitlines()[-1].partition(";")[0]) == (
         2,

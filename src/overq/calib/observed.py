@@ -30,6 +30,7 @@ class Observed:
     keys        float64 [M]: the random key of each sampled vector; the smallest keys stay
     batches     how many batches were counted
     moving      (low, high): exponential moving averages of each batch's extremes, from a start at 0
+    trail       the extremes of each batch, for whoever merges this one to the last bit; None: not kept
     """
 
     low: float = float("inf")
@@ -41,6 +42,7 @@ class Observed:
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
     batches: int = 0
     moving: tuple[float, float] = (0.0, 0.0)
+    trail: list[tuple[float, float]] | None = None
 
     @property
     def signed(self) -> bool:
@@ -79,7 +81,9 @@ class Observed:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.values += size
         self.batches += 1
-        self.moving = (DECAY * self.moving[0] + (1 - DECAY) * low, DECAY * self.moving[1] + (1 - DECAY) * high)
+        self._move(low, high)
+        if self.trail is not None:
+            self.trail.append((low, high))
         self._grow(self.largest)
         # limit / BINS is a power of two, so product and floor are exact.
         self.histogram += count(np.float32(BINS / self.limit), 2 * BINS)
@@ -109,16 +113,27 @@ class Observed:
             self.sample, self.keys = self.sample[stay], self.keys[stay]
 
     def merge(self, other: Observed) -> Observed:
-        """What one observer of both streams would have seen: first this one, then the other (only the moving average asks which)."""
+        """What one observer of both streams would have seen: first this one, then the other (only the moving average asks which).
+
+        The moving average is exact where the other one kept its trail, else but for rounding.
+        """
         merged = Observed(min(self.low, other.low), max(self.high, other.high), self.values + other.values)
         merged._grow(max(self.limit, other.limit) / 2)
         merged.batches, fade = self.batches + other.batches, DECAY**other.batches
-        merged.moving = (fade * self.moving[0] + other.moving[0], fade * self.moving[1] + other.moving[1])
+        if other.trail is None:
+            merged.moving = (fade * self.moving[0] + other.moving[0], fade * self.moving[1] + other.moving[1])
+        else:
+            merged.moving = self.moving
+            for low, high in other.trail:
+                merged._move(low, high)
         for part in (self, other):
             merged.histogram += _coarser(part.histogram, round(np.log2(merged.limit / part.limit)))
             if part.keys.size:
                 merged.add_sample(part.sample, part.keys)
         return merged
+
+    def _move(self, low: float, high: float) -> None:
+        self.moving = (DECAY * self.moving[0] + (1 - DECAY) * low, DECAY * self.moving[1] + (1 - DECAY) * high)
 
     def _grow(self, largest: float) -> None:
         while self.limit <= largest:

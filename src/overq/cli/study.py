@@ -43,9 +43,13 @@ def run(
         str | None,
         typer.Option(help="Of a Ray cluster: HOST:PORT, or auto on one of its machines; left out: one on this machine. Or the folder."),
     ] = None,
+    observers: Annotated[
+        int | None, typer.Option(min=1, help="Pieces of each network's calibration, for workers to share; in place of [resources].")
+    ] = None,
 ) -> None:
     """Run what is missing. Stop it whenever you like; the same command goes on."""
     import os
+    from dataclasses import replace
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,6 +68,15 @@ def run(
     check_outputs(store)
     study = read(file)
     resources = read_resources(file, tuple(network.name for network in study.networks))
+    if observers is not None:
+        resources = {network: replace(each, observers=observers) for network, each in resources.items()}
+    shares = {network: each.observers for network, each in resources.items()}
+    if max(shares.values()) > 1:
+        from overq.study.evaluate import alone
+
+        for which, number in Counter(filter(None, map(alone, study.settings))).items():
+            text = f"observers share what float networks see; {number} settings ({which}) calibrate further, each worker for itself"
+            _say(text, file=sys.stderr)
     cells, reasons = cells_of(study)
     keys = {cell.key for cell in cells}
     results = Store(store)
@@ -90,9 +103,9 @@ def run(
         elif engine == "folder":
             from overq.study.mailbox import MailboxWorkers
 
-            executor = MailboxWorkers(Path(str(address)))
+            executor = MailboxWorkers(Path(str(address)), shares)
         else:
-            executor = LocalWorkers(workers or 1, cores)
+            executor = LocalWorkers(workers or 1, cores, shares)
         tally = go(results, cells, executor, lambda t: bar.update(task, completed=t.done + t.failed))
     mine = [row for row in results.rows() if row["key"] in keys]
     states = Counter(row["state"] for row in mine)
@@ -118,7 +131,9 @@ def work(
     import warnings
 
     from overq.errors import OverqWarning
+    from overq.study.board import FolderBoard
     from overq.study.cell import Cell
+    from overq.study.mailbox import observers_of
     from overq.study.mailbox import work as go
     from overq.study.node import run_cell
     from overq.study.workers import Outcome
@@ -126,7 +141,8 @@ def work(
     run = uuid.uuid4().hex
 
     def one(key: str, cell: Cell) -> Outcome:
-        outcome, warned = run_cell(key, cell, None, run, threads, device)
+        board = FolderBoard(folder / "observed")
+        outcome, warned = run_cell(key, cell, None, run, threads, device, board, observers_of(folder, cell.network.name))
         for text in warned:
             warnings.warn(text, OverqWarning, stacklevel=1)
         return outcome

@@ -12,7 +12,6 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
-from overq.calib import Observed
 from overq.nn.candidates import can_quantize
 from overq.nn.products import Product, argument, multiplied, product_of, stored_dim
 from overq.nn.sites import Site
@@ -107,7 +106,7 @@ class Functions(TorchFunctionMode):
             before = self.found.sites.setdefault(name, site)
             if before != site and min(x.shape[-2:]) > 1:
                 self.found.unsure[module] = f"the vectors of {key!r}'s {role} factor lie along another axis in other calls"
-            self.watch.see_factor(name, self.found.factors.setdefault(name, Observed()), x, before.dim)
+            self.watch.see_factor(name, self.found.factors.setdefault(name, self.watch.new()), x, before.dim)
             return x
 
         return multiplied(func, args, kwargs, product, seen)

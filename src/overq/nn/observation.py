@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -97,41 +97,61 @@ def observe(
     original, model = model, ready(model, borrow=True)
     with torch.no_grad(), unwritten(original):
         stream = opened(model, samples, forward, like=like)
-        seen = Observations()
-        watched = [(name, m) for name, m in model.named_modules() if can_quantize(m) and only in (None, name)]
-        watch, choosing = Watch(seen.layers, seen.readings, seed), Choosing(stream, seed)
-        functions = Functions(model, watch, seen, products) if only is None else None
-        # A module shared between places has one name and one record: all its calls are observed together.
-        hooks = [m.register_forward_pre_hook(watch.hook(name), with_kwargs=True) for name, m in watched]
-        try:
+        seen = Observations(products=products)
+        choosing = Choosing(stream, seed)
+        with watching(model, original, seen, Watch(seen.layers, seen.readings, seed), stream, only) as look:
             for part, keep in masked(model, stream, mask):
-                watch.new_run(part)
                 if only is None:
                     choosing.add(part, keep)
-                stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
-                with (
-                    counted(model) if stream.count is None else nullcontext(stream.count) as count,
-                    known(keep),
-                    followed(model),
-                    other_uses(model, original, seen.other),
-                    nullcontext() if functions is None else functions.watching(),
-                ):
-                    answer(model, stream, part)
-                if stream.count is None:
-                    stream.count = count
-        finally:
-            for hook in hooks:
-                hook.remove()
-    assert stream.count is not None
+                look(part, keep)
+                hinted(model, stream, part, mask)
+    return finished(seen, stream, None if only else choosing)
+
+
+@contextmanager
+def watching(
+    model: nn.Module, original: nn.Module, seen: Observations, watch: Watch, stream: Stream, only: str | None = None
+) -> Iterator[Callable[[Part, Keep | None], None]]:
+    """Within the block, a function that runs the model, a copy of `original`, on one part of the stream and notes in `seen` what its
+    layers read.
+    """
+    watched = [(name, m) for name, m in model.named_modules() if can_quantize(m) and only in (None, name)]
+    functions = Functions(model, watch, seen, seen.products) if only is None else None
+
+    def look(part: Part, keep: Keep | None) -> None:
+        watch.new_run(part)
+        with (
+            counted(model) if stream.count is None else nullcontext(stream.count) as count,
+            known(keep),
+            followed(model),
+            other_uses(model, original, seen.other),
+            nullcontext() if functions is None else functions.watching(),
+        ):
+            answer(model, stream, part)
+        if stream.count is None:
+            stream.count = count
+
+    # A module shared between places has one name and one record: all its calls are observed together.
+    hooks = [m.register_forward_pre_hook(watch.hook(name), with_kwargs=True) for name, m in watched]
+    try:
+        yield look
+    finally:
+        for hook in hooks:
+            hook.remove()
     if functions is not None:
         functions.done()
+
+
+def finished(seen: Observations, stream: Stream, choosing: Choosing | None) -> Observations:
+    """The observations once all samples went by. choosing: who kept some of them."""
+    assert stream.count is not None
     tensors = _one_observation(seen)
     for name in [name for name, observed in seen.layers.items() if not observed.values]:  # an expert that no token was sent to
         del seen.layers[name], seen.readings[name]
-        if not seen.layers and only is None:
+        if not seen.layers and choosing is not None:
             raise CalibrationError(f"layer {name!r} and all others got empty inputs: the samples hold no values")
     tensors = {name: first for name, first in tensors.items() if name in seen.layers}
-    return replace(seen, count=stream.count, stream=stream, chosen=None if only else choosing.done(), tensors=tensors, products=products)
+    return replace(seen, count=stream.count, stream=stream, chosen=None if choosing is None else choosing.done(), tensors=tensors)
 
 
 def _one_observation(seen: Observations) -> dict[str, str]:
@@ -184,6 +204,11 @@ def answer(model: nn.Module, stream: Stream, part: Part) -> Any:
         shapes = ", ".join(f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in part.tensors) or "without a tensor"
         said = " ".join(str(error).split())[:300]
         raise CalibrationError(f"the model does not run on samples {shapes}: {type(error).__name__}: {said}") from error
+
+
+def hinted(model: nn.Module, stream: Stream, part: Part, mask: Mask | None) -> None:
+    """Note in the stream which of its items may be a mask, where none was given."""
+    stream.hint = stream.hint or (_mask_like(model, stream, part) if mask is None else "")
 
 
 def _mask_like(model: nn.Module, stream: Stream, part: Part) -> str:

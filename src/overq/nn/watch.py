@@ -45,11 +45,19 @@ Readers = dict[str, tuple[Cut, tuple[float, float]]]  # by layer: how it cuts th
 
 
 class Watch:
-    """The hooks that record the layers' inputs; each layer's random stream depends on the seed and its name only."""
+    """The hooks that record the layers' inputs; each layer's random stream depends on the seed and its name only.
 
-    def __init__(self, layers: dict[str, Observed], readings: dict[str, Reading], seed: int) -> None:
-        self.layers, self.readings, self.seed = layers, readings, seed
+    new     makes the record of a layer that is met for the first time
+    before  layer -> vectors that others drew of its random stream; drawn: how many were drawn of it here
+    """
+
+    def __init__(
+        self, layers: dict[str, Observed], readings: dict[str, Reading], seed: int, new: Callable[[], Observed] = Observed
+    ) -> None:
+        self.layers, self.readings, self.seed, self.new = layers, readings, seed, new
         self.random: dict[str, np.random.Generator] = {}
+        self.before: dict[str, int] = {}
+        self.drawn: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.read: dict[Any, tuple[Any, int, Readers]] = {}
 
@@ -68,7 +76,7 @@ class Watch:
     def see(self, name: str, given: torch.Tensor, dim: int, groups: int = 1) -> None:
         """A layer's input: vectors along `dim`, cut into groups."""
         x = torch.cat(given.detach().unbind()) if given.is_nested else given.detach()
-        observed = self.layers.setdefault(name, Observed())
+        observed = self.layers.setdefault(name, self.new())
         reading = self.readings.setdefault(name, Reading())
         readers = self._readers(given)
         cut = (dim, groups, tuple(x.shape[dim:]))
@@ -108,8 +116,11 @@ class Watch:
             observed.add_counted(x.numel(), extremes, partial(counted_there, x))
         vectors = x.movedim(dim, -1).unflatten(-1, (groups, -1))
         if not observed.keys.size or observed.sample.shape[1] == vectors.shape[-1]:  # probabilities have as many values as there are keys
-            rng = self.random.setdefault(name, np.random.default_rng([self.seed, crc32(name.encode())]))
-            self._sample(observed, rng, vectors)
+            if name not in self.random:
+                self.random[name] = np.random.default_rng([self.seed, crc32(name.encode())])
+                self.random[name].bit_generator.advance(self.before.get(name, 0))  # type: ignore[attr-defined]  # of PCG64
+            self.drawn[name] = self.drawn.get(name, 0) + vectors.shape[:-1].numel()
+            self._sample(observed, self.random[name], vectors)
         return extremes
 
     def _sample(self, observed: Observed, rng: np.random.Generator, vectors: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ class Cell:
     """All that a result depends on. As JSON it also holds the whole recipe that its setting spells.
 
     study     its name; like the network's it is a part of the key, so that a store tells whose a cell is
-    shard     0 … shards - 1: every shards-th of the images
+    shard     0 … shards - 1: every shards-th batch of the images
     content   fingerprint of network, weights, images and preprocessing; "" where they could not be opened
     versions  of code and libraries, as (name, version) pairs
     further fields as in `Study`
@@ -74,6 +74,14 @@ class Cell:
         if not isinstance(cell.shard, int) or not 0 <= cell.shard < cell.shards or not isinstance(cell.content, str):
             raise InputError(f"not a cell of a study: shard {cell.shard!r} of {cell.shards}")
         return cell
+
+    def positions(self, count: int) -> list[int]:
+        """Which of `count` images are the shard's: the batches that one cell for all would run, dealt in turn, so that scores do not
+        depend on how many shards there are; smaller batches where there are fewer than shards.
+        """
+        size = min(self.batch_size, max(1, count // self.shards))
+        begins = range(self.shard * size, count, self.shards * size)
+        return [i for begin in begins for i in range(begin, min(begin + size, count))]
 
     @cached_property
     def key(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +24,10 @@ from overq.nn import Observations, Recipe, observe
 from overq.nn.bias import choose
 from overq.nn.chosen import ENOUGH, Chosen
 from overq.nn.folding import fold_rotation
+from overq.nn.pieces import cut, misplaced, observe_in_pieces, observe_piece, piece_of, piece_to_bytes
 from overq.records import LayerInput
 from overq.study import digits
+from overq.study.board import Board, made_together
 from overq.study.cell import Cell
 from overq.study.data import Batches, Images, from_tensors, open_images, some_of
 from overq.study.measure import COVERAGE, SQNR, Measured, all_scores, measured
@@ -36,6 +40,7 @@ from overq.tune.sensitivity import Sensitivity, sensitivity
 
 FLOAT_COST = Cost(32.0, 0.0, 32.0, 32)
 _device = ContextVar("device", default="cpu")
+_observers: ContextVar[tuple[Board, int] | None] = ContextVar("observers", default=None)
 Outcome = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
 
 
@@ -49,7 +54,7 @@ def evaluate(key: str, cell: Cell) -> Outcome:
     shared = replace(cell, setting=Setting("float"), shard=0)  # what cells of one network have in common
     model, cost = _installed(shared, cell.setting)
     images = _scored(shared)
-    positions = range(cell.shard, images.count, cell.shards)
+    positions = cell.positions(images.count)
     exact = _exact(replace(cell, setting=Setting("float"))) if {SQNR, AGREEMENT, KL} & set(cell.measures) else None
     known = exact if cell.setting.method == "float" and PERPLEXITY not in cell.measures else None
     found = measured(model, images, positions, cell.batch_size, cell.measures, exact, known=known)
@@ -75,6 +80,26 @@ def on(device: str) -> Iterator[None]:
         yield
     finally:
         _device.reset(before)
+
+
+@contextmanager
+def sharing(board: Board | None, observers: int) -> Iterator[None]:
+    """Within the block, calibration images are observed in so many pieces, those that other workers have made taken from the board."""
+    before = _observers.set((board, observers) if board is not None and observers > 1 else None)
+    try:
+        yield
+    finally:
+        _observers.reset(before)
+
+
+def alone(setting: Setting) -> str:
+    """Why a setting's calibration, or a part of it, is each worker's own whatever its observers share; "" where it is not."""
+    if setting.method == "float":
+        return ""
+    parameters, recipe = dict(setting.parameters), setting.recipe()
+    if recipe.source != "images":
+        return f"source {recipe.source}"
+    return next((name for name in ("sequential", "reorder_network", "budget") if parameters.get(name) or getattr(recipe, name, False)), "")
 
 
 def prepared(model: nn.Module) -> nn.Module:
@@ -124,7 +149,27 @@ def _observed(cell: Cell, source: str, folded: bool = False) -> tuple[Observatio
     images = _calibration(cell) if source == "images" else _scored(cell)
     recipe = Recipe(source=source, seed=cell.seed)
     model = (_folded if folded else _model)(cell.network)
+    if source == "images" and (shared := _observers.get()) is not None:
+        samples = Batches(images, cell.batch_size)
+        return _observed_together(model, samples, recipe.seed, f"{cell.key}{folded}", *shared), samples
     return observed(model, recipe, images, cell.batch_size, lambda: tuple(images.load([0]).shape[1:]))
+
+
+def _observed_together(model: nn.Module, samples: Batches, seed: int, what: str, board: Board, observers: int) -> Observations:
+    """As `observe`, bit for bit; this process runs the pieces that no other one does. what: all that the observation depends on."""
+    ends = cut(samples.images.count, observers)
+    named = [what, _device.get(), torch.get_num_threads(), samples.size, ends]
+    name = hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+    def piece(first: int, last: int | None, before: dict[str, int] | None = None) -> bytes:
+        return piece_to_bytes(observe_piece(model, samples, first, last, seed=seed, before=before))
+
+    pieces = [piece_of(content) for content in made_together(board, name, [partial(piece, *each) for each in ends])]
+    wrong = misplaced(pieces)
+    again = made_together(board, f"{name}-again", [partial(piece, *ends[i], before) for i, before in wrong.items()])
+    for number, content in zip(wrong, again, strict=True):
+        pieces[number] = piece_of(content)
+    return observe_in_pieces(model, samples, pieces, seed=seed)
 
 
 def _calibration(cell: Cell) -> Images:
@@ -162,7 +207,7 @@ def _made(name: str) -> Images:
 def _exact(cell: Cell) -> torch.Tensor:
     """The float network's scores of a shard. Those of every token have half precision: a vocabulary takes much memory."""
     images = _scored(replace(cell, shard=0))
-    parts = range(cell.shard, images.count, cell.shards)
+    parts = cell.positions(images.count)
     return all_scores(_model(cell.network), images, parts, cell.batch_size, half={AGREEMENT, KL} & {*cell.measures} != set())
 
 

@@ -3,6 +3,7 @@
     open                      the head touches it while it runs; workers end when it is gone or old
     cells/ORDER-GROUP-KEY     a cell that waits, JSON; GROUP is the same for cells that share a network's steps
     taken/WORKER/…            the same file, moved here by the worker that runs it; the worker touches taken/WORKER/alive
+    observers                 network -> pieces of its calibration, which workers share in observed/ (`board`)
     results/KEY               what came of it: a safetensors file, all else in its metadata
 
 Every file appears whole, under its name, or not at all. Only the head has the store. Times are those of the disk that is shared.
@@ -13,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -38,11 +40,13 @@ LOOK, SIGN, LEASE = 0.5, 10.0, 120.0  # seconds between two looks, between two s
 class MailboxWorkers:
     """An executor whose workers are whoever runs `overq study work FOLDER`. One head at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, observers: Mapping[str, int] | None = None) -> None:
         self._folder, self._under_way, self._order = opened(folder), dict[str, int](), 0
         self._seen = 0.0
-        for name in ("cells", "taken", "results"):
+        shutil.rmtree(folder / "observed", ignore_errors=True)
+        for name in ("cells", "taken", "results", "observed"):
             (folder / name).mkdir(exist_ok=True)
+        _write(folder / "observers", json.dumps(observers or {}).encode())
         for left in (folder / "cells").iterdir():  # of an earlier head
             left.unlink()
         self._sign = _Sign(folder / "open")
@@ -94,6 +98,18 @@ class MailboxWorkers:
     def close(self) -> None:
         self._sign.end()
         (self._folder / "open").unlink(missing_ok=True)
+        (self._folder / "observers").unlink(missing_ok=True)
+        shutil.rmtree(self._folder / "observed", ignore_errors=True)
+
+
+def observers_of(folder: Path, network: str) -> int:
+    """Pieces of the network's calibration, as the head said; 1 where it has ended. InputError where the file was damaged."""
+    if not (folder / "observers").exists():
+        return 1
+    try:
+        return int(json.loads((folder / "observers").read_bytes()).get(network, 1))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'observers'}: not what a head writes: {error}") from error
 
 
 def work(folder: Path, run: Callable[[str, Cell], Outcome], wait: float = LEASE) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from overq.errors import InputError, OverqWarning, ToolError
+from overq.study.board import Board
 from overq.study.cell import Cell
 from overq.study.disk import PIECE, Files
 from overq.study.fingerprint import fingerprint
@@ -27,16 +28,19 @@ OTHER = (
 )
 
 
-def run_cell(key: str, cell: Cell, files: Files | None, run: str, threads: int, device: str) -> tuple[Outcome, list[str]]:
+def run_cell(
+    key: str, cell: Cell, files: Files | None, run: str, threads: int, device: str, board: Board | None = None, observers: int = 1
+) -> tuple[Outcome, list[str]]:
     """The outcome as a local worker has it, and the warnings that it would print; reasons and warnings name the head's files.
 
-    files  where to get what is not here; None: from nowhere
-    run    any name that no other run of a study has
+    files      where to get what is not here; None: from nowhere
+    run        any name that no other run of a study has
+    observers  pieces of a calibration, which workers share on the board
     """
     ready(threads)
     import torch
 
-    from overq.study.evaluate import evaluate, on
+    from overq.study.evaluate import evaluate, on, sharing
 
     if device != "cpu" and not torch.cuda.is_available():
         return Outcome(key, reason="ToolError: [resources] gives this cell a graphics card, but torch sees none on the node"), []
@@ -45,7 +49,7 @@ def run_cell(key: str, cell: Cell, files: Files | None, run: str, threads: int, 
     def here(key: str, cell: Cell) -> object:
         network, measures = _placed(cell.network, cell.measures, cell.content, files, run)
         moved.extend(zip(_paths(network, measures), _paths(cell.network, cell.measures), strict=True))
-        with on(device):
+        with on(device), sharing(board, observers):
             return evaluate(key, replace(cell, network=network, measures=measures))
 
     with warnings.catch_warnings(record=True) as raised:

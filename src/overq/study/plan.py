@@ -111,7 +111,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Study:
-    """`limit` images (0: all), evenly spread, dealt to `shards`; `samples` calibration images (0: all).
+    """`limit` images (0: all), evenly spread, their batches dealt to `shards`; `samples` calibration images (0: all).
 
     measures  what is measured: names in `measure.MEASURES`, or file.py:function
     """

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from overq.errors import OverqWarning, ToolError
+from overq.study.board import FolderBoard
 from overq.study.cell import Cell
 from overq.study.disk import Disk
 from overq.study.node import run_cell
@@ -33,6 +36,7 @@ class RayWorkers:
 
     def __init__(self, resources: Mapping[str, Resources], cpus: int, address: str | None = None, most: int | None = None) -> None:
         self._ray, self._resources, self._most = _connected(address, cpus), resources, most
+        self._folder = tempfile.TemporaryDirectory(prefix="overq-")  # what workers share of calibrations
         try:
             for network, wanted in resources.items():
                 if not any(wanted.fit(node) for node in self._nodes()):
@@ -41,6 +45,8 @@ class RayWorkers:
             head = here(self._ray.get_runtime_context().get_node_id(), soft=False)
             disk = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(Disk)
             self._files = _Remote(disk.options(scheduling_strategy=head).remote())
+            board = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(FolderBoard)
+            self._board = _RemoteBoard(board.options(scheduling_strategy=head).remote(Path(self._folder.name)))
             self._run, self._task = uuid.uuid4().hex, self._ray.remote(max_retries=0)(run_cell)
         except BaseException:
             self.close()
@@ -67,7 +73,8 @@ class RayWorkers:
         task = self._task.options(
             num_cpus=wanted.cpus, num_gpus=wanted.gpus, memory=wanted.memory * 1e9 or None, name=f"{cell.network.name} {cell.setting.label}"
         )
-        ref = task.remote(key, cell, self._files, self._run, wanted.threads, "cuda" if wanted.gpus else "cpu")
+        where = wanted.threads, "cuda" if wanted.gpus else "cpu"
+        ref = task.remote(key, cell, self._files, self._run, *where, self._board if wanted.observers > 1 else None, wanted.observers)
         self._under_way[ref] = key, cell, deaths
 
     def results(self) -> Iterator[Outcome]:
@@ -102,6 +109,7 @@ class RayWorkers:
 
     def close(self) -> None:
         self._ray.shutdown()
+        self._folder.cleanup()
 
 
 class _Remote:
@@ -115,6 +123,34 @@ class _Remote:
 
     def read(self, path: str, start: int, size: int) -> bytes:
         return _get(self._actor.read.remote(path, start, size))
+
+
+class _RemoteBoard:
+    """A board on the head's disk, for nodes: an actor behind the interface `board.Board`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def take(self, name: str) -> bool:
+        return bool(_get(self._actor.take.remote(name)))
+
+    def renew(self, name: str) -> None:
+        _get(self._actor.renew.remote(name))
+
+    def drop(self, name: str) -> None:
+        _get(self._actor.drop.remote(name))
+
+    def add(self, name: str, token: str, start: int, content: bytes) -> None:
+        _get(self._actor.add.remote(name, token, start, content))
+
+    def complete(self, name: str, token: str) -> None:
+        _get(self._actor.complete.remote(name, token))
+
+    def size(self, name: str) -> int | None:
+        return _get(self._actor.size.remote(name))
+
+    def read(self, name: str, start: int, size: int) -> bytes:
+        return _get(self._actor.read.remote(name, start, size))
 
 
 def _get(ref: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What a cell of a network takes of a cluster's nodes: the table [resources] of a study file. Results do not depend on it, nor do keys."""
+"""What a cell of a network takes of a cluster's nodes, and who shares its calibration: the table [resources] of a study file. Results do
+not depend on it, nor do keys."""
 
 from __future__ import annotations
 
@@ -26,17 +27,21 @@ class Resources:
     cpus    cores, and so many threads; a part of one is one thread
     gpus    graphics cards; 0.5 puts two cells on one card. With 0 the cell runs on cores, whatever the node has
     memory  10⁹ bytes that the node must still have to give; 0: does not matter
+    observers  pieces into which the network's calibration images are cut, for workers to observe them together
     """
 
     cpus: float = 1
     gpus: float = 0
     memory: float = 0
+    observers: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise InputError(f"{field.name} must be a number from 0 on, not {value!r}")
+        if self.observers < 1 or self.observers != int(self.observers):
+            raise InputError(f"observers must be a whole number from 1 on, not {self.observers!r}")
         for amount in (self.cpus, self.gpus):
             if amount > 1 and amount != int(amount):
                 raise InputError(f"more than one core or graphics card must be a whole number, not {amount!r}")

@@ -32,20 +32,26 @@ from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
 MAX_DEATHS = 3  # a cell whose runs died this often is marked failed: it probably kills them
-PASSED = 1024  # cells that a claim leaves to others before it takes one of theirs
+PASSED = 256  # cells that a claim leaves to others before it takes one of theirs
 LEASE, RENEWED = 600.0, 60.0  # seconds that a claim holds without a sign of life, and between two signs
 _TABLE = """CREATE TABLE cells (
   key TEXT PRIMARY KEY, study TEXT NOT NULL, network TEXT NOT NULL, label TEXT NOT NULL, cell TEXT NOT NULL,
   state TEXT NOT NULL DEFAULT 'pending', owner TEXT, beat REAL, deaths INTEGER NOT NULL DEFAULT 0, reason TEXT,
   completions INTEGER NOT NULL DEFAULT 0, columns BLOB, lanes TEXT, cost TEXT, seconds REAL, made_by TEXT, finished REAL) STRICT"""
 _COLUMNS = "key, study, network, label, cell, state, reason, completions, columns, lanes, cost, seconds, made_by"
-_INDEX = "CREATE INDEX IF NOT EXISTS left_over ON cells(state) WHERE state IN ('pending', 'running')"  # what claims look through
+_SETTING = "rtrim(label, '0123456789')"  # without its weight bits
+_INDEXES = (  # what claims look through
+    "CREATE INDEX IF NOT EXISTS pending ON cells(state) WHERE state='pending'",
+    f"CREATE INDEX IF NOT EXISTS busy ON cells(network, {_SETTING}) WHERE state='running'",
+)
+_PENDING = f"""SELECT key, network, {_SETTING}, EXISTS (SELECT 1 FROM cells AS r WHERE r.state='running' AND r.network=cells.network AND
+  rtrim(r.label, '0123456789')=rtrim(cells.label, '0123456789')) FROM cells WHERE state='pending' ORDER BY rowid"""
 STATES = ("pending", "running", "done", "failed")
 Result = tuple[Measured, Cost, float, dict[str, str]]  # what was measured, cost of a value, seconds, versions of what ran it
 
 
 class Store:
-    """One connection; safe to open from several processes at once, on several machines where the disk's locks reach."""
+    """One connection; safe to open from several processes at once, of one machine."""
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path, self.owner = path, process_name(os.getpid())
@@ -58,7 +64,8 @@ class Store:
             db = _connected(self.path)
             self._check(db, may_be_new=True)
             with suppress(sqlite3.OperationalError):  # a full disk: slower without
-                db.execute(_INDEX)
+                for index in _INDEXES:
+                    db.execute(index)
             return db
         try:
             db = _connected(self.path, "?mode=ro")
@@ -146,16 +153,15 @@ class Store:
         passed over only so far (PASSED), because every look at a cell takes time.
         """
         with self._whole("claim a cell"):
-            busy = {_setting(r) for r in self.db.execute("SELECT network, label FROM cells WHERE state='running'")}
             taken: list[str] = []
             passed: list[str] = []
-            for row in self.db.execute("SELECT key, network, label FROM cells WHERE state='pending' ORDER BY rowid"):
-                if len(taken) == count or len(passed) == PASSED:
-                    break
-                if row["key"] in keys:
-                    setting = _setting(row)
-                    (passed if setting in busy else taken).append(row["key"])
-                    busy.add(setting)
+            mine: set[tuple[str, str]] = set()
+            for key, network, setting, busy in self.db.execute(_PENDING):
+                if key in keys:
+                    (passed if busy or (network, setting) in mine else taken).append(key)
+                    mine.add((network, setting))
+                    if len(taken) == count or len(passed) == PASSED:
+                        break
             taken += passed[: count - len(taken)]
             now = time.time()
             self.db.executemany(
@@ -165,8 +171,12 @@ class Store:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Within the block, a thread with a connection of its own renews the leases of this process."""
+        """Within the block, a thread with a connection of its own renews the leases of this process, and what is written is appended to
+        a log, which is flushed from time to time only: nothing is lost with a process. With the machine's power the last results may be,
+        each whole, and their cells run again.
+        """
         stop = threading.Event()
+        _log(self.db, "WAL", "NORMAL")
 
         def renew() -> None:
             db = _connected(self.path)
@@ -182,6 +192,7 @@ class Store:
         finally:
             stop.set()
             thread.join()
+            _log(self.db, "DELETE", "FULL")
 
     def finish(self, results: dict[str, Result]) -> int:
         """Record results by their cells' keys, at once and whole: all of them, or none. How many: those of cells that this process
@@ -273,9 +284,13 @@ def _connected(path: Path, options: str = "") -> sqlite3.Connection:
     return db
 
 
-def _setting(row: sqlite3.Row) -> tuple[str, str]:
-    """Network and label without the weight bits."""
-    return row["network"], row["label"].rpartition(":W")[0]
+def _log(db: sqlite3.Connection, mode: str, synchronous: str) -> None:
+    """How commits reach the disk; as they did before, where the disk cannot do that or another process is at the store."""
+    db.execute("PRAGMA busy_timeout=0")
+    with suppress(sqlite3.OperationalError):
+        if db.execute(f"PRAGMA journal_mode={mode}").fetchone()[0] == mode.lower():
+            db.execute(f"PRAGMA synchronous={synchronous}")
+    db.execute("PRAGMA busy_timeout=60000")
 
 
 def process_name(pid: int) -> str:

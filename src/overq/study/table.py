@@ -30,7 +30,12 @@ class Costs(Protocol):
 
 @dataclass(frozen=True)
 class Settled:
-    """A setting of which every shard is done. cell: its first; found: over all shards, one after another; versions: of what made it."""
+    """A setting of which every shard is done.
+
+    cell      its first
+    found     over all shards, in the order of the images
+    versions  of what made it
+    """
 
     cell: Cell
     found: Measured
@@ -96,7 +101,9 @@ def settled(rows: Iterable[sqlite3.Row]) -> list[Settled]:
 
 def _joined(shards: list[tuple[Cell, sqlite3.Row]]) -> Settled:
     parts = [result_of(row) for _, row in shards]
-    columns = {name: np.concatenate([found.columns[name] for found, _ in parts]) for name in parts[0][0].columns}
+    count = sum(len(next(iter(found.columns.values()))) for found, _ in parts)
+    order = np.argsort(np.concatenate([np.array(cell.positions(count), int) for cell, _ in shards]))
+    columns = {name: np.concatenate([found.columns[name] for found, _ in parts])[order] for name in parts[0][0].columns}
     lanes: dict[str, tuple[Counts, int]] = {}
     for found, _ in parts:
         for name, (counts, cascade) in found.lanes.items():

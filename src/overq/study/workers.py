@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol
 
 from overq.study.cell import Cell
@@ -45,17 +47,24 @@ class Executor(Protocol):
 
 
 class LocalWorkers:
-    """`count` spawned processes, each with its share of `threads`; one that dies is replaced, and its cell gets the reason."""
+    """`count` spawned processes, each with its share of `threads`; one that dies is replaced, and its cell gets the reason.
 
-    def __init__(self, count: int, threads: int) -> None:
+    observers  network -> pieces into which its calibration is cut; where there are several, processes share them
+    """
+
+    def __init__(self, count: int, threads: int, observers: Mapping[str, int] | None = None) -> None:
         self._count, self._threads = count, max(1, threads // count)
+        self._folder = tempfile.TemporaryDirectory(prefix="overq-") if observers and max(observers.values()) > 1 else None
+        self._observers = dict(observers or {})
         self._context = multiprocessing.get_context("spawn")
         self._idle = [self._start() for _ in range(count)]
         self._busy: dict[Connection, tuple[Any, str]] = {}
 
     def _start(self) -> tuple[Connection, Any]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._threads), daemon=True)
+        process = self._context.Process(
+            target=_work, args=(theirs, self._threads, self._folder and self._folder.name, self._observers), daemon=True
+        )
         with _no_interrupt():
             process.start()
         theirs.close()
@@ -90,6 +99,8 @@ class LocalWorkers:
             process.kill()
             process.join()
             pipe.close()
+        if self._folder:
+            self._folder.cleanup()
 
 
 @contextmanager
@@ -106,19 +117,22 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, threads: int) -> None:
-    """A worker's life: it ends when its parent does, whatever it is at."""
+def _work(pipe: Connection, threads: int, folder: str | None, observers: Mapping[str, int]) -> None:
+    """A worker's life: it ends when its parent does, whatever it is at. folder: where workers share calibrations."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ready(threads)
-    from overq.study.evaluate import evaluate
+    from overq.study.board import FolderBoard
+    from overq.study.evaluate import evaluate, sharing
 
+    board = None if folder is None else FolderBoard(Path(folder))
     while True:
         try:
             key, cell = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):
             return
         try:
-            pipe.send(outcome_of(key, cell, evaluate))
+            with sharing(board, observers.get(cell.network.name, 1)):
+                pipe.send(outcome_of(key, cell, evaluate))
         except OSError:
             return
 
