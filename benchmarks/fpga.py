@@ -1,6 +1,6 @@
 """Accelerators placed and routed on FPGAs: the table of docs/hardware.md.
 
-    python benchmarks/fpga.py [--only "ecp5 4x4" …] [--format "A4 plain" …]
+    python benchmarks/fpga.py [--only "ecp5 4x4" …] [--format "A4 plain" …] [--pipeline 2 …]
 
 Writes benchmarks/results/fpga_placed.csv, all of it anew: the whole accelerator (encoder, skew, array, output stage) with 8-bit weights and
 sums as wide as a dot product of 4,608 lanes (ResNet-50's deepest) needs in each format, alone on the device. Median of the seeds. Designs
@@ -77,11 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=RUNS, help="runs; default: all")
     parser.add_argument("--format", action="append", choices=[fmt.label for fmt in FORMATS], help="formats; default: all")
+    parser.add_argument("--pipeline", type=int, action="append", help="registers inside an element; default: all of the run")
     parser.add_argument("--csv", type=Path, default=FILE)
     args = parser.parse_args()
     made = []
     for run in (RUNS[name] for name in args.only or RUNS):
-        for pipeline in run.pipelines:
+        for pipeline in (p for p in run.pipelines if p in (args.pipeline or run.pipelines)):
             for fmt in run.formats:
                 if not args.format or fmt.label in args.format:
                     made.append(row(fmt, run, pipeline))

@@ -133,7 +133,7 @@ class Placed:
 
     @property
     def median(self) -> float:
-        return median(self.fmax)
+        return round(median(self.fmax), 2)
 
     def row(self) -> dict[str, object]:
         """Plain columns of a table: resources, and of the clocks the median, least and most."""
