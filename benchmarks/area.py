@@ -216,7 +216,7 @@ def save(name: str, step: str, rows: Iterable[dict[str, object]], library: Libra
         full = row | ({"library": library.name} if library else {}) | {"yosys": yosys.version(), "commit": commit(package()), "step": step}
         kept.append({key: str(value) for key, value in full.items()})
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(kept[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for one in kept for key in one)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
         write(path, text.getvalue())

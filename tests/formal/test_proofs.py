@@ -59,7 +59,8 @@ def test_element_adds_its_shifted_product(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "pipeline", "target"), [("plain", 2, "asic"), ("r1 f1", 1, "fpga"), ("r3 f3", 2, "fpga"), ("full c4", 2, "asic")]
+    ("name", "pipeline", "target"),
+    [("plain", 2, "asic"), ("r1 f1", 1, "fpga"), ("r1 f1", 2, "asic"), ("r3 f3", 2, "fpga"), ("full c4", 2, "asic")],
 )
 def test_element_with_registers_inside_adds_the_product_of_an_earlier_lane(name, pipeline, target):
     """The same equation, `pipeline` cycles later, with products as gated rows and as `*`."""
