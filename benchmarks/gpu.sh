@@ -24,9 +24,10 @@ mkdir -p out/gpu
 echo "card: $card"
 failed=""
 
-step() { # name, most seconds, command…
-    local name=$1 most=$2 left=$((end - SECONDS)) begin=$SECONDS code
-    shift 2
+step() { # name, seconds it is thought to take, most seconds, command…
+    local name=$1 most=$3 left=$((end - SECONDS)) begin=$SECONDS code
+    echo "$name: about $2 s, at most $((left < most ? left : most)) s, of $left s left"
+    shift 3
     if [ "$left" -lt 5 ]; then
         failed="$failed $name(no time left)"
         return
@@ -38,12 +39,13 @@ step() { # name, most seconds, command…
     [ $code = 0 ] || failed="$failed $name"
 }
 
+# The seconds are estimates from the CPU's times and a card's bandwidth; no card has run this yet, so correct them with what it prints.
 # First what may be cut short least: figures, then proofs; each has its share, and what one leaves the next may use.
-step benchmarks 150 "$python" benchmarks/gpu.py
-step kernels 90 "$python" benchmarks/kernels.py --quick
-step tests 130 "$python" -m pytest -q -m gpu -p no:cacheprovider tests
-step agreement 100 "$python" -m pytest -q -m "not slow" -p no:cacheprovider tests/agreement/test_backends.py tests/kernels -k "triton or kernels"
-step fuzz 120 "$python" -m overq.kernels.fuzz --backend triton --vectors 2e4 --state out/gpu/fuzz.json
+step benchmarks 110 150 "$python" benchmarks/gpu.py
+step kernels 60 90 "$python" benchmarks/kernels.py --quick
+step tests 80 130 "$python" -m pytest -q -m gpu -p no:cacheprovider tests
+step agreement 60 100 "$python" -m pytest -q -m "not slow" -p no:cacheprovider tests/agreement/test_backends.py tests/kernels -k "triton or kernels"
+step fuzz 60 120 "$python" -m overq.kernels.fuzz --backend triton --vectors 2e4 --state out/gpu/fuzz.json
 
 if [ -n "$failed" ]; then
     echo "FAILED on $card:$failed (logs: out/gpu)"
