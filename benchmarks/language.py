@@ -6,7 +6,7 @@ DIRECTORY and FILE as for `overq evaluate --task text`. Two threads. Calibrating
 windows of 512 tokens, in a process of its own, so that the peak is its own: interpreter, libraries and the float network included.
 Prefill is one window of 512 tokens; decode is one token at a time behind 64 of context, with keys and values cached, mean of 16. Float
 and quantized runs take turns; figures are medians, and the ratio is the median of the pairs'. Results go to
-benchmarks/results/language.json, with the load of the machine before each part: where others use it, trust the ratio alone.
+benchmarks/results/language.json, with the load of the machine before each part: where others use it, trust ratios and CPU seconds alone.
 """
 
 from __future__ import annotations
@@ -34,28 +34,34 @@ from overq.study.text import open_text
 from overq.study.version import versions
 
 OUT = Path(__file__).parent / "results" / "language.json"
-RECIPE = usual((4,), ())[-1][1]  # OverQ A4 as the command has it: a step for each token, second digits by layer
+RECIPE = usual((4,), ())[-1][1]  # OverQ A4 as the command has it: a step for each token
 CONTEXT, TOKENS = 64, 16  # of decoding
 
 
 def calibration(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and peaks of loading the network, observing the windows, and finding every layer's step."""
-    begin = time.perf_counter()
+    begin = _now()
     windows = open_text(options.text, encoder_of(options.model, options.tokenizer), options.window, options.windows)
     model = load_model(options.model, None)
     found = {"windows": windows.count, "window": options.window, "threads": options.threads, "load": _so_far(begin)}
-    begin = time.perf_counter()
+    begin = _now()
     seen = observe(model, windows.batches(1))
     found["observe"] = _so_far(begin)
-    begin = time.perf_counter()
+    begin = _now()
     quantize(model, seen, RECIPE, check=False)
     found["fit"] = _so_far(begin)
     return found
 
 
-def _so_far(begin: float) -> dict[str, float]:
+def _now() -> tuple[float, float]:
+    """Seconds of wall and of CPU."""
+    return time.perf_counter(), time.process_time()
+
+
+def _so_far(begin: tuple[float, float]) -> dict[str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": round(time.perf_counter() - begin, 1), "peak GiB so far": round(peak, 2)}
+    wall, cpu = (round(now - then, 1) for now, then in zip(_now(), begin, strict=True))
+    return {"seconds": wall, "CPU seconds, all threads": cpu, "peak GiB so far": round(peak, 2)}
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_every_setting_is_compared_with_float_on_the_same_windows():
     lines = evaluate(model, scored, calibration, usual((4,), (8, 3)), lambda label, done, total: seen.append((done, total)))
     assert [line.setting for line in lines] == [
         "float", "plain A8, a step a token", "plain A3, a step a token", "plain A8, inputs rotated at run time",
-        "plain A3, inputs rotated at run time", "OverQ A4 r3+f3 c8 largest evict2, a step a token",
+        "plain A3, inputs rotated at run time", "OverQ A4 r4 c16 largest evict2, a step a token",
     ]  # fmt: skip
     assert seen[-1][0] == seen[-1][1]
     by = {line.setting: line for line in lines}
@@ -88,7 +88,7 @@ def test_the_command(source, capsys, monkeypatch):
     assert data["results"][0]["setting"] == "float"
     assert len(data["results"]) == 4
     assert (data["windows"], data["window"]) == (4, 64)
-    assert "OverQ A4 r3+f3" in capsys.readouterr().out.replace("\n", " ")
+    assert "OverQ A4 r4 c16" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

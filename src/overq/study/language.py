@@ -51,14 +51,13 @@ def usual(bits: Sequence[int], plain_bits: Sequence[int], weight_bits: int = 8) 
     return [
         *((f"plain A{b}, a step a token", alike(method)) for b, method in plain),
         *((f"plain A{b}, inputs rotated at run time", alike(method, rotate=True)) for b, method in plain),
-        *((f"{method.of.describe()}, a step a token", alike(method, range_bits="auto")) for method in map(overq, bits)),
+        *((f"{method.of.describe()}, a step a token", alike(method)) for method in map(overq, bits)),
     ]
 
 
 def overq(bits: int) -> Dynamic:
-    """The setting of OverQ that does best here: one state bit a value, a step for the bulk of each token."""
-    spare = bits - 1
-    return Dynamic(OverQ(bits, 8, spare, spare, "largest", evict=2), "rms")
+    """The setting of OverQ that does best here: one state bit a value, a step for the bulk of each token, all second digits for outliers."""
+    return Dynamic(OverQ(bits, 16, bits, 0, "largest", evict=2), "rms")
 
 
 def evaluate(
