@@ -56,7 +56,7 @@ def usual(bits: Sequence[int], plain_bits: Sequence[int], weight_bits: int = 8) 
 
 
 def overq(bits: int) -> Dynamic:
-    """The setting of OverQ that does best here: one state bit a value, a step for the bulk of each token, all second digits for outliers."""
+    """The setting of OverQ that does best here: one state bit a value, a step for the bulk of each token, second digits for outliers."""
     return Dynamic(OverQ(bits, 16, bits, 0, "largest", evict=2), "rms")
 
 
