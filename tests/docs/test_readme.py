@@ -58,7 +58,7 @@ FIGURES = {
     "Over 90 % of outliers served?": lambda: ["90", served("recipe:bits=4,cascade=4:W8"), served(f"recipe:bits=4,{EVERYTHING}")],
     "Better than plain at the same stored bits?": list,
     "Five points over plain at 4 bits on ImageNet?": lambda: ["4", records("imagenet")[0]["images"]],
-    "Area.": lambda: [array("A4 r1+f1 c4"), array("A4 r3+f3 c4"), array("A5 plain")],
+    "Area.": lambda: [array(f"A4 {name}") for name in ("r1+f1 c4", "r2+f1 c4", "r3+f3 c4")] + [array("A5 plain")],
     "Time.": lambda: [cycles(), simulated()],
 }
 
