@@ -1,6 +1,6 @@
 """Accelerators placed and routed on FPGAs: the table of docs/hardware.md.
 
-    python benchmarks/fpga.py [--only "ecp5 4x4" …] [--format "A4 plain" …] [--pipeline 2 …]
+    python benchmarks/fpga.py [--only "ecp5 4x4" …] [--format "A4 plain" …] [--pipeline 2 …] [--seeds 3]
 
 Writes benchmarks/results/fpga_placed.csv, all of it anew: the whole accelerator (encoder, skew, array, output stage) with 8-bit weights and
 sums as wide as a dot product of 4,608 lanes (ResNet-50's deepest) needs in each format, alone on the device. Median of the seeds. Designs
@@ -10,7 +10,7 @@ of no seeds are mapped and not placed: no device holds them. OVERQ_CACHE names a
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overq.eda import yosys
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=RUNS, help="runs; default: all")
     parser.add_argument("--format", action="append", choices=[fmt.label for fmt in FORMATS], help="formats; default: all")
     parser.add_argument("--pipeline", type=int, action="append", help="registers inside an element; default: all of the run")
+    parser.add_argument("--seeds", type=int, help="fewer placements than the run has")
     parser.add_argument("--csv", type=Path, default=FILE)
     args = parser.parse_args()
     made = []
@@ -85,7 +86,7 @@ def main() -> None:
         for pipeline in (p for p in run.pipelines if p in (args.pipeline or run.pipelines)):
             for fmt in run.formats:
                 if not args.format or fmt.label in args.format:
-                    made.append(row(fmt, run, pipeline))
+                    made.append(row(fmt, replace(run, seeds=min(run.seeds, args.seeds or run.seeds)), pipeline))
                     print(*made[-1].values(), flush=True)
     write(args.csv, csv_text(list(made[0]), made))
 
