@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 NAMES = re.compile(r"\([^()]*\.md[^()]*\)|\b[A-Za-z]+-?[A-Za-z]*\d+\w*|\bc = \d+|\d+ × \d+ array")  # links, ResNet-50, A4W8, the array
 EVERYTHING = "cascade=8,policy=largest,evict=2,reorder=true,equalize=0.5,bias_correction=true:W8"
 
+A4, A3, NVFP4 = "recipe:file=language-a4:W8", "recipe:file=language-a3-a4:W8", "nvfp4:edges=false,shift=true,equalize=balanced:W8"
+ROTATED = "uniform:bits=5,dynamic=max,rotate=true,edges=false,shift=true:W8"
+
 
 @cache
 def records(name: str) -> list[dict[str, str]]:
@@ -30,10 +33,14 @@ def served(label: str) -> str:
     return f"{100 * sum(found) / 6:.0f}"
 
 
-def perplexity(label: str) -> str:
-    """In units of float's."""
-    by_label = {r["label"]: float(r["perplexity"]) for r in records("language")}
-    return f"{by_label[label] / by_label['float']:.2f}"
+def perplexity(label: str, study: str = "language-by-layer") -> str:
+    """Over float's."""
+    found = {r["label"]: float(r["perplexity"]) for r in records(study)}
+    return f"{found[label] / found['float']:.2f}"
+
+
+def bits(label: str) -> str:
+    return f"{float(next(r['bits'] for r in records('language-by-layer') if r['label'] == label)):.1f}"
 
 
 def array(name: str) -> str:
@@ -58,6 +65,16 @@ FIGURES = {
     "Over 90 % of outliers served?": lambda: ["90", served("recipe:bits=4,cascade=4:W8"), served(f"recipe:bits=4,{EVERYTHING}")],
     "Better than plain at the same stored bits?": list,
     "Five points over plain at 4 bits on ImageNet?": lambda: ["4", records("imagenet")[0]["images"]],
+    "Language models?": lambda: [
+        bits(A4),
+        perplexity(A4),
+        perplexity(NVFP4),
+        bits(NVFP4),
+        perplexity(A3),
+        bits(A3),
+        perplexity(ROTATED, "language"),
+        perplexity("recipe:fold_rotation=true,file=language-folded-by-layer:W8"),
+    ],
     "Area.": lambda: [array(f"A4 {name}") for name in ("r1+f1 c4", "r2+f1 c4", "r3+f3 c4")] + [array("A5 plain")],
     "Time.": lambda: [cycles(), simulated()],
 }
