@@ -11,7 +11,7 @@ from torch import nn
 from overq import Format, Recipe, quantize
 from overq.datafree import observe_statistics
 from overq.methods import METHODS
-from overq.nn import Quantized, observe, observe_sequentially, quantized, summary
+from overq.nn import Quantized, observe, observe_sequentially, spelled, summary
 from overq.nn.bias import Moments, observe_outputs
 from overq.nn.cost import cost_of
 from overq.study import digits
@@ -98,7 +98,7 @@ def _worst(net: torch.nn.Module, x: torch.Tensor, wanted: dict[str, Moments]) ->
 @pytest.mark.parametrize("layer", [nn.Conv2d(6, 4, 3, groups=2), nn.Conv1d(6, 4, 3), nn.Linear(6, 4)])
 @pytest.mark.parametrize("name", ["olive", "overq"])
 def test_large_batches_are_transformed_in_parts_and_unbatched_inputs_as_they_are(layer, name, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantized, "AT_ONCE", 3)
+    monkeypatch.setattr(spelled, "AT_ONCE", 3)
     shape = {nn.Conv2d: (10, 6, 5, 5), nn.Conv1d: (10, 6, 5), nn.Linear: (10, 6)}[type(layer)]
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     q = quantize(nn.Sequential(layer), [x], Recipe(METHODS[name](), first=None, last=None))
