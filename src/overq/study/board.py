@@ -9,16 +9,16 @@ a part makes it.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from overq.study.disk import PIECE
+from overq.study.signs import Sign, now_on
 
 LOOK, SIGN, LEASE = 0.2, 5.0, 60.0  # seconds between two looks, between two signs of life, and after which there is none
 
@@ -52,19 +52,17 @@ class FolderBoard:
     folder: Path
 
     def take(self, name: str) -> bool:
-        sign, now = self.folder / f"{name}.taken", self.folder / f".now-{uuid.uuid4().hex}"
+        sign = self.folder / f"{name}.taken"
         try:
             sign.open("x").close()
             return True
         except FileExistsError:
             pass
-        now.touch()  # the disk's clock
+        now = now_on(self.folder)
         try:
-            dead = now.stat().st_mtime - sign.stat().st_mtime > LEASE
+            dead = now - sign.stat().st_mtime > LEASE
         except FileNotFoundError:  # it was dropped just now
             return False
-        finally:
-            now.unlink(missing_ok=True)
         if dead:
             sign.touch()
         return dead
@@ -128,8 +126,13 @@ def _read(board: Board, part: str) -> bytes | None:
 
 def _made(board: Board, part: str, make: Callable[[], bytes]) -> bytes:
     token = f"{os.getpid()}{uuid.uuid4().hex}"
+
+    def renew() -> None:
+        with suppress(OSError):
+            board.renew(part)
+
     try:
-        with _alive(board, part):
+        with Sign(SIGN, renew):
             content = make()
             with suppress(OSError):
                 for start in range(0, max(1, len(content)), PIECE):
@@ -140,22 +143,3 @@ def _made(board: Board, part: str, make: Callable[[], bytes]) -> bytes:
             board.drop(part)
         raise
     return content
-
-
-@contextmanager
-def _alive(board: Board, part: str) -> Iterator[None]:
-    """Within the block, a thread says that the part is being made."""
-    stop = threading.Event()
-
-    def renew() -> None:
-        while not stop.wait(SIGN):
-            with suppress(OSError):
-                board.renew(part)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

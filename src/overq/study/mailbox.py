@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ from overq.errors import InputError
 from overq.methods import Cost
 from overq.study.cell import Cell
 from overq.study.measure import joined, layers_to_json
+from overq.study.signs import Sign, now_on
 from overq.study.store import MAX_DEATHS
 from overq.study.workers import Outcome
 
@@ -49,7 +49,7 @@ class MailboxWorkers:
         _write(folder / "observers", json.dumps(observers or {}).encode())
         for left in (folder / "cells").iterdir():  # of an earlier head
             left.unlink()
-        self._sign = _Sign(folder / "open")
+        self._sign = _touching(folder / "open")
 
     @property
     def slots(self) -> int:
@@ -117,7 +117,7 @@ def work(folder: Path, run: Callable[[str, Cell], Outcome], wait: float = LEASE)
     opened(folder)
     mine = folder / "taken" / f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
     mine.mkdir(parents=True, exist_ok=True)
-    sign, count, group, begin = _Sign(mine / "alive"), 0, "", time.monotonic()
+    sign, count, group, begin = _touching(mine / "alive"), 0, "", time.monotonic()
     try:
         while _lives(folder, folder / "open") or time.monotonic() - begin < wait:
             taken = _take(folder / "cells", mine, group)
@@ -159,35 +159,21 @@ def _take(cells: Path, mine: Path, group: str) -> Path | None:
     return None
 
 
-class _Sign:
-    """A thread that touches a file."""
+def _touching(file: Path) -> Sign:
+    def touch() -> None:
+        with suppress(OSError):
+            file.touch()
 
-    def __init__(self, file: Path) -> None:
-        file.touch()
-        self._file, self._stop = file, threading.Event()
-        self._thread = threading.Thread(target=self._touch, daemon=True)
-        self._thread.start()
-
-    def _touch(self) -> None:
-        while not self._stop.wait(SIGN):
-            with suppress(OSError):
-                self._file.touch()
-
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join()
+    file.touch()
+    return Sign(SIGN, touch)
 
 
 def _lives(folder: Path, *signs: Path) -> bool:
-    """Whether one of `signs` was touched not long ago, by the clock of the disk: a file in `folder` tells it."""
-    probe = folder / f".now-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+    """Whether one of `signs` was touched not long ago, by the clock of the disk that `folder` is on."""
     try:
-        probe.touch()
-        now = probe.stat().st_mtime
+        now = now_on(folder)
     except OSError:
         return False
-    finally:
-        probe.unlink(missing_ok=True)
     times = []
     for sign in signs:
         with suppress(OSError):

@@ -12,7 +12,6 @@ import shutil
 import socket
 import sqlite3
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from overq.errors import InputError
 from overq.methods import Cost
 from overq.study.cell import Cell, key_of
 from overq.study.measure import Measured, joined, layers_to_json
+from overq.study.signs import Sign
 from overq.text import visible
 
 APPLICATION, LAYOUT = 0x6F767271, 2  # SQLite's marks of whose file it is: "ovrq", and the layout of the table below
@@ -175,23 +175,18 @@ class Store:
         a log, which is flushed from time to time only: nothing is lost with a process. With the machine's power the last results may be,
         each whole, and their cells run again.
         """
-        stop = threading.Event()
         _log(self.db, "WAL", "NORMAL")
+        own = _connected(self.path, shared=True)
 
         def renew() -> None:
-            db = _connected(self.path)
-            while not stop.wait(RENEWED):
-                with suppress(sqlite3.Error):  # a full disk: the next sign may succeed, and the lease is ten of them long
-                    db.execute("UPDATE cells SET beat=? WHERE state='running' AND owner=?", (time.time(), self.owner))
-            db.close()
+            with suppress(sqlite3.Error):  # a full disk: the next sign may succeed, and the lease is ten of them long
+                own.execute("UPDATE cells SET beat=? WHERE state='running' AND owner=?", (time.time(), self.owner))
 
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
         try:
-            yield
+            with Sign(RENEWED, renew):
+                yield
         finally:
-            stop.set()
-            thread.join()
+            own.close()
             _log(self.db, "DELETE", "FULL")
 
     def finish(self, results: dict[str, Result]) -> int:
@@ -277,9 +272,10 @@ def result_of(row: sqlite3.Row) -> tuple[Measured, Cost]:
     return found, cost
 
 
-def _connected(path: Path, options: str = "") -> sqlite3.Connection:
+def _connected(path: Path, options: str = "", shared: bool = False) -> sqlite3.Connection:
+    """shared: made in one thread, used in another."""
     uri = path.resolve().as_uri() + options
-    db = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True)
+    db = sqlite3.connect(uri, timeout=60, isolation_level=None, uri=True, check_same_thread=not shared)
     db.row_factory = sqlite3.Row
     return db
 
