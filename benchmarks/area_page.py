@@ -154,11 +154,7 @@ def encoders() -> str:
 
 def giving_way() -> str:
     """Coverage and decibels by rule; the last column is what no rule can pass."""
-    path = ROOT / "benchmarks" / "results" / "giving_way.csv"
-    if not path.exists():
-        return NONE
-    with path.open(encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
+    found = rows("giving_way", kind="")
     networks = list(dict.fromkeys(r["network"] for r in found))
     by = {(r["network"], r["cascade"], r["rule"]): r for r in found}
     body = []

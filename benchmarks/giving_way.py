@@ -10,7 +10,6 @@ whole arrays; a test holds rules 1 to 3 against the definition. Writes benchmark
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,12 @@ import torch
 
 from overq import kernels
 from overq.kernels.scale import factors
+from overq.output import write
 from overq.spec import Format
 from overq.study.data import Batches, Preprocess, open_images, some_of
 from overq.study.models import load_model
 from overq.study.version import commit, package
+from overq.text import csv_text
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 RESULTS = Path(__file__).parent / "results" / "giving_way.csv"
@@ -156,10 +157,7 @@ def rows(name: str, crop: int) -> Iterator[dict[str, object]]:
 def main() -> None:
     torch.set_num_threads(1)
     found = [row for name, crop in NETWORKS.items() for row in rows(name, crop)]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
+    write(RESULTS, csv_text(list(found[0]), found))
 
 
 if __name__ == "__main__":

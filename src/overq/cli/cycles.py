@@ -29,7 +29,7 @@ from overq.cli.memory import (
     memory_of,
     show_totals,
 )
-from overq.cli.priced import Clock, DramEnergy, Liberty, check_energy, library_of, memory_energy, show_energy
+from overq.cli.priced import Clock, DramEnergy, Liberty, check_energy, library_of, lines_of, with_energy
 from overq.cli.progress import prepare_kernels, progress
 from overq.cli.report import Report, check_report, facts, this_command, versions_here, write_report
 from overq.errors import InputError
@@ -139,21 +139,16 @@ def cycles(
             progress=lambda layer: update(layer, next(ran), total),
         )
     costs = met.costs(memory, around)
-    lines = [{"format": choice.label} | asdict(one) | {"dram": one.dram} for choice, layers in costs.items() for one in layers]
+    lines = lines_of(costs)
     quiet = Path("-") in (json_file, csv_file, formats_file)
     _show(result, checked=check, quiet=quiet)
     if not quiet:
         show_totals(costs, f"with memory, {visible(f'{arrays} arrays, ') if arrays > 1 else ''}{dataflow}: all layers")
     if liberty:
-        from overq.study.energy import priced
-
         with library_of(liberty) as (library, told):
             designs = met.designs(costs, library, told)
-        table = memory_energy(dram_energy)
-        made = priced(designs, memory, table, clock and clock * 1000)
-        lines = [line | more for line, more in zip(lines, (more for one in made for more in one.lines()), strict=True)]
-        if not quiet:
-            show_energy(made, table, f"values of {visible(shown.name)}, for each kind of layer those of its largest")
+        vectors = f"values of {visible(shown.name)}, for each kind of layer those of its largest"
+        lines = with_energy(lines, designs, memory, dram_energy, clock, vectors, quiet=quiet)
     if json_file is not None:
         write(json_file, json.dumps(result.to_json() | {"formats": lines}, indent=1) + "\n")
     if formats_file is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +17,9 @@ from overq.text import add_row, console, visible
 if TYPE_CHECKING:
     from overq.eda.energy import MemoryEnergy
     from overq.eda.liberty import Library
-    from overq.study.energy import Priced
+    from overq.sim.memory import Cost, Memory
+    from overq.study.choices import Choice
+    from overq.study.energy import Design, Priced
 
 Liberty = Annotated[
     list[Path] | None, typer.Option(help="Liberty file: energy and area, from netlists of its cells; again for more files of one library.")
@@ -53,6 +56,31 @@ def library_of(liberty: list[Path]) -> Iterator[tuple[Library, Callable[[str, in
     library = Library(liberty)
     with progress() as update:
         yield library, update
+
+
+def lines_of(costs: Mapping[Choice, Sequence[Cost]]) -> list[dict[str, Any]]:
+    """A flat line for each format and layer."""
+    return [{"format": choice.label} | asdict(layer) | {"dram": layer.dram} for choice, layers in costs.items() for layer in layers]
+
+
+def with_energy(
+    lines: list[dict[str, Any]],
+    designs: Sequence[Design],
+    memory: Memory,
+    dram: float | None,
+    clock: float | None,
+    vectors: str,
+    *,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """`lines_of` the same formats with what each layer takes, and unless quiet the table of all. clock: ns; vectors: in words."""
+    from overq.study.energy import priced
+
+    table = memory_energy(dram)
+    made = priced(designs, memory, table, clock and clock * 1000)
+    if not quiet:
+        show_energy(made, table, vectors)
+    return [line | more for line, more in zip(lines, (more for one in made for more in one.lines()), strict=True)]
 
 
 def show_energy(found: list[Priced], table: MemoryEnergy, vectors: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +27,7 @@ from overq.cli.memory import (
     memory_of,
     show_totals,
 )
-from overq.cli.priced import Clock, DramEnergy, Liberty, check_energy, library_of, memory_energy, show_energy
+from overq.cli.priced import Clock, DramEnergy, Liberty, check_energy, library_of, lines_of, with_energy
 from overq.errors import InputError
 from overq.output import check_outputs, write
 from overq.spec import ArrayConfig
@@ -105,7 +104,7 @@ def shapes(
         found[choice] = [
             cost(layer, machine, memory, met or shares(machine.tile, zeros, outliers, layer.channels), plan, choice.code) for layer in work
         ]
-    lines = [{"format": choice.label} | asdict(layer) | {"dram": layer.dram} for choice, layers in found.items() for layer in layers]
+    lines = lines_of(found)
     quiet = Path("-") in (csv, json_file)
     if not quiet:
         many = f"{arrays} arrays of " if arrays > 1 else ""
@@ -113,16 +112,13 @@ def shapes(
         _show(found[ours], fmt.label, f"{visible(topology or 'decoder')}, {many}{rows} × {columns}, {dataflow}")
         show_totals(found)
     if liberty:
-        from overq.study.energy import designs_at_rates, priced
+        from overq.study.energy import designs_at_rates
 
         deep = config.with_(depth=max(rows, *(layer.layer().depth for layer in work)))
         with library_of(liberty) as (library, update):
             designs = designs_at_rates(found, {choice: choice.on(deep) for choice in found}, library, rates, update)
-        table = memory_energy(dram_energy)
-        made = priced(designs, memory, table, clock and clock * 1000)
-        lines = [line | more for line, more in zip(lines, (more for one in made for more in one.lines()), strict=True)]
-        if not quiet:
-            show_energy(made, table, f"values drawn with {zeros:.0%} zeros and {outliers:.1%} outliers")
+        vectors = f"values drawn with {zeros:.0%} zeros and {outliers:.1%} outliers"
+        lines = with_energy(lines, designs, memory, dram_energy, clock, vectors, quiet=quiet)
     if csv is not None:
         write(csv, csv_text(list(lines[0]), lines))
     if json_file is not None:

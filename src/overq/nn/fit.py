@@ -123,8 +123,9 @@ def _found(readers: Readers, observed: Observed, rule: LayerRule) -> Found:
     if rule.dead_zone and observed.largest and observed.sample.shape[1] > 1:
         fitted, arrangement = _with_dead_zone(readers, observed, rule, method, fitted, arrangement)
         notes += [] if arrangement.dead_zone is None else ["dead zone {:.3g} + {:.3g} rms".format(*arrangement.dead_zone.tolist())]
-    decoded, counts = _decoded(fitted, arrangement.vectors(observed.sample))
-    sample = replace(arrangement, dead_zone=None).vectors(observed.sample)
+    laid = arrangement.vectors(observed.sample)
+    decoded, counts = _decoded(fitted, laid)
+    sample = laid if arrangement.dead_zone is None else replace(arrangement, dead_zone=None).vectors(observed.sample)
     whole = sample if arrangement.shift is None else replace(arrangement, shift=None, dead_zone=None).vectors(observed.sample)
     signal = float(np.square(whole).sum())
     noise = float(np.square(decoded - sample).sum())

@@ -36,17 +36,19 @@ class RayWorkers:
 
     def __init__(self, resources: Mapping[str, Resources], cpus: int, address: str | None = None, most: int | None = None) -> None:
         self._ray, self._resources, self._most = _connected(address, cpus), resources, most
-        self._folder = tempfile.TemporaryDirectory(prefix="overq-")  # what workers share of calibrations
+        shared = any(wanted.observers > 1 for wanted in resources.values())
+        self._folder = tempfile.TemporaryDirectory(prefix="overq-") if shared else None  # what workers share of calibrations
         try:
             for network, wanted in resources.items():
                 if not any(wanted.fit(node) for node in self._nodes()):
                     raise ToolError(f"no node of the cluster has room for a cell of {network}: {wanted}")
             here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             head = here(self._ray.get_runtime_context().get_node_id(), soft=False)
-            disk = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(Disk)
-            self._files = _Remote(disk.options(scheduling_strategy=head).remote())
-            board = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(FolderBoard)
-            self._board = _RemoteBoard(board.options(scheduling_strategy=head).remote(Path(self._folder.name)))
+            on_head = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=4)
+            self._files = _Remote(on_head(Disk).options(scheduling_strategy=head).remote())
+            self._board: _RemoteBoard | None = None
+            if self._folder is not None:
+                self._board = _RemoteBoard(on_head(FolderBoard).options(scheduling_strategy=head).remote(Path(self._folder.name)))
             self._run, self._task = uuid.uuid4().hex, self._ray.remote(max_retries=0)(run_cell)
         except BaseException:
             self.close()
@@ -109,7 +111,8 @@ class RayWorkers:
 
     def close(self) -> None:
         self._ray.shutdown()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 class _Remote:
