@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from overq.eda import yosys
-from overq.eda.fpga import device_of, place, resources, version
+from overq.eda.fpga import device_of, place, version
 from overq.output import write
 from overq.rtl import verilog
 from overq.spec import ArrayConfig, Format
@@ -54,12 +54,7 @@ def row(fmt: Format, run: Run, pipeline: int) -> dict[str, object]:
     target = "fpga" if device.multipliers else "asic"
     config = ArrayConfig(fmt, 8, run.rows, run.columns, DEPTH, target=target, pipeline=pipeline)
     text = "\n".join(verilog.design(config).values())
-    if run.seeds:
-        found = place("overq_top", text, run.device, range(1, run.seeds + 1)).row()
-    else:
-        mapped = resources("overq_top", text, device.family, device.multipliers)
-        found = {"luts": mapped.luts + 2 * mapped.carries, "flip_flops": mapped.flip_flops, "multipliers": mapped.multipliers}
-        found |= {"memories": mapped.memories, "fmax_median": "", "fmax_least": "", "fmax_most": "", "seeds": 0}
+    found = place("overq_top", text, run.device, range(1, run.seeds + 1)).row()
     return {
         "format": fmt.label,
         "array": f"{run.rows} × {run.columns}",

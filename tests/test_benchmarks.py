@@ -123,11 +123,16 @@ def test_energy_of_networks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines that it writes; placement itself is tested where it is."""
+    from overq.eda import fpga
     from overq.eda.fpga import Placed, Resources
 
+    def placed(name: str, text: str, device: str, seeds: range) -> Placed:
+        return Placed(1000, 900, 24, 0, tuple(90.0 + s for s in seeds)) if seeds else fpga.place(name, text, device, seeds)
+
     module = script("fpga")
-    monkeypatch.setattr(module, "place", lambda name, text, device, seeds: Placed(1000, 900, 24, 0, tuple(90.0 + s for s in seeds)))
-    monkeypatch.setattr(module, "resources", lambda name, text, family, multipliers: Resources(1000, 50, 900, 288, 0))
+    monkeypatch.setattr(module, "place", placed)
+    monkeypatch.setattr(fpga, "_mapped", lambda name, text, family, alone, multipliers: "")
+    monkeypatch.setattr(fpga, "resources", lambda name, text, family, multipliers: Resources(1000, 50, 900, 288, 0))
     monkeypatch.setattr(module.verilog, "design", lambda config: {"overq_top": config.label})
     monkeypatch.setattr(module, "version", lambda family: family)
     run(module, monkeypatch, "--only", "ecp5 8x8", "--only", "ecp5 16x16", "--csv", tmp_path / "placed.csv")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from functools import partial
 from typing import Any
 
@@ -16,16 +15,10 @@ from torch.nn import functional as F
 import overq
 from fidelity import A2, A8, OVERQ, TOKENS, X, conv, net, ran, sqnr
 from overq import Recipe
-from overq.errors import FidelityError, InputError, MostlyFloatWarning
+from overq.errors import FidelityError, InputError
 from overq.methods import METHODS
 
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=MostlyFloatWarning)
-    warnings.filterwarnings("ignore", message=".*nested tensors is in prototype")
+pytestmark = pytest.mark.usefixtures("seeded_quietly")
 
 
 def encoder(**options: Any) -> nn.TransformerEncoder:

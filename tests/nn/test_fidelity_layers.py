@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import types
-import warnings
 from typing import Any
 
 import pytest
@@ -17,17 +16,11 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 import overq
 from fidelity import A8, X, conv, net, sqnr
 from overq import Recipe
-from overq.errors import InputError, MostlyFloatWarning
+from overq.errors import InputError
 from overq.methods import METHODS
 from overq.nn import Quantized
 
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=MostlyFloatWarning)
-    warnings.filterwarnings("ignore", message=".*nested tensors is in prototype")
+pytestmark = pytest.mark.usefixtures("seeded_quietly")
 
 
 def hooked(kind: str) -> nn.Sequential:

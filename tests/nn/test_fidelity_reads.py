@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from torch import nn
@@ -11,15 +9,9 @@ from torch.nn import functional as F
 
 import overq
 from fidelity import A8, X, net, sqnr
-from overq.errors import CalibrationError, InputError, MostlyFloatWarning
+from overq.errors import CalibrationError, InputError
 
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=MostlyFloatWarning)
-    warnings.filterwarnings("ignore", message=".*nested tensors is in prototype")
+pytestmark = pytest.mark.usefixtures("seeded_quietly")
 
 
 class Functional(nn.Module):

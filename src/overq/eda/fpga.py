@@ -73,6 +73,7 @@ FAMILIES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         },
     ),
 }
+TABLES_A_CARRY = {"ecp5": 2, "ice40": 0, "gowin": 1}  # look-up tables that one takes; an iCE40's stands in the cell of the table it feeds
 WITHOUT_MULTIPLIERS = {"ice40": "synth_ice40"}  # the command for devices of a family that have none
 
 
@@ -119,11 +120,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Placed:
-    """A module on a device. fmax in MHz, one a seed.
-
-    luts   carries among them, as the look-up tables that they take: two an ECP5 carry, one a Gowin's, none an iCE40's, which stands in
-           the cell of the table that it feeds
-    """
+    """A module on a device. luts: carries among them (TABLES_A_CARRY); fmax in MHz, one a seed, none where it is mapped and not placed."""
 
     luts: int
     flip_flops: int
@@ -138,7 +135,8 @@ class Placed:
     def row(self) -> dict[str, object]:
         """Plain columns of a table: resources, and of the clocks the median, least and most."""
         used = {name: getattr(self, name) for name in ("luts", "flip_flops", "multipliers", "memories")}
-        return used | {"fmax_median": self.median, "fmax_least": min(self.fmax), "fmax_most": max(self.fmax), "seeds": len(self.fmax)}
+        clocks = (self.median, min(self.fmax), max(self.fmax)) if self.fmax else ("", "", "")
+        return used | dict(zip(("fmax_median", "fmax_least", "fmax_most"), clocks, strict=True)) | {"seeds": len(self.fmax)}
 
 
 def resources(name: str, text: str, family: str = "ecp5", multipliers: bool = True) -> Resources:
@@ -153,19 +151,18 @@ def resources(name: str, text: str, family: str = "ecp5", multipliers: bool = Tr
 
 
 def place(name: str, text: str, name_of_device: str, seeds: Sequence[int] = (1, 2, 3, 4, 5)) -> Placed:
-    """A module on a device, placed and routed once for each seed: alone where the family's tool can, else behind `overq_pins`."""
-    device = device_of(name_of_device)
-    arguments = [*device.options, "--freq", str(WISH), "--timing-allow-fail"]
-    inputs: dict[str, str] = {}
-    if device.family == "ecp5":
-        netlist = _mapped(name, text, device.family, alone=True)
-        arguments = [*device.options, "--out-of-context", "--freq", str(WISH), "--timing-allow-fail"]
-    else:
-        ports = json.loads(_mapped(name, text, device.family, alone=True, multipliers=device.multipliers))["modules"][name]["ports"]
-        netlist = _mapped("overq_pins", text + _pins(name, ports), device.family, multipliers=device.multipliers)
-        if device.pins:
-            inputs["pins.cst"] = device.pins
-    reports = []
+    """A module on a device, placed and routed once for each seed: alone where the family's tool can, else behind `overq_pins`.
+
+    Without seeds it is only mapped: what it takes of a device, be there one that holds it or not.
+    """
+    device, reports = device_of(name_of_device), []
+    alone = ("--out-of-context",) if device.family == "ecp5" else ()
+    arguments = [*device.options, *alone, "--freq", str(WISH), "--timing-allow-fail"]
+    inputs = {"pins.cst": device.pins} if device.pins else {}
+    netlist = _mapped(name, text, device.family, alone=True, multipliers=device.multipliers)
+    if not alone:
+        around = text + _pins(name, json.loads(netlist)["modules"][name]["ports"])
+        netlist = _mapped("overq_pins", around, device.family, multipliers=device.multipliers)
     for seed in seeds:
         files = remembered(
             "place",
@@ -177,12 +174,13 @@ def place(name: str, text: str, name_of_device: str, seeds: Sequence[int] = (1, 
     if None in clocks:
         raise ToolError(f"nextpnr found no clock in {name}")
     fmax = tuple(round(clock["achieved"], 2) for clock in clocks if clock)
-    if device.family == "ecp5":
+    if alone and reports:
         used = {kind: count["used"] for kind, count in reports[0]["utilization"].items()}
         luts, registers, multipliers, memories = (used.get(kind, 0) for kind in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD"))
         return Placed(luts, registers, multipliers, memories, fmax)
-    alone = resources(name, text, device.family, device.multipliers)
-    return Placed(alone.luts + alone.carries * (device.family == "gowin"), alone.flip_flops, alone.multipliers, alone.memories, fmax)
+    mapped = resources(name, text, device.family, device.multipliers)
+    luts = mapped.luts + mapped.carries * TABLES_A_CARRY[device.family]
+    return Placed(luts, mapped.flip_flops, mapped.multipliers, mapped.memories, fmax)
 
 
 def _pins(name: str, ports: Mapping[str, Mapping[str, Any]]) -> str:
