@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import test_faults
-import torch
 from study_cases import STUDY, Inline, command
 
 from overq.errors import ToolError
@@ -79,12 +78,9 @@ def results(store: Store) -> dict[str, tuple[Any, ...]]:
 
 
 def locally(path: Path, study: Study) -> dict[str, tuple[Any, ...]]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     store, cells = Store(path / "local.sqlite"), cells_of(study)[0]
     store.add(study.name, cells)
     run(store, cells, Inline())
-    torch.set_num_threads(before)
     return results(store)
 
 
@@ -110,6 +106,7 @@ def test_failures_come_back_as_they_do_locally(folder: Path, monkeypatch: pytest
     """Also: files that the node finds at the head's paths are not copied. The networks' faults are those of processes with a parent."""
     nets = (folder / "nets.py").read_text().replace("multiprocessing.parent_process() is not None", f"os.getpid() != {os.getpid()}")
     (folder / "nets.py").write_text(nets.replace("def __init__(self, fault):", "def __init__(self, fault):\n        torch.manual_seed(0)"))
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets want a short path
     monkeypatch.setenv("TMPDIR", str(folder))
     cells, store = cells_of(test_faults.study(folder, "dies", "full", "huge", "good"))[0], Store(folder / "s.sqlite")
     store.add("faults", cells)

@@ -175,6 +175,9 @@ def _connected(address: str | None, cpus: int) -> Any:
     own: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": OBJECTS, "include_dashboard": False}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **({} if address else own))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ToolError(f"--address {address}: no Ray cluster: {' '.join(str(error).split())[:200]}") from error
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        if "path length" in said:  # of the sockets in its temporary folder
+            raise ToolError(f"Ray does not start; set RAY_TMPDIR to a folder of a shorter path: {said}") from error
+        raise ToolError(f"--address {address}: no Ray cluster: {said}" if address else f"Ray does not start: {said}") from error
     return ray
