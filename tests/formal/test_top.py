@@ -76,11 +76,11 @@ def prove_protocol(config, change=lambda text: text):
     pairs = {"top.flying": "flying", f"top.output_stage.s{stages - 1}_valid": "scaling", "top.output_stage.out_valid": "scaled"}
     pairs[_delays("last", late)] = "last"
     if config.pipeline:
-        pairs["top.output_stage.s2_valid,top.output_stage.s1_valid"] = "early"
+        pairs[",".join(f"top.output_stage.s{i}_valid" for i in range(stages - 2, 0, -1))] = "early"
     if config.stalls:
         pairs |= {"top.sums_taken": "sums_taken", "top.t_taken": "t_taken"}
         pairs |= {_delays("tag", late): "tag", f"top.t_tag_d{stages - 1}": "scaling_tag", f"top.t_tag_d{stages}": "scaled_tag"}
-        pairs |= {"top.t_tag_d2,top.t_tag_d1": "early_tag"} if config.pipeline else {}
+        pairs |= {_delays("t_tag", stages - 2): "early_tag"} if config.pipeline else {}
     if config.double_buffered:
         pairs |= {"top.moved": "loaded"}
     same = [f"{ours} protocol.{theirs}" for ours, theirs in pairs.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Fragment, Module, Value
+from amaranth.hdl import Fragment, Module, Signal, Value
 from amaranth.hdl._ast import Switch, _StatementList
 from amaranth.lib.wiring import In, Member
 
@@ -11,6 +11,13 @@ from overq.spec import ArrayConfig
 
 def enable_port(config: ArrayConfig) -> dict[str, Member]:
     return {"enable": In(1)} if config.stalls else {}
+
+
+def registered(m: Module, value: Value, name: str) -> Signal:
+    """`value`, a cycle later."""
+    later = Signal(value.shape(), name=name, reset_less=True)
+    m.d.sync += later.eq(value)
+    return later
 
 
 def held(m: Module, enable: Value | None) -> Module | Fragment:

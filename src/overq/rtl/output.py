@@ -7,9 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
 from overq.rtl.encoder import clamped, t_shape
-from overq.rtl.holding import enable_port, held
+from overq.rtl.holding import enable_port, held, registered
 from overq.spec import ArrayConfig
 from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits
+
+LOW_BITS = 17  # of a sum, in its first product: with a sign bit what the multipliers of common FPGAs take
 
 
 def bias_shape(config: ArrayConfig) -> Shape:
@@ -28,11 +30,12 @@ def scale_ports(config: ArrayConfig) -> dict[str, Member]:
 
 def output_latency(config: ArrayConfig) -> int:
     """Cycles from finished sums to the next layer's t."""
-    return 4 if config.pipeline else 2
+    return 5 if config.pipeline else 2
 
 
 class OutputStage(wiring.Component):
-    """Two pipeline stages: s1 the products, s2 the clamped t; in an array with `pipeline` four: products, totals, levels, clamped t.
+    """Two pipeline stages: s1 the products, s2 the clamped t; in an array with `pipeline` five: products of the sum's low and high
+    bits, products, totals, levels, clamped t.
 
     enable                        with stalls only: nothing changes while it is low
     in_valid, in_sums             finished partial sums of one vector, all columns
@@ -73,9 +76,17 @@ class OutputStage(wiring.Component):
             total = Signal(signed(bias_bits(self.config.psum_bits) + 1), name=f"total_{column}", reset_less=True)
             level = Signal(total.shape(), name=f"level_{column}", reset_less=True)
             staged += [total.eq(s1_product + self.biases[column]), level.eq(total >> self.shifts[column])]
-            m.d.sync += [
-                s1_product.eq(self.in_sums[column] * self.multipliers[column]),
-                out_t.eq(clamped(level, low, high)),
-            ]
+            m.d.sync += [s1_product.eq(self._product(m, column)), out_t.eq(clamped(level, low, high))]
             m.d.comb += self.out_t[column].eq(out_t)
         return held(m, getattr(self, "enable", None))
+
+    def _product(self, m: Module, column: int) -> Value:
+        """Of a sum and its multiplier; with `pipeline` of its low bits and of its high bits, each behind a register."""
+        total, factor = self.in_sums[column], self.multipliers[column]
+        if not self.config.pipeline:
+            return total * factor
+        parts = [(0, total)]
+        if self.config.psum_bits > LOW_BITS + 1:
+            parts = [(0, total[:LOW_BITS]), (LOW_BITS, total[LOW_BITS:].as_signed())]
+        products = [registered(m, part * factor, f"s0_product_{column}_{place}") << place for place, part in parts]
+        return sum(products[1:], start=products[0])

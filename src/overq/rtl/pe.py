@@ -17,7 +17,7 @@ from amaranth.hdl import C, Cat, Fragment, Module, Mux, Shape, Signal, Value, Va
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Member, Out
 
-from overq.rtl.holding import enable_port, held
+from overq.rtl.holding import enable_port, held, registered
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig
 from overq.spec.array import MAX_PIPELINE
@@ -88,7 +88,7 @@ class ProcessingElement(wiring.Component):
         m = Module()
         addend: ValueLike = self.addend(m)
         if self.config.pipeline:
-            addend = _register(m, Value.cast(addend), "p_addend")
+            addend = registered(m, Value.cast(addend), "p_addend")
         m.d.sync += [self.digit_out.eq(self.digit_in), self.sum_out.eq(self.sum_in + addend)]
         if self.has_state:
             m.d.sync += self.state_out.eq(self.state_in)
@@ -135,13 +135,13 @@ class ProcessingElement(wiring.Component):
 
     def _later(self, m: Module, value: Value, name: str) -> Value:
         """A control of the shift, behind a register where the pipeline has one before the product."""
-        return value if self.config.pipeline < MAX_PIPELINE else _register(m, value, f"p_{name}")
+        return value if self.config.pipeline < MAX_PIPELINE else registered(m, value, f"p_{name}")
 
     def _operands(self, m: Module, weight: Signal, digit: Signal) -> tuple[Signal, Signal]:
         """What is multiplied, behind a register where the pipeline has one there."""
         if self.config.pipeline < MAX_PIPELINE:
             return weight, digit
-        return _register(m, weight, "p_weight"), _register(m, digit, "p_digit")
+        return registered(m, weight, "p_weight"), registered(m, digit, "p_digit")
 
     def _payload(self, second: Value) -> Value:
         """The digit without the kind bit that a second digit's top bit may be."""
@@ -232,9 +232,3 @@ class ProcessingElement(wiring.Component):
             m.d.comb += total.eq(before - row if top_is_negative and i == len(rows) - 1 else before + row)
         m.d.comb += product.eq(total)
         return product
-
-
-def _register(m: Module, value: Value, name: str) -> Signal:
-    later = Signal(value.shape(), name=name, reset_less=True)
-    m.d.sync += later.eq(value)
-    return later

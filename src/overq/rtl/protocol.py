@@ -104,19 +104,20 @@ _STRAIGHT = {
 """,
 }
 _EARLY = {
-    "early": "  reg [1:0] early, early_tag;  // the two before them, of a pipelined array\n",
+    "early": "  reg [{top}:0] early, early_tag;  // the {count} before them, of a pipelined array\n",
     "none": "early <= 0; ",
     "into": """\
-      early <= {early[0], flying[LATENCY-1] & last[LATENCY-1]};
-      early_tag <= {early_tag[0], tag[LATENCY-1]};
-      scaling <= early[1];
-      scaling_tag <= early_tag[1];
+      early <= {{early, flying[LATENCY-1] & last[LATENCY-1]}};
+      early_tag <= {{early_tag, tag[LATENCY-1]}};
+      scaling <= early[{top}];
+      scaling_tag <= early_tag[{top}];
 """,
 }
 
 
 def text(config: ArrayConfig) -> str:
-    gap = bool(config.format.cascade)
+    gap, stages = bool(config.format.cascade), output_latency(config)
+    early = {name: part.format(top=stages - 3, count=stages - 2) for name, part in _EARLY.items()}
     if config.double_buffered:
         own = _DOUBLE.format(gap=" and for an idle cycle behind another" * gap, no_gap=" && !flying[0]" * gap)
     else:
@@ -128,8 +129,8 @@ def text(config: ArrayConfig) -> str:
         sums=config.columns * config.psum_bits,
         ts=config.columns * config.t_bits,
         latency=latency(config) + config.pipeline + config.rows + config.columns - 1,
-        stages=output_latency(config),
-        **(_EARLY if config.pipeline else _STRAIGHT),
+        stages=stages,
+        **(early if config.pipeline else _STRAIGHT),
         promises=own + ("\n" + _STALLS if config.stalls else ""),
     )
 
