@@ -90,20 +90,21 @@ def resnet50(options: argparse.Namespace) -> None:
 
 
 def ray(options: argparse.Namespace) -> None:
-    """Wall seconds only: Ray's processes are nobody's children here."""
+    """Wall seconds only: Ray's processes are nobody's children here. What its end takes is the same for any study, and said apart."""
     study = resnet20(options, shards=4)
     ratios = []
     for i in range(options.repeats):
-        local, rays = (
+        (local, _), (rays, end) = (
             warm_wall(study, made) for made in (LocalWorkers(2, 2), RayWorkers({"digits": Resources(), "resnet20": Resources()}, 2))
         )
         ratios.append(rays / local)
-        print(f"{i}: local {local:.2f} s, Ray {rays:.2f} s, ratio {ratios[-1]:.3f}, load {os.getloadavg()[0]:.1f}", flush=True)
+        load = os.getloadavg()[0]
+        print(f"{i}: local {local:.2f} s, Ray {rays:.2f} s, ratio {ratios[-1]:.3f}; Ray's end {end:.2f} s; load {load:.1f}", flush=True)
     print(f"median ratio {median(ratios):.3f}")
 
 
-def warm_wall(study: Study, executor: Executor) -> float:
-    """Seconds from the first claim to the last row, the workers warm."""
+def warm_wall(study: Study, executor: Executor) -> tuple[float, float]:
+    """Seconds from the first claim to the last row, the workers warm, and from there until the workers have ended."""
     for cell in [replace(cell, shard=i, shards=2) for i, cell in enumerate(cells_of(WARM)[0] * 2)]:
         executor.submit(cell.key, cell)
     warm = 0
@@ -114,12 +115,12 @@ def warm_wall(study: Study, executor: Executor) -> float:
     with tempfile.TemporaryDirectory() as folder:
         store, cells = Store(Path(folder) / "s.sqlite"), cells_of(study)[0]
         store.add(study.name, cells)
-        begin = time.perf_counter()
-        tally = run(store, cells, executor)
-        wall = time.perf_counter() - begin
+        rows = [time.perf_counter()]
+        tally = run(store, cells, executor, lambda tally: rows.append(time.perf_counter()))
+        end = time.perf_counter()
         assert (tally.done, tally.failed) == (len(cells), 0), [row["reason"] for row in store.rows()]
         store.close()
-    return wall
+    return rows[-1] - rows[0], end - rows[-1]
 
 
 def store(options: argparse.Namespace) -> None:
