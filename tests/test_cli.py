@@ -317,6 +317,13 @@ def test_importing_overq_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_measuring_a_network_loads_no_compiler() -> None:
+    """PyTorch's takes as long to import as PyTorch; it is for those who compile."""
+    heavy = "{'torch._dynamo', 'torch._inductor', 'sympy', 'sklearn'} & set(sys.modules)"
+    code = f"import sys, overq.nn, overq.study.accuracy; print(sorted({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
 def test_what_is_left_out_is_one_line_on_standard_error(folder: Path, capsys, monkeypatch) -> None:
     (folder / "images" / ".thumbnails").mkdir()
     code, _, err = run(capsys, monkeypatch, *own(folder, cascades="1"))

@@ -24,6 +24,16 @@ def labels() -> np.ndarray:
     return load_digits(return_X_y=True)[1]
 
 
+def test_the_images_are_those_of_scikit_learn(labels: np.ndarray) -> None:
+    pixels = load_digits(return_X_y=True)[0]
+    for split in digits.SPLITS:
+        x, y = digits.images(split)
+        chosen = digits.indices(split, labels)
+        assert np.array_equal(y.numpy(), labels[chosen])
+        wanted = (torch.from_numpy(pixels[chosen]).float() / 16 - digits.MEAN) / digits.STD
+        assert torch.equal(x.reshape(-1, 64), wanted)
+
+
 def test_train_and_test_share_no_image_and_leave_none_out(labels: np.ndarray) -> None:
     train, test = (set(digits.indices(split, labels).tolist()) for split in ("train", "test"))
     assert not train & test

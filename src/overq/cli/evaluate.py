@@ -56,7 +56,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Top-1 of a network in float, plain and OverQ, with measured and theoretical coverage.
 
-    Without arguments: scikit-learn's handwritten digits and the small residual network that comes with overq.
+    Without arguments: handwritten digits and the small residual network that comes with overq.
     """
     check_outputs(json_file, csv_file, plot, report)
     if task not in ("images", "text"):

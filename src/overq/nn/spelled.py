@@ -74,7 +74,7 @@ class _StraightThrough(torch.autograd.Function):
         return grads[0], None, None
 
 
-@torch.compiler.disable
+@torch._disable_dynamo  # torch.compiler.disable would import the compiler here, which takes longer than all of overq
 def _through(fitted: Fitted, x: torch.Tensor, dim: int, groups: int) -> torch.Tensor:
     """A method without a number format of ours on x, lanes along `dim`; lanes never cross a group."""
     grouped = x if groups == 1 else x.unflatten(dim, (groups, -1))

@@ -1,7 +1,8 @@
-"""The built-in experiment: scikit-learn's handwritten digits and the small residual network this project trains on them.
+"""The built-in experiment: handwritten digits and the small residual network this project trains on them.
 
-The 1,797 images (8x8, from the UCI "Optical Recognition of Handwritten Digits" test set) are split by class and by a
-fixed seed into two halves, `train` and `test`; `calibration` is a part of `train`. The writers of the two halves are the same people.
+The 1,797 images (8x8 pixels of 0 … 16, in scikit-learn's order) are the test set of E. Alpaydin and C. Kaynak, "Optical
+Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (CC BY 4.0). They are split by class and by a fixed seed
+into two halves, `train` and `test`; `calibration` is a part of `train`. The writers of the two halves are the same people.
 `scripts/train_digits.py` makes the weights; it never looks at `test` before its last line.
 """
 
@@ -12,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from overq.errors import InputError
 
-WEIGHTS = Path(__file__).with_name("digits.safetensors")
+WEIGHTS, IMAGES = (Path(__file__).with_name(f"digits.{kind}") for kind in ("safetensors", "npz"))
 SPLITS = ("train", "test", "calibration")
 CALIBRATION_PER_CLASS = 20
 MEAN, STD = 0.306, 0.377  # of the train split's pixels, scaled to 0 … 1
@@ -77,7 +77,8 @@ def network() -> nn.Module:
 
 def images(split: str) -> tuple[Tensor, Tensor]:
     """(normalised images float32 [N, 1, 8, 8], labels int64 [N]) of "train", "test" or "calibration"."""
-    pixels, labels = load_digits(return_X_y=True)
+    with np.load(IMAGES) as file:  # uint8 pixels [1797, 64] and labels [1797]
+        pixels, labels = file["pixels"], file["labels"]
     chosen = indices(split, labels)
     x = torch.from_numpy(pixels[chosen].astype(np.float32)).reshape(-1, 1, 8, 8)
     return (x / 16 - MEAN) / STD, torch.from_numpy(labels[chosen].astype(np.int64))
