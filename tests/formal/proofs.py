@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from overq.eda import yosys
 from overq.errors import ToolError
-from overq.rtl import OverwriteEncoder, ProcessingElement, RowState, verilog
+from overq.rtl import OutputStage, OverwriteEncoder, ProcessingElement, RowState, verilog
 from overq.rtl.encoder import latency
+from overq.rtl.output import output_latency
 from overq.spec import ArrayConfig, State, shift
+from overq.spec.requantize import MULTIPLIER_BITS, SHIFT_BITS, bias_bits, limits
 
 OWN, RANGE, MOVED, PRECISION = State
 
@@ -115,6 +117,39 @@ ELEMENT_STEPS = "-tempinduct -set-init-zero"
 
 def element_design(config: ArrayConfig) -> str:
     return verilog.to_verilog(ProcessingElement(config=config))
+
+
+def output_harness(config: ArrayConfig, relu: bool) -> str:
+    """t is clamp((sum · multiplier + bias) >>> shift), as many cycles later as the stage takes, for every sum, bias and shift. Of
+    multipliers the small ones alone: no solver compares products of many bits that are put together in two ways."""
+    fmt, s, stages = config.format, config.psum_bits, output_latency(config)
+    wide = bias_bits(s) + 1
+    low, high = limits(fmt, relu)
+    later = "".join(f"    due_{i} <= due_{i - 1};\n" for i in range(1, stages))
+    return f"""
+module proof(input clk, input rst, input in_valid, input signed [{s - 1}:0] sum, input [{MULTIPLIER_BITS - 1}:0] multiplier,
+             input signed [{wide - 2}:0] bias, input [{SHIFT_BITS - 1}:0] shift);
+  reg [{MULTIPLIER_BITS + SHIFT_BITS + wide - 2}:0] was;
+  reg [2:0] age = 0;
+  reg signed [{wide - 1}:0] {", ".join(f"due_{i}" for i in range(stages))};
+  wire {"signed" if fmt.signed else ""} [{config.t_bits - 1}:0] t;
+  overq_output dut(.clk(clk), .rst(rst), .in_valid(in_valid), .in_sums(sum), .multipliers(multiplier), .biases(bias), .shifts(shift),
+                   .out_t(t));
+  wire signed [{wide - 1}:0] total = sum * $signed({{1'b0, multiplier}}) + bias;
+  wire signed [{wide - 1}:0] level = total >>> shift;
+  always @(posedge clk) begin
+    was <= {{multiplier, bias, shift}};
+    due_0 <= level > {high} ? {high} : level < {low} ? {low} : level;
+{later}    if (age < {stages}) age <= age + 1;
+  end
+  always @* assume (multiplier < 4 && (age == 0 || was == {{multiplier, bias, shift}}));
+  always @* assert (age < {stages} || t == due_{stages - 1});
+endmodule
+"""
+
+
+def output_design(config: ArrayConfig, relu: bool) -> str:
+    return verilog.to_verilog(OutputStage(config=config, relu=relu))
 
 
 def encoder_harness(config: ArrayConfig, equal: bool = True, contract: bool = False) -> str:

@@ -14,6 +14,8 @@ from proofs import (
     encoder_design,
     encoder_harness,
     encoder_steps,
+    output_design,
+    output_harness,
     prove,
 )
 
@@ -87,6 +89,23 @@ def test_element_adds_its_shifted_product_at_every_width(bits, weight_bits):
     """The same for other digit and weight widths."""
     config = ArrayConfig(Format(bits, 4), weight_bits=weight_bits, rows=8)
     prove(element_harness(config), element_design(config), ELEMENT_STEPS)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize(("sum_bits", "pipeline"), [(16, 0), (17, 2), (20, 2)])
+@pytest.mark.parametrize("fmt", [Format(4, 4, 1, 1), Format(3, 3, 2, 2, signed=True)], ids=lambda fmt: fmt.label)
+def test_output_stage_requantizes(fmt, sum_bits, pipeline, relu):
+    """t = clamp((sum · multiplier + bias) >> shift), for every sum, bias and shift."""
+    config = ArrayConfig(fmt, 2, rows=4, columns=1, sum_bits=sum_bits, pipeline=pipeline)
+    prove(output_harness(config, relu), output_design(config, relu), "-tempinduct")
+
+
+def test_the_solver_rejects_an_output_stage_that_looks_at_too_few_bits():
+    config = ArrayConfig(Format(4, 4, 1, 1), 2, rows=4, columns=1, sum_bits=16)
+    right = output_design(config, True)
+    broken = re.sub(r"assign saturates_0 = [^;]*;", "assign saturates_0 = 1'b0;", right)
+    assert broken != right
+    assert disproved(output_harness(config, True), broken, "-tempinduct")
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Fragment, Module, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Fragment, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Member, Out
 
@@ -74,9 +74,12 @@ class OutputStage(wiring.Component):
             s1_product = Signal(bias_shape(self.config), name=f"s1_product_{column}", reset_less=True)
             out_t = Signal(t_shape(self.next_config), name=f"s{self.latency}_t_{column}", reset_less=True)
             total = Signal(signed(bias_bits(self.config.psum_bits) + 1), name=f"total_{column}", reset_less=True)
-            level = Signal(total.shape(), name=f"level_{column}", reset_less=True)
-            staged += [total.eq(s1_product + self.biases[column]), level.eq(total >> self.shifts[column])]
-            m.d.sync += [s1_product.eq(self._product(m, column)), out_t.eq(clamped(level, low, high))]
+            shifted, beyond = _shifted(total, self.shifts[column], max(Const(limit).shape().width + 1 for limit in (low, high)))
+            level = Signal(shifted.shape(), name=f"level_{column}", reset_less=True)
+            saturates, negative = (Signal(name=f"{name}_{column}", reset_less=True) for name in ("saturates", "negative"))
+            staged += [total.eq(s1_product + self.biases[column]), level.eq(shifted), saturates.eq(beyond), negative.eq(total[-1])]
+            clamped_t = Mux(saturates, Mux(negative, low, high), clamped(level, low, high))
+            m.d.sync += [s1_product.eq(self._product(m, column)), out_t.eq(clamped_t)]
             m.d.comb += self.out_t[column].eq(out_t)
         return held(m, getattr(self, "enable", None))
 
@@ -90,3 +93,15 @@ class OutputStage(wiring.Component):
             parts = [(0, total[:LOW_BITS]), (LOW_BITS, total[LOW_BITS:].as_signed())]
         products = [registered(m, part * factor, f"s0_product_{column}_{place}") << place for place, part in parts]
         return sum(products[1:], start=products[0])
+
+
+def _shifted(value: Value, shift: Value, bits: int) -> tuple[Value, Value]:
+    """(value >> shift in so many signed bits, whether it does not fit there): each step keeps what later ones can bring that far down."""
+    negative, beyond = value[-1], []
+    for step in reversed(range(len(shift))):
+        value, kept = Mux(shift[step], value >> (1 << step), value), (1 << step) - 1 + bits
+        if kept < len(value):
+            dropped = value[kept - 1 :]
+            beyond.append(dropped != negative.replicate(len(dropped)))
+            value = value[:kept].as_signed()
+    return value, Cat(beyond).any()

@@ -30,7 +30,7 @@ class ArrayConfig:
     double_buffered   a second weight register per element: the next tile loads while vectors stream
     target       "asic": products as sums of gated weights; "fpga": as `*`, for the device's multipliers. Both compute the same
     pipeline     registers on an element's way from its lane to its sum: 0; 1 behind the product; 2 also before it, behind the choice of
-                 weight and shift. Each is one cycle later, for the whole array; with any, the output stage has two stages more
+                 weight and shift. Each is one cycle later, for the whole array; with any, the output stage has three stages more
     segments     a tile may hold several whole channel vectors side by side, as its segments; the encoder is told where they start
     stalls       the whole array can be held still: by a clock enable, and by whoever takes its sums and t (hardware only; counts of
                  cycles are of an array that nobody holds)
