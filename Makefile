@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 .PHONY: demo test test-slow check clean
 
 demo: $(VENV)/.base
-	$(BIN)/overq evaluate --bits 3,2 --plain-bits 8,6,5,4,3,2 --plot out/digits.png --csv out/digits.csv --report out/digits.html
+	$(BIN)/overq evaluate --bits 3,2 --cascades 1,4 --plain-bits 5,4,3,2 --plot out/digits.png --csv out/digits.csv --report out/digits.html
 
 test: check
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

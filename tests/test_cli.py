@@ -320,7 +320,9 @@ def test_importing_overq_loads_nothing_heavy() -> None:
 def test_measuring_a_network_loads_no_compiler() -> None:
     """PyTorch's takes as long to import as PyTorch; it is for those who compile."""
     heavy = "{'torch._dynamo', 'torch._inductor', 'sympy', 'sklearn'} & set(sys.modules)"
-    code = f"import sys, overq.nn, overq.study.accuracy; print(sorted({heavy}))"
+    work = "x = digits.images('calibration')[0][:20]; nn.quantize(digits.network(), x, nn.Recipe(Format(4, 4)))(x)"
+    needed = "import sys, torch; from overq import nn; from overq.spec import Format; from overq.study import accuracy, digits"
+    code = f"{needed}; torch.set_grad_enabled(False); {work}; print(sorted({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

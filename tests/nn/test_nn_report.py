@@ -128,6 +128,24 @@ def test_a_layer_s_count_is_pytorch_s_own(layer: nn.Module) -> None:
     assert not layer._forward_pre_hooks
 
 
+def test_a_function_that_a_model_compiles_is_counted_as_it_is() -> None:
+    class Compiling(nn.Module):
+        def __init__(self, through: Any) -> None:
+            super().__init__()
+            self.function = through(lambda x: x @ x.T)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(x)
+
+    work = []
+    for through in (lambda function: function, lambda function: torch.compile(function, backend="eager")):
+        model, x = Compiling(through), torch.randn(5, 7)
+        with torch.no_grad(), counted(model) as count:
+            model(x)
+        work.append([(part.operation, part.macs) for part in count.work])
+    assert work == [[("matmul", 5 * 5 * 7)]] * 2
+
+
 def test_bits_are_told_apart() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 16))

@@ -6,6 +6,7 @@ arithmetic (norms, activations, gates, rotary embeddings) and look-ups are no pr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,11 @@ COUNTED: dict[str, tuple[str, Callable[[Any, Any], int]]] = {
 
 
 class _Counting(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler for the first operation that is counted, which takes longer than most counts."""
+        return False
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.count = Count()
@@ -150,6 +156,14 @@ def _tensors(args: Any) -> list[torch.Tensor]:
     return [a for arg in args for a in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(a, torch.Tensor)]
 
 
+class _Uncompiled(_Counting):
+    """Where functions that the model calls may be compiled: their compiler must not look into the count."""
+
+    @torch._disable_dynamo
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 class _Attention(TorchFunctionMode):
     """Tells the count which products are attention's, where PyTorch spells it as products of matrices."""
 
@@ -176,7 +190,7 @@ def _memory(tensor: torch.Tensor) -> int:
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Count]:
     """Within the block, the work of the model's runs; the module that runs is known from hooks, which leave with the block."""
-    counting = _Counting(model)
+    counting = (_Uncompiled if "torch._dynamo" in sys.modules else _Counting)(model)
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
