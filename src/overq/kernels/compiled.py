@@ -113,6 +113,19 @@ def new_block(words, front, cascade):  # type: ignore[no-untyped-def]
 
 
 @inner
+def join(b, front, rows, lanes, tile):  # type: ignore[no-untyped-def]
+    """Open every lane to the one before it, but the first of each tile."""
+    count = rows * lanes
+    for k in range(front, front + count // 64):
+        b.open[k] = ~U64(0)
+    if count % 64:
+        b.open[front + count // 64] = (U64(1) << U64(count % 64)) - U64(1)
+    for start in range(0, count, lanes):
+        for v in range(start, start + lanes, tile):
+            b.open[front + v // 64] &= ~(U64(1) << U64(v % 64))
+
+
+@inner
 def tail(values, start):  # type: ignore[no-untyped-def]
     return part(values, start, values.size)
 
@@ -458,9 +471,7 @@ def lanes_inside(x, out, lanes, first, last, rows, rule, sums):  # type: ignore[
     words = (rows * lanes + 63) // 64
     front, unit = 2 + rule.cascade // 64, np.int64(1)
     b = new_block(words, front, rule.cascade)
-    for v in range(rows * lanes):
-        if v % lanes % tile:
-            b.open[front + v // 64] |= U64(1) << U64(v % 64)
+    join(b, front, rows, lanes, tile)
     for row in range(first, last, rows):
         at, count = row * lanes, (min(row + rows, last) - row) * lanes
         stop = front + (count + 63) // 64

@@ -31,7 +31,7 @@ Array = Any  # numpy.ndarray, or torch.Tensor on the CPU
 MODES = ("range", "precision")
 BLOCK = 65536  # values in flight per thread: t, flags and bits together take about 6 bytes each and should fit the L2 cache
 RUN = 4096  # most positions that are contiguous in memory and go together
-SMALL = 32768  # values that are not worth a second thread
+SMALL = 131072  # values that are not worth waking a second thread
 
 
 def available() -> str | None:

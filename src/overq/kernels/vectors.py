@@ -16,13 +16,13 @@ from overq.kernels.bits import bits_of, from_half, number_of
 from overq.kernels.compiled import (
     F32,
     I32,
-    U64,
     classify,
     clear,
     compiled,
     decide,
     emit,
     inner,
+    join,
     new_block,
     part,
     reveal,
@@ -98,9 +98,7 @@ def vectors_inside(x, out, lanes, size, first, last, rows, rule, source, alpha, 
     b = new_block(words, front, rule.cascade)
     columns = np.zeros(COLUMNS, F64)
     fine, whole = F64(2 << rule.fraction), F64(1 << rule.fraction)
-    for v in range(rows * lanes):
-        if v % lanes % tile:
-            b.open[front + v // 64] |= U64(1) << U64(v % 64)
+    join(b, front, rows, lanes, tile)
     for row in range(first, last, rows):
         many = min(row + rows, last) - row
         stop = front + (many * lanes + 63) // 64
