@@ -1,5 +1,10 @@
-"""Synthesized netlists are the RTL they were made of: every output of the element, for all inputs and all states."""
+"""Synthesized netlists are the RTL they were made of: every output of the element, for all inputs and all states.
 
+In each library of the data folder, and in those that OVERQ_LIBERTY names: `first.lib:part_1.lib,part_2.lib`, files of one library with
+commas between.
+"""
+
+import os
 import re
 from pathlib import Path
 
@@ -17,6 +22,8 @@ from overq.spec import ArrayConfig, Format
 from shared_data import FOLDER
 
 pytestmark = pytest.mark.yosys
+GIVEN = [tuple(map(Path, names.split(","))) for names in os.environ.get("OVERQ_LIBERTY", "").split(":") if names]
+LIBRARIES = [*((FOLDER / "cells" / f"{name}_typical.lib",) for name in ("nangate45", "sky130hd")), *GIVEN]
 RECIPES = (Recipe("compress", "", True), Recipe("compress", "all", False))
 SCRIPT = """
 read_verilog gold.v
@@ -45,13 +52,15 @@ def prove(config, library, recipe, change=lambda text: text):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("fmt", [Format.plain(4), Format(4, 4, 1, 1), Format(4, 4, 3, 3)], ids=lambda fmt: fmt.label)
-@pytest.mark.parametrize("name", ["nangate45_typical", "sky130hd_typical"])
-def test_the_element_s_netlist_is_its_rtl(name, fmt, recipe):
-    """In each library of the data folder, with its own weights of 8 bits and sums of 16 rows."""
-    path: Path = FOLDER / "cells" / f"{name}.lib"
-    if not path.exists():
-        pytest.skip(f"no cell library at {path}")
-    prove(ArrayConfig(fmt, 8, 16), Library(path), recipe)
+@pytest.mark.parametrize("files", LIBRARIES, ids=lambda files: files[0].name)
+def test_the_element_s_netlist_is_its_rtl(files, fmt, recipe):
+    """With weights of 8 bits and sums of 16 rows."""
+    if absent := [path for path in files if not path.exists()]:
+        pytest.skip(f"no cell library at {absent[0]}")
+    library = Library(list(files))
+    if recipe.adders and not library.full_adder:
+        pytest.skip(f"{library.name} has no full adder")
+    prove(ArrayConfig(fmt, 8, 16), library, recipe)
 
 
 @pytest.mark.slow
