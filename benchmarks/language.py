@@ -5,7 +5,9 @@
 DIRECTORY and FILE as for `overq evaluate --task text`. Two threads. Calibrating is `observe` and the fit of every layer's step on 8
 windows of 512 tokens, in a process of its own, so that the peak is its own: interpreter, libraries and the float network included.
 Prefill is one window of 512 tokens; decode is one token at a time behind 64 of context, with keys and values cached, mean of 16. Float
-and quantized runs take turns; figures are medians, and the ratio is the median of the pairs'. Results go to
+and quantized runs take turns; figures are medians, and the ratio is the median of the pairs'. Without gradients, as overq itself and
+transformers' `generate` run; in PyTorch's inference mode tensors have no versions, so what q, k and v read is quantized for each of them.
+Results go to
 benchmarks/results/language.json, with the load of the machine before each part: where others use it, trust ratios and CPU seconds alone.
 """
 
@@ -70,10 +72,12 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     model = load_model(options.model, None)
     quantized = quantize(model, windows.load([0]), RECIPE, check=False)
     ids = windows.load([1])
-    with torch.inference_mode():
+    with torch.no_grad():
         found = {"prefill": _paired(lambda m: _prefill(m, ids), model, quantized, options.repeats)}
         if hasattr(model, "config"):
             found["decode"] = _paired(lambda m: _decode(m, ids[:, : CONTEXT + TOKENS]), model, quantized, options.repeats)
+    with torch.inference_mode():
+        found["prefill in inference mode"] = _paired(lambda m: _prefill(m, ids), model, quantized, options.repeats)
     return {"window": options.window, "context": CONTEXT, "threads": options.threads, "recipe": RECIPE.to_json(), **found}
 
 
