@@ -21,7 +21,9 @@ def format_mse(observed: Observed, fmt: Format) -> float:
     overwrite = kernels.get("auto", fmt).overwrite
 
     def error(step: float) -> float:
-        difference = (overwrite(sample, step, fmt) - sample) / scale  # in units of the largest value, so that no square overflows
-        return float(np.square(difference).sum())
+        difference = overwrite(sample, step, fmt)
+        difference -= sample
+        difference /= scale  # in units of the largest value, so that no square overflows
+        return float(np.square(difference, out=difference).sum())
 
     return search(error, observed, fmt)
