@@ -173,9 +173,15 @@ def fpga() -> str:
 
 
 def placed() -> str:
-    head = ["format, W8", "array", "pipeline", "sum bits", "LUTs", "flip-flops", "multipliers", "MHz, median", "seeds", "device", "commit"]
-    keys = ("format", "array", "pipeline", "sum_bits", "luts", "flip_flops", "multipliers", "fmax_median", "seeds", "device", "commit")
-    return table(head, [[r[key] for key in keys] for r in rows("placed", "fpga_")])
+    head = ["format, W8", "array", "pipeline", "LUTs", "flip-flops", "multipliers", "MHz, median", "least … most", "seeds", "device"]
+    found = rows("placed", "fpga_")
+    body = []
+    for r in found:
+        clocks = [r["fmax_median"], f"{r['fmax_least']} … {r['fmax_most']}"] if int(r["seeds"]) else ["mapped alone", ""]
+        body.append(
+            [*(r[key] for key in ("format", "array", "pipeline", "luts", "flip_flops", "multipliers")), *clocks, r["seeds"], r["device"]]
+        )
+    return one_version(found, table(head, body))
 
 
 def energies() -> str:
