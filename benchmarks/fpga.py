@@ -44,8 +44,8 @@ RUNS = {
     "ecp5 4x4 unpipelined": Run(4, 4, "ecp5-25k", (0,), 5, FEW),
     "ecp5 8x8": Run(8, 8, "ecp5-85k", (2,), 5, FEW),
     "ecp5 16x16": Run(16, 16, "ecp5-85k", (2,), 0, FEW),
-    "gowin 4x4": Run(4, 4, "gowin-gw2a-18", (2,), 3, FEW),
-    "ice40 4x2": Run(4, 2, "ice40-hx8k", (2,), 3, FEW),
+    "gowin 4x4": Run(4, 4, "gowin-gw2a-18", (2,), 5, FEW),
+    "ice40 4x2": Run(4, 2, "ice40-hx8k", (2,), 5, FEW),
 }
 
 

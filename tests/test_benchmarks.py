@@ -138,7 +138,7 @@ def test_fpga(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(module, monkeypatch, "--only", "ecp5 8x8", "--only", "ecp5 16x16", "--csv", tmp_path / "placed.csv")
     lines = (tmp_path / "placed.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * len(module.FEW)
-    assert lines[1].startswith("A4 plain,8 × 8,2,25,1000,900,24,0,92.0,91.0,93.0,3,ecp5-85k,")
+    assert lines[1].startswith("A4 plain,8 × 8,2,25,1000,900,24,0,93.0,91.0,95.0,5,ecp5-85k,")
     assert lines[-1].startswith("A5 plain,16 × 16,2,26,1100,900,288,0,,,,0,ecp5-85k,")
 
 
