@@ -7,8 +7,8 @@ windows of 512 tokens, in a process of its own, so that the peak is its own: int
 Prefill is one window of 512 tokens; decode is one token at a time behind 64 of context, with keys and values cached, mean of 16. Float
 and quantized runs take turns; figures are medians, and the ratio is the median of the pairs'. Without gradients, as overq itself and
 transformers' `generate` run; in PyTorch's inference mode tensors have no versions, so what q, k and v read is quantized for each of them.
-Results go to
-benchmarks/results/language.json, with the load of the machine before each part: where others use it, trust ratios and CPU seconds alone.
+Results go to benchmarks/results/language.json, with the load of the machine before each part: where others use it, trust ratios and CPU
+seconds alone.
 """
 
 from __future__ import annotations

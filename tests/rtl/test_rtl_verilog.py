@@ -142,13 +142,14 @@ def test_missing_tools_are_named(monkeypatch):
         yosys.run("nonsense\n")
 
 
+@pytest.mark.parametrize("more", [{}, {"pipeline": 2, "target": "fpga", "sum_bits": 24}], ids=["straight", "pipelined"])
 @pytest.mark.parametrize("name", ["plain4", "gives_way", "full_signed"])
-def test_the_emitted_text_is_clean_in_both_linters(tmp_path, name):
+def test_the_emitted_text_is_clean_in_both_linters(tmp_path, name, more):
     """Verilator -Wall with the waivers that lie beside it, each with its reason, and Icarus -Wall without any."""
     tools = {tool: shutil.which(tool) for tool in ("verilator", "iverilog")}
     if not all(tools.values()):
         pytest.skip(f"needs {' and '.join(tool for tool, found in tools.items() if not found)}")
-    config = ArrayConfig(FORMATS[name], 4, 3, 2, segments=True)
+    config = ArrayConfig(FORMATS[name], 4, 3, 2, segments=True, **more)
     sources, bench = verilog.files(config), testbench.files(LayerVectors.random(config, vectors=2))
     beside = handoff.files(sources, [])
     for file, text in (sources | bench | beside).items():
@@ -159,3 +160,15 @@ def test_the_emitted_text_is_clean_in_both_linters(tmp_path, name):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
     assert all(why in beside["overq.vlt"] for why in handoff.WAIVED.values())
+
+
+@pytest.mark.skipif(not shutil.which("verilator"), reason="needs verilator")
+@pytest.mark.parametrize("pipeline", [0, 2])
+@pytest.mark.parametrize("stalls", [False, True])
+def test_the_assertions_of_the_ports_are_clean(tmp_path, pipeline, stalls):
+    """Verilator -Wall; a signal that only some promises read may stand unread in others."""
+    config = ArrayConfig(FORMATS["plain4"], 4, 3, 2, pipeline=pipeline, stalls=stalls)
+    (tmp_path / "overq_protocol.sv").write_text(protocol.text(config))
+    lint = ["verilator", "--lint-only", "-Wall", "-Wno-UNUSEDSIGNAL", "--assert", "overq_protocol.sv"]
+    done = subprocess.run(lint, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

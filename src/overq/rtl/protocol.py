@@ -107,8 +107,8 @@ _EARLY = {
     "early": "  reg [{top}:0] early, early_tag;  // the {count} before them, of a pipelined array\n",
     "none": "early <= 0; ",
     "into": """\
-      early <= {{early, flying[LATENCY-1] & last[LATENCY-1]}};
-      early_tag <= {{early_tag, tag[LATENCY-1]}};
+      early <= {{early[{below}:0], flying[LATENCY-1] & last[LATENCY-1]}};
+      early_tag <= {{early_tag[{below}:0], tag[LATENCY-1]}};
       scaling <= early[{top}];
       scaling_tag <= early_tag[{top}];
 """,
@@ -117,7 +117,9 @@ _EARLY = {
 
 def text(config: ArrayConfig) -> str:
     gap, stages = bool(config.format.cascade), output_latency(config)
-    early = {name: part.format(top=stages - 3, count=stages - 2) for name, part in _EARLY.items()}
+    before = _STRAIGHT
+    if config.pipeline:
+        before = {name: part.format(top=stages - 3, below=stages - 4, count=stages - 2) for name, part in _EARLY.items()}
     if config.double_buffered:
         own = _DOUBLE.format(gap=" and for an idle cycle behind another" * gap, no_gap=" && !flying[0]" * gap)
     else:
@@ -130,7 +132,7 @@ def text(config: ArrayConfig) -> str:
         ts=config.columns * config.t_bits,
         latency=latency(config) + config.pipeline + config.rows + config.columns - 1,
         stages=stages,
-        **(early if config.pipeline else _STRAIGHT),
+        **before,
         promises=own + ("\n" + _STALLS if config.stalls else ""),
     )
 

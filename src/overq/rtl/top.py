@@ -10,19 +10,17 @@ from amaranth.lib.wiring import In, Out
 
 from overq.rtl.array import Place, SystolicArray, place_inline
 from overq.rtl.encoder import OverwriteEncoder, latency, t_shape
-from overq.rtl.holding import enable_port, held
+from overq.rtl.holding import enable_port, held, registered
 from overq.rtl.output import OutputStage, output_latency, scale_ports
 from overq.rtl.pe import digit_shape
 from overq.rtl.state import RowState
 from overq.spec import ArrayConfig, State
 
 
-def delayed(m: Module, value: Value, cycles: int, name: str, reset_less: bool = True) -> Value:
+def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
     """`value`, so many cycles later."""
     for i in range(cycles):
-        later = Signal(value.shape(), name=f"{name}_d{i + 1}", reset_less=reset_less)
-        m.d.sync += later.eq(value)
-        value = later
+        value = registered(m, value, f"{name}_d{i + 1}")
     return value
 
 
